@@ -1,0 +1,49 @@
+"""Settings shared by every room: device, seeds, progress bars, cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+cache_dir = Path(os.environ.get("AEVERSE_CACHE", Path.home() / ".cache" / "aeverse"))
+"""Folder in which `aeverse.datasets` keeps what it downloads."""
+
+
+def resolve_device(device: str = "auto"):
+    """Return the torch device for ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not a device that torch knows; use 'auto', 'cpu' or 'cuda'.") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r}: torch finds no CUDA device here; use device='cpu' or 'auto'.")
+    return resolved
+
+
+@contextlib.contextmanager
+def seeded(random_state: int) -> Iterator[None]:
+    """Run a block under its own torch seed and give the caller's global random state back afterwards."""
+    import torch
+
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(random_state)
+        yield
+
+
+def progress_bar(total: int, description: str, progress: bool | None = None) -> Any:
+    """Return a tqdm bar; ``progress=None`` shows it on a terminal or in a notebook and keeps quiet elsewhere."""
+    from tqdm.auto import tqdm
+
+    if progress is None:
+        progress = sys.stderr.isatty() or "ipykernel" in sys.modules
+        progress = progress and "PYTEST_CURRENT_TEST" not in os.environ
+    return tqdm(total=total, desc=description, disable=not progress, leave=False)

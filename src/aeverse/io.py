@@ -1,0 +1,102 @@
+"""Model files: one folder-free file of tensors (safetensors) with a JSON header. Loading one runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+"""Version of the file format that this release writes."""
+
+__all__ = ["FORMAT", "load_arrays", "save_arrays"]
+
+
+def save_arrays(path: str | Path, kind: str, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays and a JSON configuration to one file, completely or not at all.
+
+    Parameters
+    ----------
+    path
+        File to write; an existing file is replaced.
+    kind
+        What the file holds, such as ``"Autoencoder"``; `load_arrays` refuses a file of another kind.
+    config
+        Anything JSON can hold.
+    arrays
+        Numeric arrays by name.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, os, aeverse as ae
+    >>> path = os.path.join(tempfile.mkdtemp(), "a.ae")
+    >>> ae.io.save_arrays(path, "Example", {"a": 1}, {"x": np.zeros(3)})
+    >>> ae.io.load_arrays(path, "Example")[0]
+    {'a': 1}
+    """
+    from safetensors.numpy import save
+
+    header = {"aeverse": json.dumps({"format": FORMAT, "kind": kind, "config": config})}
+    payload = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata=header)
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load_arrays(path: str | Path, kind: str | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
+    """Read what `save_arrays` wrote.
+
+    Parameters
+    ----------
+    path
+        File to read.
+    kind
+        Expected content; ``None`` takes any.
+
+    Returns
+    -------
+    The configuration, the arrays by name, and the kind.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is no aeverse file, is truncated, was written by a newer format, or holds another kind.
+
+    Examples
+    --------
+    See `save_arrays`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No model file at {str(path)!r}.")
+    try:
+        with safe_open(path, framework="np") as file:
+            header = (file.metadata() or {}).get("aeverse")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"{str(path)!r} is not an aeverse model or is truncated ({error}).") from error
+    try:
+        content = json.loads(header or "")
+        found, found_kind, config = int(content["format"]), str(content["kind"]), content["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is a safetensors file, but not one that aeverse wrote.") from error
+    if found > FORMAT:
+        raise ValueError(f"{str(path)!r} has format {found}; this aeverse reads up to {FORMAT}. Update aeverse.")
+    if kind is not None and found_kind != kind:
+        raise ValueError(f"{str(path)!r} holds a {found_kind}, not a {kind}; use aeverse.models.load.")
+    return config, arrays, found_kind

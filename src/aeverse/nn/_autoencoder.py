@@ -1,0 +1,96 @@
+"""One autoencoder, and several that are trained on the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from aeverse.nn._corruption import thin
+from aeverse.nn._decoder import Decoder
+from aeverse.nn._encoder import Encoder
+from aeverse.nn._rows import Rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A mini-batch: what the encoder reads, what the decoder has to explain, and what both are told."""
+
+    x: Rows | Tensor
+    target: Rows | Tensor
+    library: Tensor | None = None
+    covariate: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+
+class AutoencoderNet(nn.Module):
+    """Encoder, decoder and likelihood.
+
+    Parameters
+    ----------
+    encoder, decoder, likelihood
+        The parts; a net that only decodes has no encoder.
+    corrupt
+        What is done to a training batch before the encoder reads it; None: nothing.
+    """
+
+    def __init__(self, encoder: Encoder | None, decoder: Decoder, likelihood: nn.Module, corrupt=None):
+        super().__init__()
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.corrupt = corrupt
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Code of a batch, (samples, latent)."""
+        assert self.encoder is not None
+        return self.encoder(batch.x, batch.library, batch.covariate)
+
+    def mean(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
+        """Expected data of codes, (samples, features)."""
+        hidden = self.decoder(code, covariate)
+        return self.likelihood.mean(hidden, self.decoder.weight, self.decoder.bias, library)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean negative log-likelihood of a sample."""
+        code = self.encode(batch if self.corrupt is None else self.corrupt(batch))
+        hidden = self.decoder(code, batch.covariate)
+        total = self.likelihood.loss(hidden, self.decoder.weight, self.decoder.bias, batch.target, batch.library)
+        return total / len(batch)
+
+
+class Ensemble(nn.Module):
+    """Members that are trained on the same batches and answer together: codes side by side, means averaged."""
+
+    def __init__(self, members: Iterable[AutoencoderNet]):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Sum of the members' losses."""
+        return torch.stack([member.loss(batch) for member in self.members]).sum()
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Codes of all members, (samples, members x latent)."""
+        return torch.cat([member.encode(batch) for member in self.members], 1)
+
+    def mean(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
+        """Average of the members' expected data."""
+        total = None
+        for member, own in zip(self.members, code.chunk(len(self.members), 1), strict=True):
+            mean = member.mean(own, library, covariate)
+            total = mean if total is None else total.add_(mean)
+        return total.div_(len(self.members))
+
+
+class Thinning:
+    """Corrupt counts: each sample keeps a share of its molecules, drawn between ``1 - strength`` and 1."""
+
+    def __init__(self, strength: float = 0.6):
+        self.strength = strength
+
+    def __call__(self, batch: Batch) -> Batch:
+        keep = 1 - self.strength * torch.rand(len(batch), device=batch.x.device)
+        return replace(batch, x=thin(batch.x, keep[batch.x.row_of_entry()]))

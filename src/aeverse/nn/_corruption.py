@@ -1,0 +1,41 @@
+"""Corruptions of the input, from which a denoising autoencoder must recover."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aeverse.nn._rows import Rows
+
+
+def thin(counts: Rows, keep: float | Tensor) -> Rows:
+    """Keep each molecule with probability `keep` (binomial thinning), and scale so that the expectation stays.
+
+    Parameters
+    ----------
+    counts
+        Integer counts.
+    keep
+        Probability, one number or one for each stored entry.
+
+    Examples
+    --------
+    >>> import torch, scipy.sparse as sp
+    >>> from aeverse.nn import Rows, thin
+    >>> thin(Rows.from_scipy(sp.csr_matrix([[4.0, 0.0]])), 0.5).values.item() in (0, 2, 4, 6, 8)
+    True
+    """
+    keep = torch.as_tensor(keep, dtype=counts.values.dtype, device=counts.device).expand_as(counts.values)
+    return counts.with_values(torch.binomial(counts.values, keep) / keep)
+
+
+def mask(x: Rows | Tensor, share: float) -> Rows | Tensor:
+    """Set a random share of the entries to zero (masking noise; Vincent et al., 2010)."""
+    if isinstance(x, Rows):
+        return x.with_values(x.values * (torch.rand_like(x.values) >= share))
+    return x * (torch.rand_like(x) >= share)
+
+
+def add_noise(x: Tensor, sd: float) -> Tensor:
+    """Add Gaussian noise to standardised values."""
+    return x + sd * torch.randn_like(x)

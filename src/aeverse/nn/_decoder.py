@@ -1,0 +1,61 @@
+"""Decoders: layers behind the code, and one output layer whose rows belong to features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module):
+    """From a code to the inputs of the likelihood, ``eta = hidden @ weight.T + bias``.
+
+    The likelihood gets hidden, weight and bias rather than eta, so that it can work in blocks and on some features only.
+
+    Parameters
+    ----------
+    n_latent, n_hidden, n_features
+        Widths; ``n_hidden=()`` is a linear decoder, whose weights are loadings.
+    bias
+        Start of the output bias, (features,): what the decoder says when the code says nothing.
+    n_covariates
+        One-hot covariates (batches), each with an output of its own for every feature.
+    mask
+        (features, n_latent) of 0 and 1: which dimension of the code may reach which feature (linear decoder only).
+    """
+
+    def __init__(
+        self,
+        n_latent: int,
+        n_hidden: Sequence[int],
+        n_features: int,
+        *,
+        bias: Tensor | None = None,
+        n_covariates: int = 0,
+        mask: Tensor | None = None,
+    ):
+        super().__init__()
+        if mask is not None and n_hidden:
+            raise ValueError("a masked decoder must be linear")
+        layers: list[nn.Module] = []
+        widths = [n_latent, *n_hidden]
+        for width, following in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(width, following), nn.LayerNorm(following), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+        self.loadings = nn.Parameter(torch.empty(n_features, widths[-1]))
+        nn.init.normal_(self.loadings, std=0.1 * widths[-1] ** -0.5)
+        self.offsets = nn.Parameter(torch.zeros(n_features, n_covariates)) if n_covariates else None
+        self.bias = nn.Parameter(torch.zeros(n_features) if bias is None else bias.clone())
+        self.register_buffer("mask", mask)
+
+    @property
+    def weight(self) -> Tensor:
+        """Output weights, (features, hidden + covariates)."""
+        loadings = self.loadings if self.mask is None else self.loadings * self.mask
+        return loadings if self.offsets is None else torch.cat([loadings, self.offsets], 1)
+
+    def forward(self, code: Tensor, covariate: Tensor | None = None) -> Tensor:
+        """Last hidden layer, (rows, hidden + covariates)."""
+        hidden = self.layers(code)
+        return hidden if self.offsets is None else torch.cat([hidden, covariate], 1)

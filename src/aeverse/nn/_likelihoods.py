@@ -1,0 +1,116 @@
+"""Likelihoods: how the decoder's output explains the data. One class each; they all answer the same three questions.
+
+``loss``      negative log-likelihood of a mini-batch, summed, up to terms of the data alone
+``mean``      expected value, in the units of the data
+``deviance``  of each feature, given the mean; missing entries (NaN) do not count
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aeverse.nn._count_loss import count_loss, softmax_means
+from aeverse.nn._rows import Rows
+
+SMALLEST = 1e-6
+
+
+class Poisson(nn.Module):
+    """Counts on library size x softmax. Given the library size this is the multinomial likelihood."""
+
+    is_count = True
+
+    def __init__(self, dispersion: Tensor | None = None):
+        super().__init__()
+        self.register_buffer("dispersion", dispersion)
+
+    def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows, library: Tensor) -> Tensor:
+        """Negative log-likelihood of sparse counts."""
+        return count_loss(hidden, weight, bias, target, library, self.dispersion)
+
+    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library: Tensor) -> Tensor:
+        """Expected counts at the given library sizes."""
+        return softmax_means(hidden, weight, bias, library)
+
+    @staticmethod
+    def deviance(x: Tensor, mean: Tensor) -> Tensor:
+        """Poisson deviance."""
+        mean = mean.clamp_min(SMALLEST)
+        return 2 * (torch.xlogy(x, x / mean) - x + mean).sum(0)
+
+
+class NegativeBinomial(Poisson):
+    """Counts with gene-wise dispersions theta: variance ``mu + mu**2 / theta``."""
+
+    def __init__(self, n_features: int, dispersion: float = 10.0):
+        super().__init__(torch.full((n_features,), dispersion))
+
+
+class Gaussian(nn.Module):
+    """Continuous values, standardised by feature inside; the decoder speaks in standard deviations."""
+
+    is_count = False
+
+    def __init__(self, mean: Tensor, sd: Tensor):
+        super().__init__()
+        self.register_buffer("center", mean)
+        self.register_buffer("scale", sd)
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """From units of the data to units of the decoder."""
+        return (x - self.center) / self.scale
+
+    def restore(self, eta: Tensor) -> Tensor:
+        """From units of the decoder to units of the data."""
+        return eta * self.scale + self.center
+
+    def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor, library=None) -> Tensor:
+        """Half the squared error of the standardised values."""
+        return 0.5 * torch.nan_to_num(hidden @ weight.T + bias - self.standardise(target)).square().sum()
+
+    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library=None) -> Tensor:
+        """Expected value in the units of the data."""
+        return self.restore(hidden @ weight.T + bias)
+
+    def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
+        """Squared error of the standardised values."""
+        return torch.nan_to_num(self.standardise(x) - self.standardise(mean)).square().sum(0)
+
+
+class LogitGaussian(Gaussian):
+    """Fractions between 0 and 1 (methylation beta values): Gaussian on the logit, as M-values (Du et al., 2010)."""
+
+    edge = 1e-3
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """Logit, then units of the decoder."""
+        return super().standardise(torch.logit(x, eps=self.edge))
+
+    def restore(self, eta: Tensor) -> Tensor:
+        """Back to fractions."""
+        return torch.sigmoid(super().restore(eta))
+
+
+class Bernoulli(nn.Module):
+    """0 or 1: somatic mutations, accessibility."""
+
+    is_count = False
+
+    def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor, library=None) -> Tensor:
+        """Cross-entropy."""
+        observed = ~torch.isnan(target)
+        eta = hidden @ weight.T + bias
+        return nn.functional.binary_cross_entropy_with_logits(
+            eta, torch.nan_to_num(target), weight=observed.to(eta.dtype), reduction="sum"
+        )
+
+    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library=None) -> Tensor:
+        """Probability of 1."""
+        return torch.sigmoid(hidden @ weight.T + bias)
+
+    @staticmethod
+    def deviance(x: Tensor, mean: Tensor) -> Tensor:
+        """Binomial deviance."""
+        mean = mean.clamp(SMALLEST, 1 - SMALLEST)
+        return -2 * torch.nan_to_num(torch.xlogy(x, mean) + torch.xlogy(1 - x, 1 - mean)).sum(0)

@@ -1,0 +1,108 @@
+"""Sparse mini-batches (`Rows`) and the first layer that reads them without making them dense."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+with warnings.catch_warnings():
+    # torch says once per process that CSR is in beta. Have it say so here, to nobody, instead of to our users.
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a sparse matrix in CSR form: the value ``values[k]`` stands in column ``columns[k]``.
+
+    Row ``i`` owns the entries from ``pointers[i]`` to ``pointers[i + 1]``; no entry is stored twice.
+    """
+
+    pointers: Tensor
+    columns: Tensor
+    values: Tensor
+    n_columns: int
+
+    @classmethod
+    def from_scipy(cls, matrix: sp.csr_matrix, device: torch.device | str = "cpu", dtype=torch.float32) -> Rows:
+        """Wrap a scipy CSR matrix."""
+        return cls(
+            torch.from_numpy(matrix.indptr.astype(np.int64)).to(device),
+            torch.from_numpy(matrix.indices.astype(np.int64)).to(device),
+            torch.from_numpy(np.asarray(matrix.data)).to(device, dtype),
+            matrix.shape[1],
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.pointers) - 1, self.n_columns
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.values.device
+
+    def row_of_entry(self) -> Tensor:
+        """Row of each stored entry."""
+        return torch.repeat_interleave(torch.arange(self.shape[0], device=self.device), self.pointers.diff())
+
+    def sums(self) -> Tensor:
+        """Row sums, shape (rows, 1)."""
+        total = self.values.new_zeros(self.shape[0])
+        return total.index_add_(0, self.row_of_entry(), self.values)[:, None]
+
+    def with_values(self, values: Tensor) -> Rows:
+        """The same entries with other values."""
+        return replace(self, values=values)
+
+    def block(self, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop``."""
+        first, last = int(self.pointers[start]), int(self.pointers[min(stop, self.shape[0])])
+        pointers = self.pointers[start : stop + 1] - first
+        return Rows(pointers, self.columns[first:last], self.values[first:last], self.n_columns)
+
+    def to_dense(self) -> Tensor:
+        """Dense tensor of these rows."""
+        dense = self.values.new_zeros(self.shape)
+        dense[self.row_of_entry(), self.columns] = self.values
+        return dense
+
+    def transposed(self) -> Rows:
+        """Columns as rows."""
+        order = torch.argsort(self.columns, stable=True)
+        counts = torch.bincount(self.columns, minlength=self.n_columns)
+        pointers = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return Rows(pointers, self.row_of_entry()[order], self.values[order], self.shape[0])
+
+    def times(self, dense: Tensor) -> Tensor:
+        """Matrix product with a dense matrix of shape (columns, k)."""
+        matrix = torch.sparse_csr_tensor(
+            self.pointers, self.columns, self.values.to(dense.dtype), self.shape, check_invariants=False
+        )
+        return matrix @ dense
+
+
+class _SparseProduct(torch.autograd.Function):
+    """``rows @ weight`` with a gradient for the weight only, both as sparse products."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, rows: Rows) -> Tensor:
+        ctx.rows = rows
+        return rows.times(weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+        return ctx.rows.transposed().times(gradient), None
+
+
+def product(x: Rows | Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight`` for sparse rows or a dense tensor; differentiable in the weight (and in a dense ``x``)."""
+    if isinstance(x, Rows):
+        return _SparseProduct.apply(weight, x)
+    return x @ weight

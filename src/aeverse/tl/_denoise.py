@@ -1,0 +1,158 @@
+"""`tl.denoise`: expected counts, from the cell's own molecules and from what cells like it look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from aeverse import _slots
+from aeverse.tl._run import fitted, record
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from aeverse.models import Autoencoder
+
+NOTHING_TO_GIVE = 0.005  # deviance explained below which denoising hardly changes anything
+
+
+def denoise(
+    adata: AnnData,
+    *,
+    likelihood: str = "nb",
+    regularizer: str | None = "denoising",
+    layer: str | None = None,
+    mask_var: str | np.ndarray | None = "auto",
+    batch_key: str | None = None,
+    genes: Sequence[str] | None = None,
+    target_sum: float | None = None,
+    n_latent: int = 32,
+    n_models: int = 3,
+    model: Autoencoder | str | Path | None = None,
+    key_added: str = "denoised",
+    random_state: int = 0,
+    device: str = "auto",
+    progress: bool | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Denoise UMI counts with an autoencoder and a count likelihood.
+
+    An autoencoder learns which expression profiles occur in the data. Its mean `mu` is the prior of a gamma-Poisson
+    (negative binomial) model, and the denoised value is the posterior mean ``mu (theta + x) / (theta + mu)`` given the
+    cell's own count `x`: where the gene varies more than the model can tell (small dispersion `theta`) the count itself
+    is believed, elsewhere the model. Other denoisers (DCA [Eraslan2019]_, scVI [Lopez2018]_) report `mu`. Training stops
+    by the likelihood of molecules that were held out [Batson2019]_.
+
+    Denoised values of different cells are not independent measurements: use them to look at genes, not for tests of
+    differential expression.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with raw counts; sparse, dense, a view, or backed.
+    likelihood
+        ``"nb"`` (negative binomial with gene-wise dispersions) or ``"poisson"``, for training.
+    regularizer
+        ``"denoising"`` thins the molecules of the input while training; None does not.
+    layer
+        Layer with the counts; None is ``adata.X``. ``adata.raw`` is never used.
+    mask_var
+        Column of ``adata.var`` or boolean array: the genes that the encoder reads. ``"auto"``: ``highly_variable`` where
+        present, else the 3,000 most overdispersed genes. All genes are denoised.
+    batch_key
+        Column of ``adata.obs``: encoder and decoder are told the batch of a cell, so that the code need not hold it.
+    genes
+        Denoise only these genes: the layer is then sparse and empty in all other columns (`aeverse.get.denoised` decodes
+        them when asked).
+    target_sum
+        What the values of a cell add up to over all genes: None for the cell's own library size (expected counts), 1e4
+        for counts per 10,000, which `scanpy.pp.log1p` understands.
+    n_latent
+        Dimensions of the code of each member.
+    n_models
+        Members of the ensemble whose means are averaged.
+    model
+        A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training; genes are matched
+        by name. The parameters that describe a model are then ignored.
+    key_added
+        Name of the layer and prefix of the column in ``adata.var``.
+    random_state
+        Seed. The same seed gives the same result on a CPU; global random states are not touched.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"``, …
+    progress
+        Show a progress bar; None: on a terminal or in a notebook.
+    copy
+        Return a changed copy instead of changing `adata`.
+
+    Returns
+    -------
+    `None`, or the copy. Written are
+
+    ``layers[key_added]``
+        Posterior mean of the expected counts, (cells, genes), float32.
+    ``obsm["X_ae"]``
+        The code, (cells, n_models * n_latent): for `scanpy.pp.neighbors` with ``use_rep="X_ae"``.
+    ``var[key_added + "_deviance_explained"]``
+        Share of the Poisson deviance of each gene's held-out molecules that is explained beyond the gene's mean
+        (NaN without held-out molecules). Not written where `model` is given.
+    ``uns["ae"][key_added]``
+        Parameters, versions, training history and the decoder.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        Something named does not exist, the matrix does not hold counts, or a result would overwrite what aeverse did not
+        write. `adata` is then as it was.
+
+    Examples
+    --------
+    >>> import aeverse as ae
+    >>> adata = ae.datasets.pbmc68k_counts()
+    >>> ae.tl.denoise(adata, n_models=1)
+    >>> adata.layers["denoised"].shape
+    (700, 765)
+    """
+    adata = adata.copy() if copy else adata
+    column = f"{key_added}_deviance_explained"
+    keys = [("layers", key_added), ("obsm", "X_ae")] + ([("var", column)] if model is None else [])
+    _slots.check_keys(adata, keys, key_added)
+    columns = None if genes is None else _slots.positions(genes, adata.var_names)
+    config = {
+        "likelihood": likelihood,
+        "regularizer": regularizer,
+        "n_latent": n_latent,
+        "n_models": n_models,
+        "random_state": random_state,
+    }
+    trained = fitted(
+        model, adata, config, layer=layer, mask_var=mask_var, batch_key=batch_key, device=device, progress=progress
+    )
+    if model is None and trained.heldout_deviance_explained < NOTHING_TO_GIVE:
+        _slots.warn(
+            f"denoising explains {trained.heldout_deviance_explained:.3f} of the held-out deviance beyond the gene means: "
+            "there is little structure in these counts, and the denoised values will be close to the means."
+        )
+    code, values = trained.encode(adata, layer=layer), trained.denoise(adata, layer=layer, genes=genes, target_sum=target_sum)
+    params = {**config, "layer": layer, "batch_key": batch_key, "target_sum": target_sum, "genes": genes and list(genes)}
+    _slots.write(
+        adata,
+        _slots.Results(
+            name=key_added,
+            record=record(trained, params),
+            layers={key_added: values if columns is None else _in_columns(values, columns, adata.n_vars)},
+            obsm={"X_ae": code},
+            var={column: trained.deviance_explained} if model is None else {},
+        ),
+    )
+    return adata if copy else None
+
+
+def _in_columns(values: np.ndarray, columns: np.ndarray, n_vars: int) -> sp.csr_matrix:
+    """Values as the given columns of an otherwise empty matrix."""
+    rows = np.repeat(np.arange(len(values)), len(columns))
+    return sp.csr_matrix((values.ravel(), (rows, np.tile(columns, len(values)))), shape=(len(values), n_vars))

@@ -1,0 +1,25 @@
+"""What the count tools share: take a fitted model or train one, and say what was done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aeverse import _slots, models
+
+
+def fitted(model: models.Autoencoder | str | Path | None, adata, config: dict[str, Any], **fit: Any) -> models.Autoencoder:
+    """The given model (or the one in a file), else one trained on `adata`."""
+    if model is None:
+        return models.Autoencoder(**config).fit(adata, **fit)
+    return model if isinstance(model, models.Autoencoder) else models.load(model)
+
+
+def record(model: models.Autoencoder, params: dict[str, Any]) -> dict[str, Any]:
+    """Entry for ``uns["ae"]``: parameters, versions, history and the decoder."""
+    return {
+        "params": params,
+        "versions": _slots.versions(),
+        "history": model.history,
+        "decoder": model.record(),
+    }

@@ -1,0 +1,76 @@
+"""Mini-batches straight from CSR (or a dense matrix of some features): the whole matrix is never made dense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from aeverse.nn import Batch, Rows
+
+
+class Samples:
+    """The samples of a data set, given out as batches.
+
+    Parameters
+    ----------
+    data
+        (samples, features), CSR or dense.
+    input_features
+        Positions of the features that the encoder reads; None: all.
+    library
+        Library sizes, (samples,), for counts.
+    covariate
+        One-hot covariates, (samples, categories).
+    device
+        Where batches go.
+    """
+
+    def __init__(
+        self,
+        data: sp.csr_matrix | np.ndarray,
+        *,
+        input_features: np.ndarray | None = None,
+        library: np.ndarray | None = None,
+        covariate: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.data, self.device = data, device
+        self.inputs = data if input_features is None else data[:, input_features]
+        self.library, self.covariate = library, covariate
+
+    def __len__(self) -> int:
+        return self.data.shape[0]
+
+    def batch(self, rows: np.ndarray | slice) -> Batch:
+        """The batch of some rows."""
+        x = self._tensor(self.inputs[rows])
+        return Batch(
+            x=x,
+            target=x if self.inputs is self.data else self._tensor(self.data[rows]),
+            library=None if self.library is None else self._tensor(self.library[rows, None]),
+            covariate=None if self.covariate is None else self._tensor(self.covariate[rows]),
+        )
+
+    def epoch(self, rng: np.random.Generator, size: int) -> Iterator[Batch]:
+        """All rows once, in random order; a last batch that is too small is spread over the others."""
+        order = rng.permutation(len(self))
+        for rows in np.array_split(order, self.n_batches(size)):
+            yield self.batch(rows)
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, Batch]]:
+        """All rows in order."""
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            yield rows, self.batch(rows)
+
+    def n_batches(self, size: int) -> int:
+        """Number of batches in an epoch."""
+        return max(1, len(self) // size)
+
+    def _tensor(self, values) -> Rows | torch.Tensor:
+        if sp.issparse(values):
+            return Rows.from_scipy(values, self.device)
+        return torch.as_tensor(values, dtype=torch.float32, device=self.device)
