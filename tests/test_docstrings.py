@@ -1,0 +1,42 @@
+"""Every example in a public docstring runs and prints what it says."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+ROOMS = ("pp", "tl", "pl", "get", "datasets", "metrics", "models", "methods", "io", "nn", "train", "cli")
+FINDER = doctest.DocTestFinder(exclude_empty=True)
+
+
+def examples() -> list[doctest.DocTest]:
+    found = []
+    for room in ROOMS:
+        module = importlib.import_module(f"aeverse.{room}")
+        for name in getattr(module, "__all__", ["main"]):
+            thing = getattr(module, name)
+            tests = FINDER.find(thing, f"{room}.{name}", globs={}) if callable(thing) else []
+            found += [test for test in tests if test.examples]
+    return found
+
+
+@pytest.mark.parametrize("test", examples(), ids=lambda test: test.name)
+def test_example(test, tmp_path, monkeypatch):
+    import matplotlib.pyplot
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    said: list[str] = []
+    with matplotlib.rc_context():
+        matplotlib.use("Agg")
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+        failed, attempted = runner.run(test, out=said.append)
+        matplotlib.pyplot.close("all")
+    assert attempted > 0
+    assert failed == 0, "".join(said)
+
+
+def test_there_are_examples():
+    assert len(examples()) >= 20
