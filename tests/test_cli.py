@@ -1,0 +1,280 @@
+"""The command line: files in, files out; a mistake gives one line and leaves nothing behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from html.parser import HTMLParser
+
+import anndata
+import numpy as np
+import pytest
+
+import aeverse as ae
+from aeverse.cli import main
+
+FAST = ["--n-models", "1", "--n-latent", "8"]
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "counts.h5ad"
+    adata = ae.datasets.pbmc68k_counts()[::2].copy()
+    adata.layers["logs"] = adata.X.log1p()
+    adata.obs["batch"] = np.where(np.arange(adata.n_obs) % 2, "a", "b")
+    adata.write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(counts, tmp_path_factory):
+    """A small model in a file: what is not about training need not wait for it."""
+    path = tmp_path_factory.mktemp("model") / "pbmc.ae"
+    ae.models.Autoencoder(n_models=1, n_latent=8, n_epochs=2).fit(anndata.read_h5ad(counts), progress=False).save(path)
+    return path
+
+
+def failed(capsys, folder, arguments, *, left=()):
+    """Run, expecting exit code 1, one line on stderr, and nothing new in the folder; return the line."""
+    assert main([str(a) for a in arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("aeverse: error: ")
+    assert sorted(p.name for p in folder.iterdir()) == sorted(left)
+    return captured.err
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to and whether its tags are balanced."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.open, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+        if tag in ("section", "figure", "table", "div", "main"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in ("section", "figure", "table", "div", "main"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+# ---- what works ------------------------------------------------------------------------------------------------
+def test_denoise_writes_what_the_tool_writes_and_a_report(counts, tmp_path, capsys):
+    out, page = tmp_path / "out.h5ad", tmp_path / "page.html"
+    options = ["--genes", "LYZ,CD79A", "--target-sum", "1e4", "--batch-key", "batch", "--report", page]
+    assert main([str(a) for a in ["denoise", counts, out, *FAST, *options]]) == 0
+    found, expected = anndata.read_h5ad(out), anndata.read_h5ad(counts)
+    ae.tl.denoise(
+        expected, n_models=1, n_latent=8, genes=["LYZ", "CD79A"], target_sum=1e4, batch_key="batch", progress=False
+    )
+    np.testing.assert_array_equal(found.layers["denoised"].toarray(), expected.layers["denoised"].toarray())
+    np.testing.assert_array_equal(found.obsm["X_ae"], expected.obsm["X_ae"])
+    assert "350 cells x 765 genes" in capsys.readouterr().out
+
+    content = Page(page.read_text("utf-8"))
+    assert content.open == []
+    assert len(content.sources) >= 5
+    assert all(source.startswith("data:image/png;base64,") for source in content.sources)
+    assert not re.search(r"https?://|<script|url\(", page.read_text("utf-8"))
+    best = expected.var["denoised_deviance_explained"]
+    best = best[np.asarray(expected.X.sum(0)).ravel() >= 200].idxmax()
+    assert best in content.text
+    assert "counts.h5ad" in content.text
+    assert "10,000" in content.text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.h5ad", "page.html"]
+
+
+def test_embed_from_zarr_to_zarr_replaces_an_output_when_asked(counts, model, tmp_path):
+    source, out = tmp_path / "in.zarr", tmp_path / "out.zarr"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr's notes on its own formats
+        anndata.read_h5ad(counts).write_zarr(source)
+    assert main(["embed", str(source), str(out), "--model", str(model)]) == 0
+    first = anndata.read_zarr(out)
+    assert first.obsm["X_ae"].shape == (350, 8)
+    page = tmp_path / "page.html"
+    other = ["--model", str(model), "--key-added", "X_other", "--overwrite", "--report", str(page)]
+    assert main(["embed", str(source), str(out), *other]) == 0
+    assert set(anndata.read_zarr(out).obsm) == {"X_other"}
+    assert "Embedded" in Page(page.read_text("utf-8")).text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.zarr", "out.zarr", "page.html"]
+
+
+def test_a_saved_model_is_used(counts, model, tmp_path, capsys):
+    options = ["--model", model, "--report", tmp_path / "page.html"]
+    assert main([str(a) for a in ["denoise", counts, tmp_path / "out.h5ad", *options]]) == 0
+    expected = ae.models.load(model).encode(anndata.read_h5ad(counts))
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "out.h5ad").obsm["X_ae"], expected)
+    assert "where the model was trained" in capsys.readouterr().out
+    assert "Not trained on these cells" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_warnings_are_one_line_each(counts, model, tmp_path, capsys):
+    anndata.read_h5ad(counts)[:, ::2].copy().write_h5ad(tmp_path / "half.h5ad")
+    files = [str(tmp_path / name) for name in ("half.h5ad", "out.h5ad")]
+    assert main(["embed", *files, "--model", str(model)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert re.fullmatch(r"aeverse: warning: \d+ of the \d+ genes .* found.*", lines[0])
+
+
+def test_the_command_runs_in_a_process_of_its_own(counts, model, tmp_path):
+    command = [sys.executable, "-m", "aeverse", "embed", str(counts), str(tmp_path / "out.h5ad"), "--model", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "wrote" in done.stdout
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "--overwrite" in done.stderr
+
+
+def test_demo(tmp_path, capsys):
+    folder = tmp_path / "demo"
+    assert main(["demo", "--out", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert re.search(r"held-out deviance explained +0\.\d{3}", said.out)
+    assert str(folder) in said.out
+    adata = anndata.read_h5ad(folder / "pbmc68k_denoised.h5ad")
+    assert adata.layers["denoised"].shape == adata.shape
+    assert {"X_ae", "X_umap"} <= set(adata.obsm)
+    assert adata.obs["leiden"].nunique() > 3
+    pictures = list(folder.glob("*.png"))
+    assert len(pictures) == 5
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
+    assert Page((folder / "report.html").read_text("utf-8")).open == []
+    assert "not empty" in failed(capsys, tmp_path, ["demo", "--out", folder], left=["demo"])
+
+
+# ---- help ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("command", [[], ["denoise"], ["embed"], ["demo"]])
+def test_help_and_usage(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    assert stopped.value.code == 0
+    assert "usage: aeverse" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--no-such-option"])
+    assert stopped.value.code == 2
+    assert "usage: aeverse" in capsys.readouterr().err
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = (
+        "import sys; from aeverse.cli import main\n"
+        "for arguments in (['--help'], ['denoise', '--help'], ['--version']):\n"
+        "    try: main(arguments)\n"
+        "    except SystemExit as stopped: assert stopped.code == 0\n"
+        "heavy = {'numpy', 'torch', 'anndata', 'matplotlib', 'scanpy', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"aeverse {ae.__version__}" in done.stdout
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layer", "logs"], "not integers"),
+        (["--layer", "nothing"], "layers['nothing'] does not exist"),
+        (["--batch-key", "nothing"], "'nothing' is not a column"),
+        (["--genes", "LYZ,NO_GENE"], "NO_GENE"),
+        (["--likelihood", "nothing"], "'nothing' must be"),
+        (["--n-latent", "0"], "n_latent=0"),
+        (["--device", "nothing"], "device='nothing'"),
+        (["--model", "nothing.ae"], "nothing.ae"),
+        (["--mask-var", "nothing"], "mask_var='nothing'"),
+    ],
+)
+def test_a_mistake_in_an_option(counts, tmp_path, capsys, options, message):
+    page = ["--report", tmp_path / "page.html"]
+    assert message in failed(capsys, tmp_path, ["denoise", counts, tmp_path / "out.h5ad", *options, *page])
+
+
+def test_a_mistake_in_a_file(counts, tmp_path, capsys):
+    out, here = tmp_path / "out.h5ad", tmp_path / "here.h5ad"
+    assert "does not exist" in failed(capsys, tmp_path, ["denoise", tmp_path / "no.h5ad", out])
+    assert "must end in .h5ad or .zarr" in failed(capsys, tmp_path, ["denoise", counts, tmp_path / "out.csv"])
+    assert "No such file" in failed(capsys, tmp_path, ["denoise", counts, tmp_path / "no" / "out.h5ad"])
+    here.write_text("not an h5ad file")
+    left = ["here.h5ad"]
+    assert "cannot read" in failed(capsys, tmp_path, ["embed", here, out], left=left)
+    assert "--overwrite" in failed(capsys, tmp_path, ["embed", counts, here], left=left)
+    assert "both input and output" in failed(capsys, tmp_path, ["embed", here, here, "--overwrite"], left=left)
+    assert "both input and output" in failed(
+        capsys, tmp_path, ["embed", here, out, "--report", here, "--overwrite"], left=left
+    )
+    assert here.read_text() == "not an h5ad file"
+    (tmp_path / "link.h5ad").symlink_to(here)
+    left = ["here.h5ad", "link.h5ad"]
+    assert "both input and output" in failed(
+        capsys, tmp_path, ["embed", here, tmp_path / "link.h5ad", "--overwrite"], left=left
+    )
+
+
+def test_a_folder_that_cannot_be_written(counts, tmp_path, capsys):
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o500)
+    if os.access(folder, os.W_OK):  # root may write anywhere, save in /proc
+        folder = "/proc"
+    assert "cannot write" in failed(capsys, tmp_path, ["denoise", counts, f"{folder}/out.h5ad"], left=["folder"])
+
+
+def test_an_existing_output_survives_a_failure(counts, model, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out.h5ad"
+    out.write_text("precious")
+
+    def broken(self, path, **options):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(anndata.AnnData, "write_h5ad", broken)
+    arguments = ["embed", counts, out, "--model", model, "--overwrite"]
+    assert "disk full" in failed(capsys, tmp_path, arguments, left=["out.h5ad"])
+    assert out.read_text() == "precious"
+
+
+def test_ctrl_c_in_the_middle_of_training_writes_nothing(counts, tmp_path, capsys, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    epochs = []
+
+    class Bar:
+        """A progress bar during which the user presses Ctrl-C, after the first epoch."""
+
+        def set_postfix_str(self, text): ...
+
+        def update(self, n=1):
+            epochs.append(n)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+
+        def close(self): ...
+
+    monkeypatch.setattr(ae.settings, "progress_bar", lambda *args, **kwargs: Bar())
+    assert main(["embed", str(counts), str(tmp_path / "out.h5ad"), *FAST]) == 130
+    assert len(epochs) == 1
+    assert capsys.readouterr().err == "aeverse: error: interrupted; nothing was written.\n"
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_runs_in_a_thread(tmp_path):
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(main(["embed", str(tmp_path / "no.h5ad"), "out.h5ad"])))
+    thread.start()
+    thread.join()
+    assert codes == [1]

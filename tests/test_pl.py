@@ -1,0 +1,153 @@
+"""Plots return Axes, show what the object holds, and change nothing."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import anndata
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+import aeverse as ae
+
+
+def small_model(adata):
+    """One that is trained in a second."""
+    return ae.models.Autoencoder(n_models=1, n_latent=8, n_epochs=2).fit(adata, progress=False)
+
+
+@pytest.fixture(scope="module")
+def result():
+    adata = ae.datasets.pbmc68k_counts()
+    ae.tl.denoise(adata, model=small_model(adata), genes=["LYZ", "CD79A"])
+    return adata
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def content(adata, folder):
+    """All that an object holds, as bytes."""
+    adata.write_h5ad(folder / "content.h5ad")
+    return (folder / "content.h5ad").read_bytes()
+
+
+CALLS = {
+    "history": lambda a, **kw: ae.pl.history(a, **kw),
+    "denoised one gene": lambda a, **kw: ae.pl.denoised(a, "LYZ", **kw),
+    "denoised a gene not in the layer": lambda a, **kw: ae.pl.denoised(a, "CST3", **kw),
+    "denoised two genes": lambda a, **kw: ae.pl.denoised(a, "LYZ", "CST3", **kw),
+    "latent by label": lambda a, **kw: ae.pl.latent(a, color=["bulk_labels", "LYZ"], **kw),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_returns_axes_and_leaves_the_object_as_it_was(result, call, tmp_path):
+    before = content(result, tmp_path)
+    axes = call(result, show=False)
+    assert isinstance(axes, np.ndarray)
+    assert axes.shape == (2,)
+    assert all(isinstance(ax, Axes) and ax.get_title(loc="left") and ax.get_xlabel() and ax.get_ylabel() for ax in axes)
+    axes[0].figure.canvas.draw()
+    assert content(result, tmp_path) == before
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_draws_on_the_axes_it_is_given_and_opens_no_other_figure(result, call):
+    _, mine = plt.subplots(1, 2)
+    axes = call(result, ax=mine)
+    assert list(axes) == list(mine)
+    assert len(plt.get_fignums()) == 1
+    with pytest.raises(ValueError, match="ax must be 2 matplotlib Axes"):
+        call(result, ax=mine[0])
+
+
+def test_latent_returns_one_axes_for_one_colour(result):
+    for color in (None, "bulk_labels", "percent_mito", "LYZ"):
+        assert isinstance(ae.pl.latent(result, color=color, show=False), Axes)
+
+
+def test_show_is_called_unless_axes_or_a_file_are_given(result, monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(True))
+    ae.pl.history(result)
+    assert len(shown) == 1
+    ae.pl.history(result, save=tmp_path / "history.png")
+    ae.pl.history(result, ax=plt.subplots(1, 2)[1])
+    ae.pl.history(result, show=False)
+    assert len(shown) == 1
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_denoised_draws_the_denoised_values(result):
+    axes = ae.pl.denoised(result, "LYZ", "CST3", show=False)
+    drawn = np.asarray(axes[1].collections[0].get_offsets())
+    np.testing.assert_allclose(drawn, ae.get.denoised(result, ["LYZ", "CST3"]).to_numpy(), rtol=1e-5)
+    raw = np.asarray(axes[0].collections[0].get_offsets())
+    np.testing.assert_array_equal(np.rint(raw[:, 0]), result[:, "LYZ"].X.toarray().ravel())
+
+
+def test_denoised_draws_raw_counts_on_the_scale_of_the_result():
+    adata = ae.datasets.pbmc68k_counts()
+    ae.tl.denoise(adata, model=small_model(adata), target_sum=1e4)
+    axes = ae.pl.denoised(adata, "LYZ", "CST3", show=False)
+    raw = np.asarray(axes[0].collections[0].get_offsets())
+    expected = adata.X.toarray() / np.asarray(adata.X.sum(1)) * 1e4
+    np.testing.assert_allclose(raw[:, 0], expected[:, adata.var_names.get_loc("LYZ")], rtol=1e-4)
+    assert "counts per 10,000" in axes[0].get_xlabel()
+
+
+def test_latent_draws_the_umap_only_if_it_is_of_the_code(result):
+    adata = result.copy()
+    adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(adata.n_obs, 2))
+    adata.uns["neighbors"] = {"params": {"use_rep": "X_pca"}}
+    assert ae.pl.latent(adata, show=False).get_xlabel().startswith("PC 1 of X_ae")
+    adata.uns["neighbors"] = {"params": {"use_rep": "X_ae"}}
+    ax = ae.pl.latent(adata, show=False)
+    assert ax.get_xlabel() == "UMAP 1"
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), adata.obsm["X_umap"])
+
+
+def test_latent_draws_every_cell_in_scanpys_colours_where_there_are_some(result):
+    adata = result.copy()
+    adata.obs.loc[adata.obs_names[:5], "bulk_labels"] = np.nan
+    names = list(adata.obs["bulk_labels"].cat.categories)
+    adata.uns["bulk_labels_colors"] = [f"#{i:02x}0000" for i in range(len(names))]
+    ax = ae.pl.latent(adata, color="bulk_labels", show=False)
+    points = {c.get_label(): c for c in ax.collections}
+    assert sum(len(c.get_offsets()) for c in points.values()) == adata.n_obs
+    assert len(points["missing"].get_offsets()) == 5
+    for i, name in enumerate(names):
+        assert matplotlib.colors.to_hex(points[name].get_facecolor()[0]) == f"#{i:02x}0000"
+
+
+def test_plots_work_on_a_file_that_was_read_again(result, tmp_path):
+    result.write_h5ad(tmp_path / "a.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "a.h5ad")
+    for call in CALLS.values():
+        call(adata, show=False)
+    backed = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    ae.pl.latent(backed, color="LYZ", show=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda a: ae.pl.history(a, key="nothing"), KeyError, "nothing"),
+        (lambda a: ae.pl.denoised(a, "NO_GENE"), KeyError, "NO_GENE"),
+        (lambda a: ae.pl.denoised(a, "LYZ", color="bulk_labels"), ValueError, "two genes"),
+        (lambda a: ae.pl.denoised(a, "LYZ", layer="nothing"), KeyError, "nothing"),
+        (lambda a: ae.pl.denoised(a, "LYZ", layer="denoised"), ValueError, "not integers"),
+        (lambda a: ae.pl.latent(a, color="nothing"), KeyError, "nothing"),
+        (lambda a: ae.pl.latent(a, basis="X_nothing"), KeyError, "X_nothing"),
+    ],
+)
+def test_a_mistake_is_named_and_opens_no_figure(result, call, error, message):
+    with pytest.raises(error, match=message):
+        call(result)
+    assert not plt.get_fignums()
