@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +22,21 @@ from aeverse.nn import (
     Decoder,
     Encoder,
     Ensemble,
+    GammaPosterior,
     NegativeBinomial,
     Poisson,
     Rows,
     Thinning,
-    dispersion_log_likelihood,
-    posterior_mean,
-    shrunken_dispersion,
 )
 from aeverse.train import Samples, Schedule, split_molecules, train
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+FEWEST_STEPS, FEWEST_EPOCHS = 500, 8
 NO_COUNTS = -1e4  # logit of a gene without molecules: its mean is exactly zero
 JUDGED_CELLS = 300  # cells whose held-out molecules are looked at after each epoch
-DISPERSION_CELLS = 3000  # cells from which the final dispersions are fitted
+DISPERSION_CELLS = 5000  # cells from which the final dispersions are fitted
 BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
 SMALLEST_SHARE_OF_GENES = 0.1  # of the encoder's genes that new data must have
 
@@ -61,7 +60,9 @@ class Config:
     n_inputs
         How many genes the encoder reads, the most overdispersed, where no mask says which.
     n_epochs, batch_size, learning_rate
-        Training; fewer epochs where held-out molecules say so.
+        Training; fewer epochs where held-out molecules say so. None: 500 steps, and at least 8 epochs.
+    prior_precision
+        Of the Gaussian prior on the decoder's loadings, 1 / variance.
     share_heldout
         Share of the molecules that training does not see; they decide when to stop and are what is reported.
     random_state
@@ -74,9 +75,10 @@ class Config:
     n_hidden: tuple[int, ...] = (128,)
     n_models: int = 3
     n_inputs: int = 3000
-    n_epochs: int = 8
+    n_epochs: int | None = None
     batch_size: int = 128
     learning_rate: float = 4e-3
+    prior_precision: float = 300.0
     share_heldout: float = 0.05
     random_state: int = 0
 
@@ -85,9 +87,16 @@ class Config:
             raise ValueError(f"likelihood={self.likelihood!r} must be 'nb' or 'poisson'.")
         if self.regularizer not in (None, "denoising"):
             raise ValueError(f"regularizer={self.regularizer!r} must be None or 'denoising'.")
-        for name in ("n_latent", "n_models", "n_inputs", "n_epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1.")
+        for name in ("n_latent", "n_models", "n_inputs", "n_epochs", "batch_size", "random_state"):
+            value, least = getattr(self, name), 0 if name == "random_state" else 1
+            if name == "n_epochs" and value is None:
+                continue
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"{name}={value!r} must be an integer, at least {least}.")
+            object.__setattr__(self, name, int(value))
+        if not 0 < self.share_heldout < 1:
+            raise ValueError(f"share_heldout={self.share_heldout!r} must lie between 0 and 1.")
+        object.__setattr__(self, "n_hidden", tuple(int(width) for width in self.n_hidden))
 
 
 class Autoencoder:
@@ -130,6 +139,7 @@ class Autoencoder:
         self.config = Config(**config)
         self.device = torch.device("cpu")
         self.net: Ensemble | None = None
+        self.heldout_deviance_explained: float | None = None  # the last thing that a fit learns
 
     # ---- learning ----------------------------------------------------------------------------------------------
     def fit(
@@ -170,24 +180,29 @@ class Autoencoder:
             raise ValueError(f"{_slots.place(layer)} holds no counts (shape {counts.shape}); there is nothing to learn.")
         mask = _slots.read_mask(adata, mask_var)
         batches = _slots.read_categories(adata, batch_key)
+        self.heldout_deviance_explained = None
         self.device = _settings.resolve_device(device)
         self.var_names = pd.Index(adata.var_names.astype(str))
         self.batch_key, self.batches = batch_key, None if batches is None else [str(c) for c in batches.categories]
         seen, heldout = split_molecules(counts, 1 - config.share_heldout, rng)
+        if seen.nnz == 0:
+            raise ValueError(f"{_slots.place(layer)} holds {int(counts.sum())} molecules, too few to learn from.")
         self.inputs = overdispersed(seen, config.n_inputs) if mask is None else np.flatnonzero(mask)
         samples = self._samples(seen, batches)
+        n_steps = config.n_epochs and config.n_epochs * samples.n_batches(config.batch_size)
+        n_steps = n_steps or max(FEWEST_STEPS, FEWEST_EPOCHS * samples.n_batches(config.batch_size))
         judged = np.sort(rng.permutation(len(samples))[:JUDGED_CELLS])
         with _settings.seeded(config.random_state):
             self.net = Ensemble(self._new_member(samples) for _ in range(config.n_models)).to(self.device)
+            self.posterior = GammaPosterior(counts.shape[1]).to(self.device)
             self.history = train(
                 self.net,
-                lambda: samples.epoch(rng, config.batch_size),
+                samples.shuffled(rng, config.batch_size),
                 lambda: self._judge(samples, heldout, judged),
-                Schedule(n_epochs=config.n_epochs, learning_rate=config.learning_rate),
-                steps_per_epoch=samples.n_batches(config.batch_size),
+                Schedule(n_steps=n_steps, judge_every=max(1, n_steps // 8), learning_rate=config.learning_rate),
                 progress=progress,
             )
-        self._fit_dispersion(samples, np.sort(rng.permutation(len(samples))[:DISPERSION_CELLS]))
+        self._fit_posterior(samples, np.sort(rng.permutation(len(samples))[:DISPERSION_CELLS]))
         lost, null = self._deviances(samples, heldout, np.arange(len(samples)))
         molecules = np.asarray(heldout.sum(0)).ravel()
         self.deviance_explained = np.where(molecules > 0, 1 - lost / np.where(null > 0, null, 1), np.nan)
@@ -215,9 +230,9 @@ class Autoencoder:
         molecules = np.asarray(samples.data.sum(0), np.float64).ravel()
         with np.errstate(divide="ignore"):
             bias = np.maximum(np.log(molecules / molecules.sum()), NO_COUNTS)
-        return self._build_member(CountInput(*map(torch.from_numpy, moments), median), bias)
+        return self._build_member(CountInput(*map(torch.from_numpy, moments), median), bias, len(samples))
 
-    def _build_member(self, input_layer: CountInput | None, bias: np.ndarray) -> AutoencoderNet:
+    def _build_member(self, input_layer: CountInput | None, bias: np.ndarray, n_samples: int = 1) -> AutoencoderNet:
         config, n_covariates = self.config, len(self.batches or ())
         encoder = None
         if input_layer is not None:
@@ -230,26 +245,28 @@ class Autoencoder:
             Decoder(config.n_latent, (), len(bias), bias=start, n_covariates=n_covariates),
             NegativeBinomial(len(bias)) if config.likelihood == "nb" else Poisson(),
             corrupt=Thinning() if config.regularizer == "denoising" else None,
+            prior_weight=config.prior_precision / n_samples,
         )
 
     # ---- judging -----------------------------------------------------------------------------------------------
     def _judge(self, samples: Samples, heldout: sp.csr_matrix, cells: np.ndarray) -> float:
         """Deviance of held-out molecules explained by the posterior mean, with dispersions for the present weights."""
-        self._fit_dispersion(samples, cells)
+        self._fit_posterior(samples, cells)
         lost, null = self._deviances(samples, heldout, cells)
         return float(1 - lost.sum() / null.sum()) if null.sum() > 0 else 0.0
 
     @torch.no_grad()
-    def _fit_dispersion(self, samples: Samples, cells: np.ndarray) -> None:
-        total = 0
-        for start in range(0, len(cells), self._block_size()):
-            batch = samples.batch(cells[start : start + self._block_size()])
-            mu = self.net.mean(self.net.encode(batch), batch.library, batch.covariate)
-            total = total + dispersion_log_likelihood(batch.target, mu)
-        self.dispersion = shrunken_dispersion(total)
+    def _fit_posterior(self, samples: Samples, cells: np.ndarray) -> None:
+        """Dispersions for the present weights; training goes on with them too."""
+        self.posterior.fit(lambda: self._means(samples, cells))
         for member in self.net.members:
             if member.likelihood.dispersion is not None:
-                member.likelihood.dispersion.copy_(self.dispersion)
+                member.likelihood.dispersion.copy_(self.posterior.constant_theta)
+
+    def _means(self, samples: Samples, cells: np.ndarray) -> Iterator[tuple[Rows, torch.Tensor]]:
+        for start in range(0, len(cells), self._block_size()):
+            batch = samples.batch(cells[start : start + self._block_size()])
+            yield batch.target, self.net.mean(self.net.encode(batch), batch.library, batch.covariate)
 
     @torch.no_grad()
     def _deviances(self, samples: Samples, heldout: sp.csr_matrix, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -263,14 +280,14 @@ class Autoencoder:
             rows = cells[start : start + self._block_size()]
             batch = samples.batch(rows)
             x = Rows.from_scipy(heldout[rows], self.device).to_dense()
-            mean = self._posterior(self.net.encode(batch), batch.target, batch.library, batch.covariate)
+            mean = self._posterior_mean(self.net.encode(batch), batch)
             lost += Poisson.deviance(x, mean * share)
             null += Poisson.deviance(x, batch.library * frequency * share)
         return lost.cpu().numpy(), null.cpu().numpy()
 
-    def _posterior(self, code, counts: Rows, library, covariate) -> torch.Tensor:
-        mu = self.net.mean(code, library, covariate)
-        return posterior_mean(mu, counts, self.dispersion)
+    def _posterior_mean(self, code: torch.Tensor, batch: Batch) -> torch.Tensor:
+        mu = self.net.mean(code, batch.library, batch.covariate)
+        return self.posterior.mean(mu, batch.target)
 
     def _block_size(self) -> int:
         return max(1, BLOCK_ENTRIES // len(self.var_names))
@@ -328,12 +345,17 @@ class Autoencoder:
         -------
         Array of shape (cells, genes).
         """
+        self._require_fit()
         columns = self._columns(genes)
         code = np.asarray(code, np.float32)
         if code.ndim != 2 or code.shape[1] != self.n_code:
             raise ValueError(f"code has shape {code.shape}; this model's codes have {self.n_code} columns.")
-        library = np.broadcast_to(np.asarray(library, np.float32).reshape(-1, 1), (len(code), 1))
-        covariate = None if self.batches is None else self._covariates(np.full(len(code), self._batch_code(batch)))
+        library = np.asarray(library, np.float32).reshape(-1, 1)
+        if len(library) not in (1, len(code)) or not (library >= 0).all():
+            raise ValueError(f"library must be a number, or one for each of the {len(code)} codes, and not negative.")
+        library = np.broadcast_to(library, (len(code), 1))
+        batch_code = self._batch_code(batch)
+        covariate = None if self.batches is None else self._covariates(np.full(len(code), batch_code))
         out = np.empty((len(code), len(columns)), np.float32)
         with torch.no_grad():
             for start in range(0, len(code), self._block_size()):
@@ -384,7 +406,7 @@ class Autoencoder:
         return out
 
     def _rescaled_posterior(self, code: torch.Tensor, batch: Batch, target_sum: float | None) -> torch.Tensor:
-        posterior = self._posterior(code, batch.target, batch.library, batch.covariate)
+        posterior = self._posterior_mean(code, batch)
         sums = posterior.sum(1, keepdim=True)
         target = batch.library if target_sum is None else target_sum * (batch.library > 0)
         return posterior.mul_(target / torch.where(sums > 0, sums, 1))
@@ -393,8 +415,8 @@ class Autoencoder:
         return np.arange(len(self.var_names)) if genes is None else _slots.positions(genes, self.var_names)
 
     def _batch_code(self, batch: str | None) -> int:
-        if batch is not None and batch not in self.batches:
-            raise KeyError(f"batch={batch!r} is not known to this model; batches are: {self.batches}.")
+        if batch is not None and batch not in (self.batches or ()):
+            raise KeyError(f"batch={batch!r} is not known to this model; batches are: {self.batches or 'none'}.")
         return -1 if batch is None else self.batches.index(batch)
 
     @property
@@ -402,14 +424,19 @@ class Autoencoder:
         """Columns of a code."""
         return self.config.n_models * self.config.n_latent
 
+    def _require_fit(self) -> None:
+        if self.heldout_deviance_explained is None:
+            raise RuntimeError("this Autoencoder is not fitted, or its last fit did not end; call .fit(adata) first.")
+
     def _read_new(self, adata: AnnData, layer: str | None) -> Samples:
-        if self.net is None:
-            raise RuntimeError("this Autoencoder is not fitted; call .fit(adata) first.")
+        self._require_fit()
         counts = self._match_genes(_slots.read_counts(adata, layer), pd.Index(adata.var_names.astype(str)))
         batches = None
         if self.batches is not None:
             values = _slots.read_categories(adata, self.batch_key)
             batches = pd.Categorical(values.astype(str), categories=self.batches)
+            if unknown := sorted(set(values.categories) - set(self.batches)):
+                _slots.warn(f"batches {unknown[:5]} are not known to the model; their cells are taken as of an average batch.")
         return self._samples(counts, batches)
 
     def _match_genes(self, counts: sp.csr_matrix, names: pd.Index) -> sp.csr_matrix:
@@ -443,8 +470,7 @@ class Autoencoder:
         >>> bool((ae.models.load(path).encode(adata) == model.encode(adata)).all())
         True
         """
-        if self.net is None:
-            raise RuntimeError("this Autoencoder is not fitted; there is nothing to save.")
+        self._require_fit()
         io.save_arrays(path, type(self).__name__, self._header(), self._arrays())
 
     def record(self) -> dict[str, Any]:
@@ -465,14 +491,18 @@ class Autoencoder:
         model.batch_key, model.batches, model.history = header["batch_key"], header["batches"], header["history"]
         model.heldout_deviance_explained = header["heldout_deviance_explained"]
         model.inputs, model.deviance_explained = arrays["inputs"], arrays["deviance_explained"]
-        model.dispersion = torch.tensor(arrays["dispersion"])
-        weights = {name.removeprefix("net."): torch.tensor(a) for name, a in arrays.items() if name.startswith("net.")}
+
+        def weights(part: str) -> dict[str, torch.Tensor]:
+            return {k.removeprefix(part): torch.tensor(a) for k, a in arrays.items() if k.startswith(part)}
+
         empty = torch.zeros(len(model.inputs))
-        input_layer = CountInput(empty, empty + 1, 1.0) if "members.0.encoder.first" in weights else None
+        input_layer = CountInput(empty, empty + 1, 1.0) if "net.members.0.encoder.first" in arrays else None
         n_genes = len(model.var_names)
         model.net = Ensemble(model._build_member(input_layer, np.zeros(n_genes)) for _ in range(model.config.n_models))
-        model.net.load_state_dict(weights)
+        model.net.load_state_dict(weights("net."))
         model.net.eval()
+        model.posterior = GammaPosterior(n_genes)
+        model.posterior.load_state_dict(weights("posterior."))
         return model
 
     def _header(self) -> dict[str, Any]:
@@ -486,11 +516,11 @@ class Autoencoder:
         }
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {f"net.{name}": t.cpu().numpy() for name, t in self.net.state_dict().items()}
+        parts = {"net": self.net, "posterior": self.posterior}
+        arrays = {f"{part}.{k}": t.cpu().numpy() for part, module in parts.items() for k, t in module.state_dict().items()}
         return {
             **arrays,
             "inputs": self.inputs,
-            "dispersion": self.dispersion.cpu().numpy(),
             "deviance_explained": self.deviance_explained,
         }
 

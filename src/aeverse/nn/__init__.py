@@ -2,11 +2,11 @@
 
 from aeverse.nn._autoencoder import AutoencoderNet, Batch, Ensemble, Thinning
 from aeverse.nn._corruption import add_noise, mask, thin
-from aeverse.nn._count_loss import count_loss, posterior_mean, softmax_means
+from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
-from aeverse.nn._dispersion import dispersion_log_likelihood, shrunken_dispersion
 from aeverse.nn._encoder import CountInput, DenseInput, Encoder
 from aeverse.nn._likelihoods import Bernoulli, Gaussian, LogitGaussian, NegativeBinomial, Poisson
+from aeverse.nn._posterior import GammaPosterior
 from aeverse.nn._rows import Rows, product
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "DenseInput",
     "Encoder",
     "Ensemble",
+    "GammaPosterior",
     "Gaussian",
     "LogitGaussian",
     "NegativeBinomial",
@@ -26,11 +27,8 @@ __all__ = [
     "Thinning",
     "add_noise",
     "count_loss",
-    "dispersion_log_likelihood",
     "mask",
-    "posterior_mean",
     "product",
-    "shrunken_dispersion",
     "softmax_means",
     "thin",
 ]

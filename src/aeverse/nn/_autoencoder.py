@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +27,16 @@ class Batch:
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    def part(self, start: int, stop: int) -> Batch:
+        """Samples ``start`` to ``stop``."""
+
+        def cut(values):
+            if values is None:
+                return None
+            return values.block(start, stop) if isinstance(values, Rows) else values[start:stop]
+
+        return Batch(cut(self.x), cut(self.target), cut(self.library), cut(self.covariate))
+
 
 class AutoencoderNet(nn.Module):
     """Encoder, decoder and likelihood.
@@ -36,12 +47,21 @@ class AutoencoderNet(nn.Module):
         The parts; a net that only decodes has no encoder.
     corrupt
         What is done to a training batch before the encoder reads it; None: nothing.
+    prior_weight
+        Weight of the Gaussian prior on the decoder, for the share that one sample has in it.
     """
 
-    def __init__(self, encoder: Encoder | None, decoder: Decoder, likelihood: nn.Module, corrupt=None):
+    def __init__(
+        self,
+        encoder: Encoder | None,
+        decoder: Decoder,
+        likelihood: nn.Module,
+        corrupt: Callable[[Batch], Batch] | None = None,
+        prior_weight: float = 0.0,
+    ):
         super().__init__()
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
-        self.corrupt = corrupt
+        self.corrupt, self.prior_weight = corrupt, prior_weight
 
     def encode(self, batch: Batch) -> Tensor:
         """Code of a batch, (samples, latent)."""
@@ -54,11 +74,11 @@ class AutoencoderNet(nn.Module):
         return self.likelihood.mean(hidden, self.decoder.weight, self.decoder.bias, library)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood of a sample."""
+        """Negative log-likelihood and prior, by sample."""
         code = self.encode(batch if self.corrupt is None else self.corrupt(batch))
         hidden = self.decoder(code, batch.covariate)
         total = self.likelihood.loss(hidden, self.decoder.weight, self.decoder.bias, batch.target, batch.library)
-        return total / len(batch)
+        return total / len(batch) + self.prior_weight * self.decoder.prior()
 
 
 class Ensemble(nn.Module):
@@ -69,8 +89,12 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Sum of the members' losses."""
-        return torch.stack([member.loss(batch) for member in self.members]).sum()
+        """Mean of the members' losses. Each learns from a part of the batch of its own, so that any number costs two."""
+        n, k = len(batch), len(self.members)
+        size = math.ceil(n * min(1, 2 / k))
+        starts = [round(i * (n - size) / max(k - 1, 1)) for i in range(k)]
+        losses = [m.loss(batch.part(a, a + size)) for m, a in zip(self.members, starts, strict=True)]
+        return torch.stack(losses).mean()
 
     def encode(self, batch: Batch) -> Tensor:
         """Codes of all members, (samples, members x latent)."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+LOADINGS_PER_BIAS = 300  # a bias is held this much less tightly than a loading
+
 
 class Decoder(nn.Module):
     """From a code to the inputs of the likelihood, ``eta = hidden @ weight.T + bias``.
@@ -46,7 +48,9 @@ class Decoder(nn.Module):
         self.loadings = nn.Parameter(torch.empty(n_features, widths[-1]))
         nn.init.normal_(self.loadings, std=0.1 * widths[-1] ** -0.5)
         self.offsets = nn.Parameter(torch.zeros(n_features, n_covariates)) if n_covariates else None
-        self.bias = nn.Parameter(torch.zeros(n_features) if bias is None else bias.clone())
+        start = torch.zeros(n_features) if bias is None else bias
+        self.bias = nn.Parameter(start.clone())
+        self.register_buffer("start", start.clone())
         self.register_buffer("mask", mask)
 
     @property
@@ -54,6 +58,14 @@ class Decoder(nn.Module):
         """Output weights, (features, hidden + covariates)."""
         loadings = self.loadings if self.mask is None else self.loadings * self.mask
         return loadings if self.offsets is None else torch.cat([loadings, self.offsets], 1)
+
+    def prior(self) -> Tensor:
+        """Minus the log density of a Gaussian prior on the loadings and on what a bias may leave its start by.
+
+        Without it, the optimiser moves the loadings of a rare gene as fast as those of an abundant one, and fits noise.
+        """
+        prior = 0.5 * self.loadings.square().sum() + 0.5 / LOADINGS_PER_BIAS * (self.bias - self.start).square().sum()
+        return prior if self.offsets is None else prior + 0.5 * self.offsets.square().sum()
 
     def forward(self, code: Tensor, covariate: Tensor | None = None) -> Tensor:
         """Last hidden layer, (rows, hidden + covariates)."""

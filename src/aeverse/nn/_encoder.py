@@ -57,7 +57,7 @@ class Encoder(nn.Module):
     activation
         Class of the activation between layers.
     normalize
-        LayerNorm behind every hidden layer.
+        LayerNorm behind every layer, the code included: all codes then have the same length, which steadies training.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
         n_latent: int,
         *,
         n_covariates: int = 0,
-        activation: type[nn.Module] = nn.ReLU,
+        activation: type[nn.Module] = nn.GELU,
         normalize: bool = True,
     ):
         super().__init__()
@@ -82,6 +82,7 @@ class Encoder(nn.Module):
         for width, following in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.LayerNorm(width)] if normalize else []
             layers += [activation(), nn.Linear(width, following)]
+        layers += [nn.LayerNorm(n_latent)] if normalize else []
         self.rest = nn.Sequential(*layers)
 
     def forward(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Likelihoods: how the decoder's output explains the data. One class each; they all answer the same three questions.
 
-``loss``      negative log-likelihood of a mini-batch, summed, up to terms of the data alone
+``loss``      negative log-likelihood of a mini-batch, summed
 ``mean``      expected value, in the units of the data
 ``deviance``  of each feature, given the mean; missing entries (NaN) do not count
 """

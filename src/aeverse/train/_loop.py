@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +19,10 @@ class Schedule:
 
     Parameters
     ----------
-    n_epochs
-        Most passes over the data; the learning rate's cycle spans all of them.
+    n_steps
+        Most steps; the learning rate's cycle spans all of them.
+    judge_every
+        Steps between two judgements.
     learning_rate
         Peak of the cycle (Adam).
     average
@@ -31,9 +33,9 @@ class Schedule:
         Largest norm of the gradient.
     """
 
-    n_epochs: int = 20
+    n_steps: int
+    judge_every: int
     learning_rate: float = 4e-3
-    weight_decay: float = 0.0
     average: float = 0.99
     patience: int = 3
     clip: float = 100.0
@@ -65,11 +67,10 @@ class AveragedWeights:
 
 def train(
     module: nn.Module,
-    batches: Callable[[], Iterable],
+    batches: Iterator,
     judge: Callable[[], float],
     schedule: Schedule,
     *,
-    steps_per_epoch: int,
     progress: bool | None = None,
 ) -> dict[str, list[float]]:
     """Train a module in place and leave the best averaged weights in it.
@@ -79,59 +80,59 @@ def train(
     module
         Has ``loss(batch)``, a scalar.
     batches
-        Called once an epoch; gives the epoch's batches.
+        Gives batches without end.
     judge
-        Called after each epoch with the averaged weights in the module; higher is better (held-out deviance explained).
+        Called now and then with the averaged weights in the module; higher is better (held-out deviance explained).
     schedule
         How long and how fast.
-    steps_per_epoch
-        Number of batches in an epoch.
     progress
         Show a bar; None: on a terminal or in a notebook.
 
     Returns
     -------
-    History: ``epoch``, ``loss`` (mean over the epoch), ``heldout``, a list each.
+    History: ``step``, ``loss`` (mean since the last judgement), ``heldout``, a list each.
 
     Raises
     ------
     FloatingPointError
-        The loss is not finite before any epoch ended. Later, training stops with a warning and keeps the best weights.
+        The loss is not finite before the first judgement. Later, training stops with a warning and keeps the best weights.
     KeyboardInterrupt
-        Interrupted before any epoch ended. Later, training stops with a warning and keeps the best weights.
+        Interrupted before the first judgement. Later, training stops with a warning and keeps the best weights.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    optimizer = torch.optim.AdamW(
-        parameters, schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=fused
-    )
+    optimizer = torch.optim.Adam(parameters, schedule.learning_rate, betas=(0.9, 0.99), foreach=True)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, schedule.learning_rate, schedule.n_epochs * steps_per_epoch, pct_start=0.3, cycle_momentum=False
+        optimizer, schedule.learning_rate, schedule.n_steps, pct_start=0.2, div_factor=10, cycle_momentum=False
     )
     averaged = AveragedWeights(module, schedule.average)
-    history: dict[str, list[float]] = {"epoch": [], "loss": [], "heldout": []}
-    best_score, best_weights, waited = -math.inf, None, 0
-    bar = _settings.progress_bar(schedule.n_epochs, "training", progress)
+    history: dict[str, list[float]] = {"step": [], "loss": [], "heldout": []}
+    best_score, best_weights, waited, total = -math.inf, None, 0, 0.0
+    bar = _settings.progress_bar(schedule.n_steps, "training", progress)
+    module.train()
     try:
-        for epoch in range(1, schedule.n_epochs + 1):
-            module.train()
-            total = 0.0
-            for batch in batches():
-                total += _step(module, batch, optimizer, schedule.clip)
-                cycle.step()
-                averaged.update()
+        for step in range(1, schedule.n_steps + 1):
+            total += _step(module, next(batches), optimizer, schedule.clip)
+            cycle.step()
+            averaged.update()
+            bar.update()
+            if step % schedule.judge_every and step < schedule.n_steps:
+                continue
             averaged.swap()
             module.eval()
             score = judge()
-            if score > best_score or best_weights is None:
+            if not math.isfinite(score):
+                raise FloatingPointError("the held-out score is not finite")
+            if score > best_score:
                 best_score, best_weights, waited = score, _weights(module), 0
             else:
                 waited += 1
             averaged.swap()
-            for key, value in zip(history, (epoch, total / steps_per_epoch, score), strict=True):
+            module.train()
+            since = step - (history["step"][-1] if history["step"] else 0)
+            for key, value in zip(history, (step, total / since, score), strict=True):
                 history[key].append(value)
+            total = 0.0
             bar.set_postfix_str(f"held-out {score:.4f}")
-            bar.update()
             if waited >= schedule.patience:
                 break
     except (KeyboardInterrupt, FloatingPointError) as error:

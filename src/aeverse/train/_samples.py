@@ -54,11 +54,11 @@ class Samples:
             covariate=None if self.covariate is None else self._tensor(self.covariate[rows]),
         )
 
-    def epoch(self, rng: np.random.Generator, size: int) -> Iterator[Batch]:
-        """All rows once, in random order; a last batch that is too small is spread over the others."""
-        order = rng.permutation(len(self))
-        for rows in np.array_split(order, self.n_batches(size)):
-            yield self.batch(rows)
+    def shuffled(self, rng: np.random.Generator, size: int) -> Iterator[Batch]:
+        """Batches without end, in a new random order for each pass; a short last batch is spread over the others."""
+        while True:
+            for rows in np.array_split(rng.permutation(len(self)), self.n_batches(size)):
+                yield self.batch(rows)
 
     def blocks(self, size: int) -> Iterator[tuple[slice, Batch]]:
         """All rows in order."""
@@ -67,7 +67,7 @@ class Samples:
             yield rows, self.batch(rows)
 
     def n_batches(self, size: int) -> int:
-        """Number of batches in an epoch."""
+        """Number of batches in a pass."""
         return max(1, len(self) // size)
 
     def _tensor(self, values) -> Rows | torch.Tensor:

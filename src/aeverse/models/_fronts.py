@@ -1,0 +1,220 @@
+"""Fronts: what one modality holds, by its kind of data, as scores on its significant components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+KINDS = ("counts", "protein", "peaks", "binary", "ordinal", "fractions", "continuous")
+COUNT_KINDS = ("counts", "protein", "peaks")  # a sample without a single molecule says nothing
+FEW_FEATURES, MANY_FEATURES, FEW_LEVELS = 500, 5000, 8
+PEAK_NAME = r"^(?:chr)?[0-9XYMTGLKJ.]+[:_-]\d+[-_]\d+$"
+CLIP = 10.0  # standard deviations
+DENSE_UP_TO = 4000  # rows or columns up to which the exact singular value decomposition is taken
+
+
+def kind_of(x: sp.csr_matrix | np.ndarray, names: pd.Index) -> str:
+    """Kind of data that a matrix holds, from its values (and, for peaks, from the names of its features)."""
+    values = x.data if sp.issparse(x) else x[np.isfinite(x)]
+    if values.size == 0:
+        return "continuous"
+    low, high, n_features = min(float(values.min()), 0.0), float(values.max()), x.shape[1]
+    if not (values == np.rint(values)).all():
+        dense = not sp.issparse(x)
+        return "fractions" if dense and values.min() >= 0 and high <= 1 else "continuous"
+    if low < 0:
+        return "ordinal" if high - low <= FEW_LEVELS else "continuous"
+    if names.str.match(PEAK_NAME).mean() > 0.5 or (high <= 1 and n_features >= MANY_FEATURES):
+        return "peaks"
+    if high <= 1:
+        return "binary"
+    if n_features <= FEW_FEATURES:
+        return "ordinal" if high <= FEW_LEVELS else "protein"
+    return "counts"
+
+
+def overdispersed(counts: sp.csr_matrix, n: int) -> np.ndarray:
+    """Positions of the `n` features whose variance most exceeds what depth and Poisson noise explain, in order."""
+    depth = np.asarray(counts.sum(1)).ravel()
+    mean = np.asarray(counts.mean(0)).ravel()
+    square = np.asarray(counts.multiply(counts).mean(0)).ravel()
+    score = (square - mean**2 * np.mean((depth / max(depth.mean(), 1e-9)) ** 2)) / np.maximum(mean, 1e-9)
+    score[np.asarray((counts > 0).sum(0)).ravel() < min(5, counts.shape[0] / 10)] = -1
+    return np.sort(np.argsort(-score, kind="stable")[:n])
+
+
+class Front:
+    """Transformation, standardisation and significant principal components of one modality.
+
+    Counts are depth-normalised and log-transformed, protein counts log-transformed and centred by sample (CLR), peaks
+    weighted by TF-IDF; fractions become logits; the rest stays. Sparse matrices stay sparse, centring is implicit.
+    Components count as significant above the edge of the spectrum of noise (Marchenko-Pastur). Missing entries take the
+    mean of their feature.
+
+    Parameters
+    ----------
+    kind
+        One of `KINDS`.
+    n_inputs
+        How many features of ``"counts"`` are read, the most overdispersed.
+    max_components
+        Most components kept.
+    """
+
+    def __init__(self, kind: str, n_inputs: int = 3000, max_components: int = 50):
+        self.kind, self.n_inputs, self.max_components = kind, n_inputs, max_components
+        self.depth = 1.0
+        self.idf: np.ndarray | None = None
+
+    # ---- learning ----------------------------------------------------------------------------------------------
+    def fit(self, x: sp.csr_matrix | np.ndarray, names: pd.Index, columns: np.ndarray | None = None) -> np.ndarray:
+        """Learn from a matrix (samples, features) and return its scores; `columns` limits the features read."""
+        columns = np.arange(x.shape[1]) if columns is None else columns
+        if self.kind == "counts" and len(columns) > self.n_inputs:
+            columns = columns[overdispersed(sp.csr_matrix(np.nan_to_num(x) if isinstance(x, np.ndarray) else x)[:, columns], self.n_inputs)]
+        self.columns, self.names = columns, pd.Index(names[columns])
+        x = x[:, columns]
+        self._fit_transformation(x)
+        x = self._transform(x)
+        self.mean, sd = _moments(x)
+        self.scale = np.where(sd > 1e-6, 1 / np.maximum(sd if self.kind != "protein" else 1.0, 1e-6), 0).astype(np.float32)
+        y = self._standardise(x)
+        self.centre, sd = _moments(y)
+        n, p = len(x) if isinstance(x, np.ndarray) else x.shape[0], max(int((self.scale > 0).sum()), 1)
+        noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
+        s, v = _svd(y, self.centre, min(self.max_components, n - 1, x.shape[1]))
+        self.n_significant = int((s > noise).sum())
+        self.loadings = v[: min(max(self.n_significant, 2), len(s))].T.astype(np.float32)
+        self.unit = 1.0
+        scores = self._scores(y, slice(None))
+        self.unit = float(np.sqrt(np.mean(scores**2))) or 1.0
+        return scores / self.unit
+
+    def _fit_transformation(self, x) -> None:
+        if self.kind == "counts":
+            depth = _row_sums(x)
+            self.depth = float(np.median(depth[depth > 0])) if (depth > 0).any() else 1.0
+        if self.kind == "peaks":
+            open_in = np.asarray((x != 0).sum(0) if sp.issparse(x) else np.nansum(x != 0, 0)).ravel()
+            self.idf = np.log1p(x.shape[0] / np.maximum(open_in, 1)).astype(np.float32)
+
+    # ---- using -------------------------------------------------------------------------------------------------
+    def __call__(self, x: sp.csr_matrix | np.ndarray, names: pd.Index) -> np.ndarray:
+        """Scores of new samples; features are matched by name, those not there take their mean."""
+        found, where = self.match(names)
+        return self._scores(self._standardise(self._transform(x[:, where], found), found), found) / self.unit
+
+    def match(self, names: pd.Index) -> tuple[slice | np.ndarray, np.ndarray]:
+        """Which of the features read are there, and where."""
+        if len(names) > self.columns[-1] and names[self.columns].equals(self.names):
+            return slice(None), self.columns
+        if not names.is_unique or not self.names.is_unique:
+            raise ValueError("feature names are not unique and differ from the model's; call var_names_make_unique() first.")
+        where = names.get_indexer(self.names)
+        return np.flatnonzero(where >= 0), where[where >= 0]
+
+    def values(self, scores: np.ndarray) -> np.ndarray:
+        """What scores stand for: standardised values of the features read, (samples, features)."""
+        return scores * self.unit @ self.loadings.T + self.centre
+
+    def standardised(self, x: sp.csr_matrix | np.ndarray) -> sp.csr_matrix | np.ndarray:
+        """Standardised values of the features read, of a matrix with the training data's columns."""
+        return self._standardise(self._transform(x[:, self.columns]))
+
+    def _transform(self, x, found: slice | np.ndarray = slice(None)):
+        if self.kind in ("counts", "peaks"):
+            if self.kind == "peaks":
+                x = (x != 0).astype(np.float32) if sp.issparse(x) else np.where(np.isnan(x), np.nan, x != 0)
+            target = self.depth if self.kind == "counts" else 1e4
+            factor = (target / np.maximum(_row_sums(x), 1)).astype(np.float32)
+            x = sp.csr_matrix(sp.diags(factor) @ x) if sp.issparse(x) else x * factor[:, None]
+            if self.idf is not None:
+                x = sp.csr_matrix(x @ sp.diags(self.idf[found])) if sp.issparse(x) else x * self.idf[found]
+            return x.log1p() if sp.issparse(x) else np.log1p(x)
+        if sp.issparse(x) and self.kind in ("protein", "fractions"):
+            x = x.toarray()
+        if self.kind == "protein":
+            x = np.log1p(x)
+            return x - np.nanmean(x, 1, keepdims=True)
+        if self.kind == "fractions":
+            x = np.clip(x, 0.01, 0.99)
+            return np.log(x / (1 - x))
+        return x
+
+    def _standardise(self, x, found: slice | np.ndarray = slice(None)):
+        scale, mean = self.scale[found], self.mean[found]
+        if sp.issparse(x):
+            x = sp.csr_matrix(x @ sp.diags(scale))
+            shift = (mean * scale)[x.indices]
+            x.data = np.clip(x.data, shift - CLIP, shift + CLIP)
+            return x
+        return np.nan_to_num(((x - mean) * scale).clip(-CLIP, CLIP)).astype(np.float32)
+
+    def _scores(self, y, found: slice | np.ndarray) -> np.ndarray:
+        loadings = self.loadings[found]
+        return np.asarray(y @ loadings - self.centre[found] @ loadings, np.float32)
+
+    # ---- keeping -----------------------------------------------------------------------------------------------
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What JSON holds, and the arrays."""
+        header = {k: getattr(self, k) for k in ("kind", "n_inputs", "max_components", "depth", "unit", "n_significant")}
+        arrays = {k: getattr(self, k) for k in ("columns", "mean", "scale", "centre", "loadings")}
+        return {**header, "names": list(self.names)}, arrays | ({} if self.idf is None else {"idf": self.idf})
+
+    @classmethod
+    def restore(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Front:
+        """Rebuild a front from its `state`."""
+        front = cls(header["kind"], header["n_inputs"], header["max_components"])
+        front.depth, front.unit, front.n_significant = header["depth"], header["unit"], header["n_significant"]
+        front.names, front.idf = pd.Index(header["names"]), arrays.get("idf")
+        for name in ("columns", "mean", "scale", "centre", "loadings"):
+            setattr(front, name, arrays[name])
+        return front
+
+
+def _row_sums(x) -> np.ndarray:
+    return np.asarray(x.sum(1) if sp.issparse(x) else np.nansum(x, 1), np.float64).ravel()
+
+
+def _moments(x) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column, missing entries left out."""
+    if sp.issparse(x):
+        mean = np.asarray(x.mean(0), np.float64).ravel()
+        square = np.asarray(x.multiply(x).mean(0), np.float64).ravel()
+        return mean.astype(np.float32), np.sqrt(np.maximum(square - mean**2, 0)).astype(np.float32)
+    there = np.isfinite(x).sum(0)
+    mean = np.nansum(x, 0, dtype=np.float64) / np.maximum(there, 1)
+    square = np.nansum((x - mean) ** 2, 0, dtype=np.float64) / np.maximum(there, 1)
+    return mean.astype(np.float32), np.sqrt(square).astype(np.float32)
+
+
+def _svd(y, centre: np.ndarray, k: int, n_iter: int = 3, oversampling: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Leading singular values and right vectors of a centred matrix; randomised [Halko2011]_ where it is large or sparse."""
+    n, p = y.shape
+    if not sp.issparse(y) and min(n, p) <= DENSE_UP_TO // 4:
+        centred = (y - centre).astype(np.float64)
+        gram = centred.T @ centred if p <= n else centred @ centred.T
+        values, vectors = np.linalg.eigh(gram)
+        s = np.sqrt(np.maximum(values[::-1][:k], 0))
+        v = vectors[:, ::-1][:, :k]
+        if p > n:
+            v = centred.T @ v / np.maximum(s, 1e-12)
+        return s, _signed(v.T)
+    rng = np.random.default_rng(0)
+    q = rng.standard_normal((p, min(k + oversampling, n, p))).astype(np.float32)
+    for _ in range(n_iter + 1):
+        a = np.linalg.qr(y @ q - centre @ q)[0]
+        b = y.T @ a - np.outer(centre, a.sum(0))
+        q = np.linalg.qr(b)[0]
+    _, s, v = np.linalg.svd(b.T, full_matrices=False)
+    return s[:k], _signed(v[:k])
+
+
+def _signed(v: np.ndarray) -> np.ndarray:
+    """Rows whose largest entry is positive: the sign must not depend on the linear algebra library."""
+    sign = np.sign(v[np.arange(len(v)), np.abs(v).argmax(1)])
+    return v * np.where(sign == 0, 1, sign)[:, None]

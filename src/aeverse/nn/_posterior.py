@@ -1,0 +1,157 @@
+"""The gamma posterior of an entry's expression: what the decoder expects, corrected by the count that was seen.
+
+Given the mean `mu` of the decoder, the expression of gene g in cell i is gamma distributed with mean `mu` and shape
+``theta = theta_g * (mu / center_g) ** slope_g * factor_i``, and the count is Poisson given the expression, so that counts are
+negative binomial. The slope says whether a gene's relative spread is the same at all levels (0, the usual choice) or shrinks
+where it is high; the factor says that some cells are described better than others. All are empirical-Bayes estimates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from aeverse.nn._rows import Rows
+
+
+def _geometric(low: float, high: float, n: int) -> tuple[float, ...]:
+    return tuple(low * (high / low) ** (i / (n - 1)) for i in range(n))
+
+
+THETAS = _geometric(0.03, 300, 14)
+SLOPES = (0.0, 0.35, 0.7)
+FACTORS = _geometric(0.2, 5, 9)
+N_BINS = 10  # genes of similar expression share a prior
+SMALLEST = 1e-6
+
+Means = Callable[[], Iterator[tuple[Rows, Tensor]]]
+
+
+class GammaPosterior(nn.Module):
+    """Dispersions of genes and cells, and the posterior that follows from them.
+
+    Attributes
+    ----------
+    constant_theta
+        Dispersions with slope 0, for training, (genes,).
+    theta, slope, center
+        Dispersion of each gene at the mean `center`, and how it changes with the mean, (genes,).
+    factor_prior
+        How the cells' factors are distributed over the grid, (9,).
+
+    Examples
+    --------
+    >>> import torch, scipy.sparse as sp, numpy as np
+    >>> from aeverse.nn import GammaPosterior, Rows
+    >>> rng = np.random.default_rng(0)
+    >>> counts = Rows.from_scipy(sp.csr_matrix(rng.poisson(rng.gamma(2.0, 3.0 / 2.0, size=(2000, 20)))))
+    >>> posterior = GammaPosterior(20)
+    >>> posterior.fit(lambda: iter([(counts, torch.full(counts.shape, 3.0))]))
+    >>> 1.7 < posterior.constant_theta.mean().item() < 2.3
+    True
+    """
+
+    def __init__(self, n_features: int):
+        super().__init__()
+        self.register_buffer("constant_theta", torch.full((n_features,), 10.0))
+        self.register_buffer("theta", torch.full((n_features,), 10.0))
+        self.register_buffer("slope", torch.zeros(n_features))
+        self.register_buffer("center", torch.ones(n_features))
+        self.register_buffer("factor_prior", torch.full((len(FACTORS),), 1 / len(FACTORS)))
+
+    @torch.no_grad()
+    def fit(self, means: Means) -> None:
+        """Estimate from counts and means of the same cells; `means` gives them in blocks, each time it is called."""
+        total = squares = molecules = 0
+        for counts, mu in means():
+            total, squares = total + mu.sum(0), squares + mu.square().sum(0)
+            molecules = molecules + torch.bincount(counts.columns, counts.values, mu.shape[1])
+        self.center.copy_(squares / torch.as_tensor(total).clamp_min(SMALLEST)).clamp_(min=SMALLEST)
+        log_likelihood = sum(self._gene_log_likelihood(counts, mu) for counts, mu in means())
+        n, theta = len(THETAS), torch.tensor(THETAS, device=self.theta.device)
+        slopes = torch.tensor(SLOPES, device=self.theta.device).repeat_interleave(n)
+        for genes in torch.argsort(molecules, stable=True).tensor_split(min(N_BINS, len(molecules))):
+            own = log_likelihood[genes]
+            self.constant_theta[genes] = 1 / (_weights(own[:, :n]) @ (1 / theta))
+            weights = _weights(own)
+            self.theta[genes] = 1 / (weights @ (1 / theta.repeat(len(SLOPES))))
+            self.slope[genes] = weights @ slopes
+        cells = torch.cat([self._cell_log_likelihood(counts, mu, self._gene_shape(mu)) for counts, mu in means()])
+        self.factor_prior.copy_(_common_prior(cells))
+
+    def _gene_log_likelihood(self, counts: Rows, mu: Tensor) -> Tensor:
+        """Of each gene at each slope and theta, up to a constant, (genes, slopes x thetas)."""
+        x, gene = counts.values, counts.columns
+        stored = mu[counts.row_of_entry(), gene]
+        some = mu[(mu.sum(1) > 0).nonzero().squeeze(1)[::EVERY]]  # an empty cell says nothing
+        scale = mu.sum(0) / some.sum(0).clamp_min(1e-30)
+        total, buffer = mu.new_zeros(len(SLOPES) * len(THETAS), mu.shape[1]), torch.empty_like(some)
+        rows = iter(total)
+        for slope in SLOPES:
+            level = (mu / self.center).clamp_min(SMALLEST).pow(slope)
+            stored_level = (stored / self.center[gene]).clamp_min(SMALLEST).pow(slope)
+            ratio = mu / level
+            for theta in THETAS:
+                row = next(rows)
+                torch.mul(ratio, 1 / theta, out=buffer)
+                row -= theta * buffer.log1p_().mul_(level).sum(0)  # every entry as if it were zero
+                t = theta * stored_level
+                row.index_add_(0, gene, torch.lgamma(x + t) - torch.lgamma(t) - x * torch.log(stored + t))
+        return total.T
+
+    @staticmethod
+    def _cell_log_likelihood(counts: Rows, mu: Tensor, shape: Tensor) -> Tensor:
+        """Of each cell at each factor, up to a constant, (cells, factors)."""
+        x, rows = counts.values, counts.row_of_entry()
+        entry = rows, counts.columns
+        stored, own = mu[entry], shape[entry]
+        total, ratio = mu.new_zeros(len(FACTORS), mu.shape[0]), mu / shape
+        buffer = torch.empty_like(mu)
+        for row, factor in zip(total, FACTORS, strict=True):
+            torch.mul(ratio, 1 / factor, out=buffer)
+            row -= factor * buffer.log1p_().mul_(shape).sum(1)
+            t = own * factor
+            row.index_add_(0, rows, torch.lgamma(x + t) - torch.lgamma(t) - x * torch.log(stored + t))
+        return total.T
+
+    def _gene_shape(self, mu: Tensor) -> Tensor:
+        return (mu / self.center).clamp_min_(SMALLEST).pow_(self.slope).mul_(self.theta)
+
+    def shape(self, mu: Tensor, counts: Rows) -> Tensor:
+        """Shape theta of the gamma prior of every entry, (cells, genes)."""
+        shape = self._gene_shape(mu)
+        log_likelihood = self._cell_log_likelihood(counts, mu, shape)
+        weights = _weights(log_likelihood, self.factor_prior)
+        return shape.div_(weights @ (1 / torch.tensor(FACTORS, device=mu.device)[:, None]))
+
+    def mean(self, mu: Tensor, counts: Rows, shape: Tensor | None = None) -> Tensor:
+        """Posterior mean ``mu (theta + x) / (theta + mu)``, (cells, genes)."""
+        shape = self.shape(mu, counts) if shape is None else shape
+        weight = mu / (mu + shape)
+        posterior = weight * shape
+        entry = counts.row_of_entry(), counts.columns
+        posterior[entry] += weight[entry] * counts.values
+        return posterior
+
+
+def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
+    """Distribution over the grid that makes all rows together most likely.
+
+    The nonparametric maximum-likelihood estimate (Kiefer and Wolfowitz, 1956), by expectation-maximisation.
+    """
+    likelihood = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True))
+    prior = likelihood.new_full((likelihood.shape[1],), 1 / likelihood.shape[1])
+    for _ in range(n_steps):
+        posterior = likelihood * prior
+        prior = (posterior / posterior.sum(1, keepdim=True)).mean(0)
+    return prior
+
+
+def _weights(log_likelihood: Tensor, prior: Tensor | None = None) -> Tensor:
+    """Posterior of each row over the grid, under the given prior or the one that the rows have in common."""
+    prior = _common_prior(log_likelihood) if prior is None else prior
+    posterior = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True)) * prior
+    return posterior / posterior.sum(1, keepdim=True)
