@@ -64,6 +64,7 @@ nb_merge_streams = True
 html_theme = "sphinx_book_theme"
 html_title = "aeverse"
 html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_show_sphinx = False
 html_theme_options = {
     "home_page_in_toc": False,
