@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,49 @@ MAX_EXACT_COUNT = 2**24  # beyond it float32 no longer holds every integer
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------
+def target(adata, copy: bool):
+    """The object that results go into: `adata` itself or, for ``copy=True``, a copy of it in memory."""
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"expected an AnnData, found {type(adata).__name__}.")
+    if copy:
+        return adata.to_memory() if adata.isbacked else adata.copy()
+    if adata.isbacked and adata.is_view:
+        raise ValueError("adata is a view of a file, which nothing can be written to; pass copy=True or adata.to_memory().")
+    return adata
+
+
+def cohort(data, copy: bool):
+    """As `target`, for tools that need observations only and so take an AnnData or a MuData."""
+    from anndata import AnnData
+    from mudata import MuData
+
+    if isinstance(data, AnnData):
+        return target(data, copy)
+    if not isinstance(data, MuData):
+        raise TypeError(f"expected an AnnData or a MuData, found {type(data).__name__}.")
+    return data.copy() if copy else data
+
+
+def read_code(data, use_rep: str) -> np.ndarray:
+    """Return ``data.obsm[use_rep]`` as float64, (observations, dimensions), without missing values."""
+    if use_rep not in data.obsm:
+        raise KeyError(f"use_rep={use_rep!r} is not in obsm; codes are: {sorted(data.obsm) or 'none: run aeverse.tl first'}.")
+    code = data.obsm[use_rep]
+    code = np.asarray(code.toarray() if sp.issparse(code) else code)
+    if code.ndim != 2 or code.shape[1] == 0 or not (np.issubdtype(code.dtype, np.number) or code.dtype == bool):
+        raise ValueError(f"obsm[{use_rep!r}] must be numbers, observations x dimensions; found {code.dtype}, {code.shape}.")
+    code = code.astype(np.float64)
+    broken = ~np.isfinite(code).all(1)
+    if broken.any():
+        raise ValueError(
+            f"obsm[{use_rep!r}] has missing or infinite values in {int(broken.sum())} of {len(code)} observations, such as "
+            f"{data.obs_names[broken][0]!r}; leave those out or encode them again."
+        )
+    return code
+
+
 def place(layer: str | None) -> str:
     """Name of the matrix as a user would write it."""
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
@@ -40,7 +83,7 @@ def read_matrix(adata, layer: str | None = None) -> sp.csr_matrix | np.ndarray:
         matrix = np.asarray(matrix)
         values = matrix
     if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool) or np.iscomplexobj(values):
-        raise TypeError(f"{place(layer)} holds {values.dtype}, not numbers.")
+        raise TypeError(f"{place(layer)} holds {values.dtype}, not numbers; convert it or pass another layer=.")
     return matrix
 
 
@@ -67,7 +110,7 @@ def check_count_values(values: np.ndarray, adata, layer: str | None) -> None:
         broken = values[values != np.rint(values)]
         if broken.size:
             found = f"values that are not integers (such as {broken.flat[0]:.4g})"
-    if found is None and values.max() > MAX_EXACT_COUNT:
+    if found is None and float(values.max()) > MAX_EXACT_COUNT:
         found = f"values above {MAX_EXACT_COUNT} (maximum {values.max():.4g})"
     if found is not None:
         raise ValueError(f"{place(layer)} holds {found}, but this needs raw counts. {_counts_hint(adata, layer)}")
@@ -94,9 +137,9 @@ def read_mask(adata, mask_var: str | np.ndarray | None | bool = "auto") -> np.nd
         if mask_var not in adata.var:
             raise KeyError(f"mask_var={mask_var!r} is not a column of adata.var; columns are: {list(adata.var.columns)}.")
         values = adata.var[mask_var]
-        if values.dtype != bool:
-            raise TypeError(f"adata.var[{mask_var!r}] must hold booleans, found {values.dtype}.")
-        mask = values.to_numpy()
+        if not pd.api.types.is_bool_dtype(values) or values.isna().any():
+            raise TypeError(f"adata.var[{mask_var!r}] must hold booleans, all of them, found {values.dtype}.")
+        mask = values.to_numpy(bool)
     else:
         mask = np.asarray(mask_var)
         if mask.dtype != bool or mask.shape != (adata.n_vars,):
@@ -104,7 +147,7 @@ def read_mask(adata, mask_var: str | np.ndarray | None | bool = "auto") -> np.nd
                 f"mask_var must be a column of adata.var or {adata.n_vars} booleans, found {mask.dtype}, shape {mask.shape}."
             )
     if not mask.any():
-        raise ValueError(f"mask_var={mask_var!r} selects no feature.")
+        raise ValueError("mask_var selects no feature.")
     return mask
 
 
@@ -121,7 +164,12 @@ def read_categories(adata, key: str | None) -> pd.Categorical | None:
     return pd.Categorical(values.astype(str))
 
 
-def positions(names: Sequence[str] | str, index: pd.Index, what: str = "genes") -> np.ndarray:
+def name_list(names: Iterable[str] | str) -> list[str]:
+    """Names as a list without repetitions; a single name is a list of one."""
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+
+def positions(names: Iterable[str] | str, index: pd.Index, what: str = "genes") -> np.ndarray:
     """Positions of names in an index of unique names, refusing unknown ones."""
     names = [names] if isinstance(names, str) else list(names)
     unknown = [n for n in names if n not in index]
@@ -134,6 +182,105 @@ def positions(names: Sequence[str] | str, index: pd.Index, what: str = "genes") 
     return index.get_indexer(names) if index.is_unique else np.array([index.get_loc(n) for n in names])
 
 
+# ---- reading MuData --------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Modality:
+    """What one modality of a MuData measured: rows that are there, float32; entries that are missing are NaN."""
+
+    x: sp.csr_matrix | np.ndarray
+    rows: np.ndarray  # positions in mdata.obs
+    names: pd.Index
+    mask: np.ndarray | None  # features that the encoder reads; None: the model decides
+
+
+def target_mudata(mdata, copy: bool):
+    """The MuData that results go into, after checking that its cells are those of its modalities."""
+    from mudata import MuData
+
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"expected a MuData, found {type(mdata).__name__}; for one matrix there is aeverse.tl.embed.")
+    if mdata.axis != 0:
+        raise ValueError(f"the modalities share axis {mdata.axis}, not cells; build MuData(..., axis=0).")
+    if not mdata.mod:
+        raise ValueError("the MuData holds no modality.")
+    if not mdata.obs_names.is_unique:
+        raise ValueError("mdata.obs_names are not unique; make the names of cells unique in every modality, then mdata.update().")
+    seen = np.zeros(mdata.n_obs, bool)
+    for name, adata in mdata.mod.items():
+        if not adata.obs_names.is_unique:
+            raise ValueError(f"mdata[{name!r}].obs_names are not unique; call obs_names_make_unique() on it, then mdata.update().")
+        where = mdata.obs_names.get_indexer(adata.obs_names)
+        if (where < 0).any():
+            raise ValueError(
+                f"{(where < 0).sum()} cells of mdata[{name!r}] are not in mdata.obs: it is out of date. Call mdata.update()."
+            )
+        seen[where] = True
+    if not seen.all():
+        raise ValueError(f"{(~seen).sum()} cells of mdata.obs are in no modality: it is out of date. Call mdata.update().")
+    return mdata.copy() if copy else mdata
+
+
+def read_modalities(
+    mdata,
+    modalities: Sequence[str] | None = None,
+    layer: Mapping[str, str | None] | None = None,
+    mask_var: Mapping[str, str | np.ndarray | None] | None = None,
+) -> dict[str, Modality]:
+    """Read some modalities of a MuData (None: all) without their empty rows (NaN in every feature)."""
+    layer, mask_var = dict(layer or {}), dict(mask_var or {})
+    wanted = list(mdata.mod) if modalities is None else name_list(modalities)
+    for what, names in (("modalities", wanted), ("layer", layer), ("mask_var", mask_var)):
+        if unknown := [name for name in names if name not in mdata.mod]:
+            raise KeyError(f"{what} names {unknown}, but the modalities are {list(mdata.mod)}.")
+    if not wanted:
+        raise ValueError(f"modalities is empty; choose among {list(mdata.mod)}, or None for all.")
+    return {name: _read_modality(mdata, name, layer.get(name), mask_var.get(name, "auto")) for name in wanted}
+
+
+def _read_modality(mdata, name: str, layer: str | None, mask_var) -> Modality:
+    adata = mdata.mod[name]
+    try:
+        x = read_matrix(adata, layer)
+        mask = read_mask(adata, mask_var)
+        if np.isinf(x.data if sp.issparse(x) else x).any():
+            raise ValueError(f"{place(layer)} holds infinite values; set what is missing to NaN.")
+    except (KeyError, TypeError, ValueError) as error:
+        raise type(error)(f"modality {name!r}: {error.args[0]}") from error
+    if x.shape[1] == 0:
+        raise ValueError(f"modality {name!r} has no feature; leave it out with modalities=.")
+    if sp.issparse(x) and np.isnan(x.data).any():
+        x = x.toarray()
+    x = sp.csr_matrix(x, dtype=np.float32) if sp.issparse(x) else np.asarray(x, np.float32)
+    rows = mdata.obs_names.get_indexer(adata.obs_names)
+    if not sp.issparse(x) and (empty := np.isnan(x).all(1)).any():
+        x, rows = x[~empty], rows[~empty]
+    return Modality(x, rows, pd.Index(adata.var_names.astype(str)), mask)
+
+
+def known_features(adata, known: pd.Index) -> list[str] | None:
+    """The features of `adata` that a model knows, in the order of `adata`; None: all, in the model's own order."""
+    names = adata.var_names.astype(str)
+    if names.equals(known):
+        return None
+    found = list(names[names.isin(known)])
+    if len(found) < len(names):
+        warn(f"the model knows {len(found)} of the {len(names)} features; the others are left empty.")
+    return found
+
+
+def in_series(values: np.ndarray, columns: np.ndarray | slice, n: int) -> np.ndarray:
+    """Values at the given positions of an otherwise missing (NaN) series."""
+    series = np.full(n, np.nan)
+    series[columns] = values
+    return series
+
+
+def in_columns(values: np.ndarray | sp.csr_matrix, columns: np.ndarray, n_vars: int) -> sp.csr_matrix:
+    """Values as the given columns of an otherwise empty matrix."""
+    entries = sp.coo_matrix(values)
+    return sp.csr_matrix((entries.data, (entries.row, columns[entries.col])), shape=(values.shape[0], n_vars))
+
+
 # ---- writing ---------------------------------------------------------------------------------------------------
 @dataclass
 class Results:
@@ -144,6 +291,7 @@ class Results:
     layers: dict[str, Any] = field(default_factory=dict)
     obsm: dict[str, np.ndarray] = field(default_factory=dict)
     varm: dict[str, np.ndarray] = field(default_factory=dict)
+    obsp: dict[str, np.ndarray] = field(default_factory=dict)
     obs: dict[str, Any] = field(default_factory=dict)
     var: dict[str, Any] = field(default_factory=dict)
 
@@ -151,7 +299,7 @@ class Results:
         """(slot, key, value) of everything to write."""
         return [
             (slot, key, value)
-            for slot in ("layers", "obsm", "varm", "obs", "var")
+            for slot in ("layers", "obsm", "varm", "obsp", "obs", "var")
             for key, value in getattr(self, slot).items()
         ]
 
@@ -159,9 +307,13 @@ class Results:
 def check_keys(data, keys: Sequence[tuple[str, str]], name: str) -> None:
     """Refuse, before any work is done, to overwrite an object that aeverse did not write."""
     store = data.uns.get("ae", {})
-    if not isinstance(store, Mapping):
-        raise ValueError(f"uns['ae'] holds a {type(store).__name__} that aeverse did not write; rename it first.")
-    ours = {str(k) for entry in store.values() if isinstance(entry, Mapping) for k in entry.get("writes", ())}
+    if not isinstance(store, Mapping) or not all(isinstance(entry, Mapping) for entry in store.values()):
+        raise ValueError("uns['ae'] holds something that aeverse did not write; rename it first.")
+    if "/" in name:
+        raise ValueError(f"key_added={name!r} must not contain '/': h5ad and zarr could not hold it.")
+    ours = {key for entry in store.values() for key in _written(entry)}
+    if name in store and not _written(store[name]) & {f"{slot}/{key}" for slot, key in keys}:
+        raise ValueError(f"uns['ae'][{name!r}] belongs to another result; pass another key_added=.")
     for slot, key in keys:
         if key in getattr(data, slot) and f"{slot}/{key}" not in ours:
             raise ValueError(
@@ -170,21 +322,47 @@ def check_keys(data, keys: Sequence[tuple[str, str]], name: str) -> None:
             )
 
 
-def write(data, results: Results) -> None:
-    """Write everything or nothing: on any error the object is put back as it was."""
+def _written(record: Mapping[str, Any]) -> set[str]:
+    """What a call wrote, as ``slot/key``, and no later call replaced."""
+    return {str(key) for key in record.get("writes", ())}
+
+
+def write(data, results: Results) -> Callable[[], None]:
+    """Write everything or nothing: on any error the object is put back as it was. Returns what undoes the writing.
+
+    What an earlier call of the same name left and this one does not replace is removed; what is taken over from calls of
+    other names is struck off their records.
+    """
     slots = results.slots()
     check_keys(data, [(slot, key) for slot, key, _ in slots], results.name)
     if data.is_view:
         data._init_as_actual(data.copy())  # as scanpy does; anndata would warn and do the same
-    absent = object()
-    before = [(slot, key, getattr(data, slot).get(key, absent)) for slot, key, _ in slots]
-    store_before = data.uns.get("ae", absent)
-    record = writable({**results.record, "writes": [f"{slot}/{key}" for slot, key, _ in slots]})
+    taken = [f"{slot}/{key}" for slot, key, _ in slots]
+    store = data.uns.get("ae", {})
+    stale = [entry.split("/", 1) for entry in sorted(_written(store.get(results.name, {})) - set(taken))]
+    others = {name: {**entry, "writes": writable(sorted(_written(entry) - set(taken)))} for name, entry in store.items()}
+    record = writable({**results.record, "writes": taken})
+    put_back = _snapshot(data, [(slot, key) for slot, key, *_ in [*slots, *stale]])
     try:
         for slot, key, value in slots:
             getattr(data, slot)[key] = value
-        data.uns["ae"] = {**(store_before if store_before is not absent else {}), results.name: record}
+        data.uns["ae"] = {**others, results.name: record}
+        for slot, key in stale:
+            if key in getattr(data, slot):
+                del getattr(data, slot)[key]
     except BaseException:
+        put_back()
+        raise
+    return put_back
+
+
+def _snapshot(data, keys: Sequence[tuple[str, str]]) -> Callable[[], None]:
+    """Remember what is under some keys and in ``uns["ae"]``; return what puts it back."""
+    absent = object()
+    before = [(slot, key, getattr(data, slot).get(key, absent)) for slot, key in keys]
+    store_before = data.uns.get("ae", absent)
+
+    def put_back() -> None:
         for slot, key, value in before:
             if value is not absent:
                 getattr(data, slot)[key] = value
@@ -194,6 +372,19 @@ def write(data, results: Results) -> None:
             data.uns.pop("ae", None)
         else:
             data.uns["ae"] = store_before
+
+    return put_back
+
+
+def write_all(parts: Sequence[tuple[Any, Results]]) -> None:
+    """Write results into several objects (a MuData and its modalities), all of them or none."""
+    done = []
+    try:
+        for data, results in parts:
+            done.append(write(data, results))
+    except BaseException:
+        for put_back in reversed(done):
+            put_back()
         raise
 
 
@@ -207,7 +398,7 @@ def writable(value: Any) -> Any:
         if all(isinstance(v, str) for v in value):
             return np.asarray(value, dtype=object)
         return json.dumps(value, default=str)
-    if isinstance(value, (np.ndarray, np.generic, str, bool, int, float)):
+    if isinstance(value, (np.ndarray, np.generic, pd.DataFrame, str, bool, int, float)):
         return value
     return str(value)
 
@@ -234,4 +425,4 @@ def warn(message: str) -> None:
     depth, frame = 2, sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("aeverse"):
         frame, depth = frame.f_back, depth + 1  # type: ignore[assignment]
-    warnings.warn(message, UserWarning, stacklevel=depth - 1)
+    warnings.warn(message, UserWarning, stacklevel=depth)

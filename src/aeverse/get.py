@@ -40,7 +40,8 @@ def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised
     KeyError
         There is no such result, or a gene is unknown to it.
     ValueError
-        The counts are no longer where they were, or genes were taken out of the object.
+        A later run replaced the code in ``obsm["X_ae"]``, the counts are no longer where they were, or genes that the
+        model needs (for the library size) were taken out of the object.
 
     Examples
     --------
@@ -53,7 +54,15 @@ def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised
     record = _slots.read_record(adata, key)
     model = models.Autoencoder.from_record(record["decoder"])
     params = record["params"]
-    genes = [genes] if isinstance(genes, str) else list(genes)
+    genes = _slots.name_list(genes)
+    if "obsm/X_ae" not in record["writes"] or "X_ae" not in adata.obsm:
+        raise ValueError(f"the code of {key!r} in obsm['X_ae'] was replaced by a later run or deleted; denoise again.")
+    lost = int(record["genes_found"]) - int(model.var_names.isin(adata.var_names).sum())
+    if lost > 0:
+        raise ValueError(
+            f"{lost} genes were taken out of adata since {key!r} was made, so library sizes are no longer known; take "
+            "denoised values before you subset genes, or denoise again."
+        )
     target_sum = params.get("target_sum")
     values = model.denoise(
         adata,

@@ -1,5 +1,7 @@
 """Estimators: fit, encode, decode, save, load."""
 
-from aeverse.models._autoencoder import Autoencoder, Config, load
+from aeverse.models._autoencoder import Autoencoder, Config
+from aeverse.models._load import load
+from aeverse.models._multimodal import MultimodalAutoencoder, MultimodalConfig
 
-__all__ = ["Autoencoder", "Config", "load"]
+__all__ = ["Autoencoder", "Config", "MultimodalAutoencoder", "MultimodalConfig", "load"]

@@ -280,14 +280,11 @@ class Autoencoder:
             rows = cells[start : start + self._block_size()]
             batch = samples.batch(rows)
             x = Rows.from_scipy(heldout[rows], self.device).to_dense()
-            mean = self._posterior_mean(self.net.encode(batch), batch)
+            mu = self.net.mean(self.net.encode(batch), batch.library, batch.covariate)
+            mean = self.posterior.mean(mu, batch.target)
             lost += Poisson.deviance(x, mean * share)
             null += Poisson.deviance(x, batch.library * frequency * share)
         return lost.cpu().numpy(), null.cpu().numpy()
-
-    def _posterior_mean(self, code: torch.Tensor, batch: Batch) -> torch.Tensor:
-        mu = self.net.mean(code, batch.library, batch.covariate)
-        return self.posterior.mean(mu, batch.target)
 
     def _block_size(self) -> int:
         return max(1, BLOCK_ENTRIES // len(self.var_names))
@@ -373,11 +370,12 @@ class Autoencoder:
         genes: Sequence[str] | str | None = None,
         target_sum: float | None = None,
         code: np.ndarray | None = None,
-    ) -> np.ndarray:
+        return_sd: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Posterior mean of the expected counts, given the model and the cell's own counts.
 
-        ``mu (theta + x) / (theta + mu)``: the decoder's mean `mu` is the prior, the gene's dispersion `theta` says how
-        much it is worth against the cell's own count `x`.
+        ``mu (theta + x) / (theta + mu)``: the decoder's mean `mu` is the prior, the dispersion `theta` says how much it
+        is worth against the cell's own count `x`.
 
         Parameters
         ----------
@@ -391,25 +389,82 @@ class Autoencoder:
             What the values of a cell add up to over all genes; None: the cell's own library size.
         code
             Codes of the cells, where they are known already.
+        return_sd
+            Return the posterior standard deviations too; they include the spread of the ensemble's members.
 
         Returns
         -------
-        Array of shape (cells, genes).
+        Array of shape (cells, genes), or two.
         """
-        samples = self._read_new(adata, layer)
         columns = self._columns(genes)
-        out = np.empty((len(samples), len(columns)), np.float32)
-        with torch.no_grad():
-            for rows, batch in samples.blocks(self._block_size()):
-                z = self.net.encode(batch) if code is None else torch.tensor(code[rows], device=self.device)
-                out[rows] = self._rescaled_posterior(z, batch, target_sum)[:, columns].cpu().numpy()
-        return out
+        samples = self._read_new(adata, layer)
+        values = np.empty((len(samples), len(columns)), np.float32)
+        sd = np.empty_like(values) if return_sd else None
+        for rows, batch, z, mu, shape in self._priors(samples, code):
+            mean = self.posterior.mean(mu, batch.target, shape)
+            target = batch.library if target_sum is None else target_sum * (batch.library > 0)
+            scale = target / mean.sum(1, keepdim=True).clamp_min(1e-30)
+            values[rows] = (mean * scale)[:, columns].cpu().numpy()
+            if sd is not None:
+                spread = self.net.variance(mu, z, batch.library, batch.covariate)
+                variance = self.posterior.variance(mean, mu, shape, spread)
+                sd[rows] = (variance.sqrt_() * scale)[:, columns].cpu().numpy()
+        return values if sd is None else (values, sd)
 
-    def _rescaled_posterior(self, code: torch.Tensor, batch: Batch, target_sum: float | None) -> torch.Tensor:
-        posterior = self._posterior_mean(code, batch)
-        sums = posterior.sum(1, keepdim=True)
-        target = batch.library if target_sum is None else target_sum * (batch.library > 0)
-        return posterior.mul_(target / torch.where(sums > 0, sums, 1))
+    def dropouts(
+        self,
+        adata: AnnData,
+        *,
+        depth: float = 10.0,
+        threshold: float = 0.5,
+        layer: str | None = None,
+        genes: Sequence[str] | str | None = None,
+        code: np.ndarray | None = None,
+    ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+        """For entries without counts, the probability that there would be some at `depth` times the cell's depth.
+
+        Parameters
+        ----------
+        adata, layer, genes, code
+            As in `denoise`.
+        depth
+            Multiple of the cell's own sequencing depth.
+        threshold
+            Probabilities below it are left out of the matrix.
+
+        Returns
+        -------
+        The probabilities, CSR of shape (cells, genes), 0 where there are counts; the mean probability of the zeros of
+        each gene wanted, and that of the zeros of each cell (NaN without zeros).
+        """
+        if not depth > 1:
+            raise ValueError(f"depth={depth!r} must be greater than 1, the cell's own depth.")
+        columns = self._columns(genes)
+        samples = self._read_new(adata, layer)
+        blocks, by_gene, zeros = [], np.zeros(len(columns)), np.zeros(len(columns))
+        by_cell = np.full(len(samples), np.nan)
+        for rows, batch, _, mu, shape in self._priors(samples, code):
+            p = self.posterior.seen_deeper(mu, shape, depth)
+            p[batch.target.row_of_entry(), batch.target.columns] = torch.nan  # not zero
+            p = p[:, columns].cpu().numpy()
+            absent = ~np.isnan(p)
+            p = np.nan_to_num(p)
+            by_gene += p.sum(0)
+            zeros += absent.sum(0)
+            by_cell[rows] = np.where(absent.any(1), p.sum(1) / np.maximum(absent.sum(1), 1), np.nan)
+            blocks.append(sp.csr_matrix(np.where(p >= threshold, p, 0)))
+        by_gene = np.where(zeros > 0, by_gene / np.maximum(zeros, 1), np.nan)
+        return sp.vstack(blocks, format="csr"), by_gene, by_cell
+
+    @torch.no_grad()
+    def _priors(
+        self, samples: Samples, code: np.ndarray | None = None
+    ) -> Iterator[tuple[slice, Batch, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Blocks of cells: which, their batch, code, means, and shapes of the gamma prior."""
+        for rows, batch in samples.blocks(self._block_size()):
+            z = self.net.encode(batch) if code is None else torch.tensor(code[rows], device=self.device)
+            mu = self.net.mean(z, batch.library, batch.covariate)
+            yield rows, batch, z, mu, self.posterior.shape(mu, batch.target)
 
     def _columns(self, genes: Sequence[str] | str | None) -> np.ndarray:
         return np.arange(len(self.var_names)) if genes is None else _slots.positions(genes, self.var_names)
@@ -523,33 +578,3 @@ class Autoencoder:
             "inputs": self.inputs,
             "deviance_explained": self.deviance_explained,
         }
-
-
-def load(path: str | Path) -> Autoencoder:
-    """Read a model that `Autoencoder.save` wrote. Runs no code from the file.
-
-    Parameters
-    ----------
-    path
-        File.
-
-    Returns
-    -------
-    The fitted estimator, on the CPU.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        The file is truncated, of a newer format, or not a model.
-
-    Examples
-    --------
-    See `Autoencoder.save`.
-    """
-    header, arrays, _ = io.load_arrays(path, "Autoencoder")
-    try:
-        return Autoencoder.restore(header, arrays)
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{str(path)!r} is not a complete Autoencoder ({error}).") from error

@@ -88,7 +88,7 @@ class Front:
         noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
         s, v = _svd(y, self.centre, min(self.max_components, n - 1, x.shape[1]))
         self.n_significant = int((s > noise).sum())
-        self.loadings = v[: min(max(self.n_significant, 2), len(s))].T.astype(np.float32)
+        self.loadings = np.ascontiguousarray(v[: min(max(self.n_significant, 2), len(s))].T, np.float32)
         self.unit = 1.0
         scores = self._scores(y, slice(None))
         self.unit = float(np.sqrt(np.mean(scores**2))) or 1.0

@@ -5,6 +5,8 @@ from aeverse.nn._corruption import add_noise, mask, thin
 from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
 from aeverse.nn._encoder import CountInput, DenseInput, Encoder
+from aeverse.nn._fusion import FusionBatch, FusionNet, MemberLinear, MemberMLP
+from aeverse.nn._graph import diffusion_coordinates, fuse, local_kernel, nearest, row_normalised, smooth
 from aeverse.nn._likelihoods import Bernoulli, Gaussian, LogitGaussian, NegativeBinomial, Poisson
 from aeverse.nn._posterior import GammaPosterior
 from aeverse.nn._rows import Rows, product
@@ -18,17 +20,27 @@ __all__ = [
     "DenseInput",
     "Encoder",
     "Ensemble",
+    "FusionBatch",
+    "FusionNet",
     "GammaPosterior",
     "Gaussian",
     "LogitGaussian",
+    "MemberLinear",
+    "MemberMLP",
     "NegativeBinomial",
     "Poisson",
     "Rows",
     "Thinning",
     "add_noise",
     "count_loss",
+    "diffusion_coordinates",
+    "fuse",
+    "local_kernel",
     "mask",
+    "nearest",
     "product",
+    "row_normalised",
+    "smooth",
     "softmax_means",
     "thin",
 ]

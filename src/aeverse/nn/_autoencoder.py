@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -101,12 +101,26 @@ class Ensemble(nn.Module):
         return torch.cat([member.encode(batch) for member in self.members], 1)
 
     def mean(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
-        """Average of the members' expected data."""
+        """Average of the members' expected data, (samples, features)."""
         total = None
-        for member, own in zip(self.members, code.chunk(len(self.members), 1), strict=True):
-            mean = member.mean(own, library, covariate)
+        for mean in self.means(code, library, covariate):
             total = mean if total is None else total.add_(mean)
         return total.div_(len(self.members))
+
+    def means(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Iterator[Tensor]:
+        """Each member's expected data."""
+        for member, own in zip(self.members, code.chunk(len(self.members), 1), strict=True):
+            yield member.mean(own, library, covariate)
+
+    def variance(
+        self, mean: Tensor, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None
+    ) -> Tensor:
+        """Variance of the members' average, (samples, features); zero for one member."""
+        k = len(self.members)
+        squares = torch.zeros_like(mean)
+        for own in self.means(code, library, covariate):
+            squares.add_(own.sub_(mean).square_())
+        return squares / (k * max(k - 1, 1))
 
 
 class Thinning:

@@ -86,9 +86,7 @@ class GammaPosterior(nn.Module):
         """Of each gene at each slope and theta, up to a constant, (genes, slopes x thetas)."""
         x, gene = counts.values, counts.columns
         stored = mu[counts.row_of_entry(), gene]
-        some = mu[(mu.sum(1) > 0).nonzero().squeeze(1)[::EVERY]]  # an empty cell says nothing
-        scale = mu.sum(0) / some.sum(0).clamp_min(1e-30)
-        total, buffer = mu.new_zeros(len(SLOPES) * len(THETAS), mu.shape[1]), torch.empty_like(some)
+        total, buffer = mu.new_zeros(len(SLOPES) * len(THETAS), mu.shape[1]), torch.empty_like(mu)
         rows = iter(total)
         for slope in SLOPES:
             level = (mu / self.center).clamp_min(SMALLEST).pow(slope)
@@ -135,6 +133,25 @@ class GammaPosterior(nn.Module):
         entry = counts.row_of_entry(), counts.columns
         posterior[entry] += weight[entry] * counts.values
         return posterior
+
+    @staticmethod
+    def variance(mean: Tensor, mu: Tensor, shape: Tensor, spread: Tensor | float = 0.0) -> Tensor:
+        """Variance of the expression given the count, ``mean mu / (mu + theta)``, (cells, genes).
+
+        `spread` is the variance of `mu` itself (between members); it counts by how far the posterior follows `mu`.
+        """
+        variance = mean * (mu / (mu + shape))
+        follows = mean * shape / (mu * (mu + shape)).clamp_min(1e-30)
+        return variance + spread * follows.square()
+
+    @staticmethod
+    def seen_deeper(mu: Tensor, shape: Tensor, depth: float) -> Tensor:
+        """Probability that an entry without counts would have some at `depth` times the cell's depth, (cells, genes).
+
+        Given the zero, the expression is gamma with shape theta and rate ``1 + theta / mu``, so that the next
+        ``depth - 1`` times the molecules bring none with probability ``(1 + (depth - 1) mu / (theta + mu)) ** -theta``.
+        """
+        return -torch.expm1(-shape * torch.log1p((depth - 1) * mu / (mu + shape)))
 
 
 def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:

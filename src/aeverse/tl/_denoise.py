@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
 from aeverse import _slots
 from aeverse.tl._run import fitted, record
@@ -32,6 +31,7 @@ def denoise(
     target_sum: float | None = None,
     n_latent: int = 32,
     n_models: int = 3,
+    uncertainty: bool = False,
     model: Autoencoder | str | Path | None = None,
     key_added: str = "denoised",
     random_state: int = 0,
@@ -75,9 +75,12 @@ def denoise(
         Dimensions of the code of each member.
     n_models
         Members of the ensemble whose means are averaged.
+    uncertainty
+        Also write the posterior standard deviations.
     model
         A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training; genes are matched
-        by name. The parameters that describe a model are then ignored.
+        by name, and the layer is sparse and empty for those that the model does not know. The parameters that describe a
+        model are then ignored.
     key_added
         Name of the layer and prefix of the column in ``adata.var``.
     random_state
@@ -95,6 +98,9 @@ def denoise(
 
     ``layers[key_added]``
         Posterior mean of the expected counts, (cells, genes), float32.
+    ``layers[key_added + "_sd"]``
+        With ``uncertainty=True``: standard deviation of the expression given the count, of the gamma posterior and the
+        spread of the members together, on the scale of ``layers[key_added]``.
     ``obsm["X_ae"]``
         The code, (cells, n_models * n_latent): for `scanpy.pp.neighbors` with ``use_rep="X_ae"``.
     ``var[key_added + "_deviance_explained"]``
@@ -117,11 +123,16 @@ def denoise(
     >>> adata.layers["denoised"].shape
     (700, 765)
     """
-    adata = adata.copy() if copy else adata
+    adata = _slots.target(adata, copy)
     column = f"{key_added}_deviance_explained"
-    keys = [("layers", key_added), ("obsm", "X_ae")] + ([("var", column)] if model is None else [])
+    layers = [key_added, f"{key_added}_sd"] if uncertainty else [key_added]
+    keys = [*(("layers", name) for name in layers), ("obsm", "X_ae")] + ([("var", column)] if model is None else [])
     _slots.check_keys(adata, keys, key_added)
-    columns = None if genes is None else _slots.positions(genes, adata.var_names)
+    if target_sum is not None and not 0 < target_sum < np.inf:
+        raise ValueError(f"target_sum={target_sum!r} must be a positive number, or None for the cell's own library size.")
+    if genes is not None:
+        genes = _slots.name_list(genes)
+        _slots.positions(genes, adata.var_names)
     config = {
         "likelihood": likelihood,
         "regularizer": regularizer,
@@ -137,22 +148,22 @@ def denoise(
             f"denoising explains {trained.heldout_deviance_explained:.3f} of the held-out deviance beyond the gene means: "
             "there is little structure in these counts, and the denoised values will be close to the means."
         )
-    code, values = trained.encode(adata, layer=layer), trained.denoise(adata, layer=layer, genes=genes, target_sum=target_sum)
-    params = {**config, "layer": layer, "batch_key": batch_key, "target_sum": target_sum, "genes": genes and list(genes)}
+    code = trained.encode(adata, layer=layer)
+    wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
+    found = trained.denoise(adata, layer=layer, genes=wanted, target_sum=target_sum, code=code, return_sd=uncertainty)
+    values = list(found) if uncertainty else [found]
+    if genes is not None or values[0].shape[1] < adata.n_vars:
+        columns = _slots.positions(wanted, adata.var_names)
+        values = [_slots.in_columns(v, columns, adata.n_vars) for v in values]
     _slots.write(
         adata,
         _slots.Results(
             name=key_added,
-            record=record(trained, params),
-            layers={key_added: values if columns is None else _in_columns(values, columns, adata.n_vars)},
+            record=record(trained, adata, {"layer": layer, "target_sum": target_sum, "genes": genes}),
+            layers=dict(zip(layers, values, strict=True)),
             obsm={"X_ae": code},
             var={column: trained.deviance_explained} if model is None else {},
         ),
     )
     return adata if copy else None
 
-
-def _in_columns(values: np.ndarray, columns: np.ndarray, n_vars: int) -> sp.csr_matrix:
-    """Values as the given columns of an otherwise empty matrix."""
-    rows = np.repeat(np.arange(len(values)), len(columns))
-    return sp.csr_matrix((values.ravel(), (rows, np.tile(columns, len(values)))), shape=(len(values), n_vars))

@@ -80,7 +80,7 @@ def embed(
     >>> adata.obsm["X_ae"].shape
     (700, 32)
     """
-    adata = adata.copy() if copy else adata
+    adata = _slots.target(adata, copy)
     _slots.check_keys(adata, [("obsm", key_added)], key_added)
     config = {
         "likelihood": likelihood,
@@ -93,6 +93,6 @@ def embed(
         model, adata, config, layer=layer, mask_var=mask_var, batch_key=batch_key, device=device, progress=progress
     )
     code = trained.encode(adata, layer=layer)
-    params = {**config, "layer": layer, "batch_key": batch_key}
-    _slots.write(adata, _slots.Results(name=key_added, record=record(trained, params), obsm={key_added: code}))
+    described = record(trained, adata, {"layer": layer})
+    _slots.write(adata, _slots.Results(name=key_added, record=described, obsm={key_added: code}))
     return adata if copy else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ def fitted(model: models.Autoencoder | str | Path | None, adata, config: dict[st
     return model if isinstance(model, models.Autoencoder) else models.load(model)
 
 
-def record(model: models.Autoencoder, params: dict[str, Any]) -> dict[str, Any]:
+def record(model: models.Autoencoder, adata, params: dict[str, Any]) -> dict[str, Any]:
     """Entry for ``uns["ae"]``: parameters, versions, history and the decoder."""
     return {
-        "params": params,
+        "params": {**dataclasses.asdict(model.config), "batch_key": model.batch_key, **params},
+        "genes_found": int(model.var_names.isin(adata.var_names).sum()),
         "versions": _slots.versions(),
         "history": model.history,
         "decoder": model.record(),
