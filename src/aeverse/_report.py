@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FEWEST_MOLECULES = 200  # of a gene, for its held-out share to say something
 LISTED, PICTURED = 12, 3  # genes in each table, and in pictures
+SEEN_IN = 0.1  # share of the cells in which a pictured gene was counted: a picture of a rarer one shows little
 COMPARED_CELLS = 2000  # from which it is judged whether two genes look alike
 MOST_CATEGORIES = 28  # that colours and markers tell apart
 
@@ -186,7 +187,8 @@ def _denoised_section(adata: AnnData, key: str, genes: pd.DataFrame, basis: str)
         "<p>Raw counts beside denoised values. The denoised value weighs the cell's own count against what the model "
         "expects of a cell like it; look at genes with it, but do not test for differential expression on it.</p>"
     )
-    names = _unlike_genes(adata, key, list(genes.index[: 3 * LISTED]))
+    common = genes[genes["cells"] >= SEEN_IN] if (genes["cells"] >= SEEN_IN).any() else genes
+    names = _unlike_genes(adata, key, list(common.index[: 3 * LISTED]))
     pictures = [
         _pictures(
             lambda ax, gene=gene: pl.denoised(adata, gene, key=key, basis=basis, ax=ax),

@@ -62,7 +62,9 @@ def scatter_categories(ax: Axes, xy: np.ndarray, values: pd.Series, colors: Sequ
     codes, names = values.cat.codes.to_numpy(), list(values.cat.categories)
     size = point_size(len(xy))
     if (codes < 0).any():
-        ax.scatter(*xy[codes < 0].T, s=size, c=MISSING, linewidths=0, label="missing", rasterized=True)
+        ax.scatter(
+            xy[codes < 0, 0], xy[codes < 0, 1], s=size, c=MISSING, linewidths=0, label="missing", rasterized=True
+        )
     handles = {}
     for code in np.argsort(-np.bincount(codes[codes >= 0], minlength=len(names)), kind="stable"):
         if colors is None:
@@ -71,7 +73,8 @@ def scatter_categories(ax: Axes, xy: np.ndarray, values: pd.Series, colors: Sequ
             color, marker = colors[code], "o"
         points = xy[codes == code]
         handles[code] = ax.scatter(
-            *points.T,
+            points[:, 0],
+            points[:, 1],
             s=size,
             color=color,
             marker=marker,
@@ -105,7 +108,8 @@ def scatter_values(
     order = np.argsort(np.where(np.isfinite(values), values, -np.inf), kind="stable")
     shown = np.ma.masked_invalid(values[order])
     points = ax.scatter(
-        *xy[order].T,
+        xy[order, 0],
+        xy[order, 1],
         s=point_size(len(xy)),
         c=shown,
         cmap=colormaps["viridis"].with_extremes(bad=MISSING),

@@ -115,7 +115,9 @@ def _two_genes(adata, genes, color, key, params, layer, ax, show, save) -> np.nd
     axes = panels(2, ax, size=(5.6 if values is not None else 4.2, 3.8))
     for each, title, xy in zip(axes, ("raw", "denoised"), (raw, model), strict=True):
         if values is None:
-            each.scatter(*xy.T, s=point_size(len(xy)), color=COLORS[0], alpha=0.5, linewidths=0, rasterized=True)
+            each.scatter(
+                xy[:, 0], xy[:, 1], s=point_size(len(xy)), color=COLORS[0], alpha=0.5, linewidths=0, rasterized=True
+            )
         elif is_categorical(values):
             scatter_categories(each, xy, values, scanpy_colors(adata, color, values))
         else:

@@ -73,7 +73,7 @@ def latent(
     axes = panels(len(colors), ax, size=(5.8 if wide else 4.6, 3.8))
     for each, name, values in zip(axes, colors, columns, strict=True):
         if values is None:
-            each.scatter(*xy.T, s=point_size(len(xy)), color=COLORS[0], linewidths=0, rasterized=True)
+            each.scatter(xy[:, 0], xy[:, 1], s=point_size(len(xy)), color=COLORS[0], linewidths=0, rasterized=True)
         elif is_categorical(values):
             scatter_categories(each, xy, values, scanpy_colors(adata, name, values))
         else:
