@@ -125,7 +125,7 @@ def _counts_hint(adata, layer: str | None) -> str:
     return "Keep a copy before you normalise, adata.layers['counts'] = adata.X.copy(), and pass layer='counts'."
 
 
-def read_mask(adata, mask_var: str | np.ndarray | None | bool = "auto") -> np.ndarray | None:
+def read_mask(adata, mask_var: str | np.ndarray | bool | None = "auto") -> np.ndarray | None:
     """Boolean mask of the features that the encoder reads, or None. ``"auto"``: ``highly_variable`` where present."""
     if mask_var is None or mask_var is False:
         return None
@@ -304,15 +304,19 @@ class Results:
         ]
 
 
-def check_keys(data, keys: Sequence[tuple[str, str]], name: str) -> None:
-    """Refuse, before any work is done, to overwrite an object that aeverse did not write."""
+def check_keys(data, keys: Sequence[tuple[str, str]], name: str, *, tables: bool = False) -> None:
+    """Refuse, before any work is done, to overwrite an object that aeverse did not write.
+
+    Results of nothing but `tables` live in ``uns["ae"][name]`` alone, and replace only their like.
+    """
     store = data.uns.get("ae", {})
     if not isinstance(store, Mapping) or not all(isinstance(entry, Mapping) for entry in store.values()):
         raise ValueError("uns['ae'] holds something that aeverse did not write; rename it first.")
     if "/" in name:
         raise ValueError(f"key_added={name!r} must not contain '/': h5ad and zarr could not hold it.")
     ours = {key for entry in store.values() for key in _written(entry)}
-    if name in store and not _written(store[name]) & {f"{slot}/{key}" for slot, key in keys}:
+    theirs = _written(store.get(name, {}))
+    if name in store and not (theirs & {f"{slot}/{key}" for slot, key in keys} or (tables and not theirs)):
         raise ValueError(f"uns['ae'][{name!r}] belongs to another result; pass another key_added=.")
     for slot, key in keys:
         if key in getattr(data, slot) and f"{slot}/{key}" not in ours:
@@ -334,7 +338,8 @@ def write(data, results: Results) -> Callable[[], None]:
     other names is struck off their records.
     """
     slots = results.slots()
-    check_keys(data, [(slot, key) for slot, key, _ in slots], results.name)
+    if slots:
+        check_keys(data, [(slot, key) for slot, key, _ in slots], results.name, tables=True)
     if data.is_view:
         data._init_as_actual(data.copy())  # as scanpy does; anndata would warn and do the same
     taken = [f"{slot}/{key}" for slot, key, _ in slots]

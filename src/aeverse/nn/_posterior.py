@@ -170,5 +170,4 @@ def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
 def _weights(log_likelihood: Tensor, prior: Tensor | None = None) -> Tensor:
     """Posterior of each row over the grid, under the given prior or the one that the rows have in common."""
     prior = _common_prior(log_likelihood) if prior is None else prior
-    posterior = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True)) * prior
-    return posterior / posterior.sum(1, keepdim=True)
+    return torch.softmax(log_likelihood + prior.clamp_min(1e-30).log(), 1)  # a row may be unlike all that made the prior

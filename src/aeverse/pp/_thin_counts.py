@@ -63,7 +63,7 @@ def thin_counts(
     """
     if not 0 < p < 1:
         raise ValueError(f"p={p!r} must lie between 0 and 1.")
-    adata = adata.copy() if copy else adata
+    adata = _slots.target(adata, copy)
     _slots.check_keys(adata, [("layers", key_added), ("layers", f"{key_added}_rest")], key_added)
     kept, rest = split_molecules(_slots.read_counts(adata, layer), p, np.random.default_rng(random_state))
     _slots.write(

@@ -1,0 +1,185 @@
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aeverse import train
+from aeverse.train import Samples, Schedule
+
+
+class Bowl(torch.nn.Module):
+    """Its loss is least at the mean of the batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(3))
+
+    def loss(self, batch):
+        return (self.weight - batch).square().sum()
+
+
+def _ones():
+    return itertools.repeat(torch.ones(3))
+
+
+def _schedule(**changes):
+    return Schedule(**{"n_steps": 40, "judge_every": 5, "learning_rate": 0.1, **changes})
+
+
+def test_training_learns_and_says_how():
+    bowl = Bowl()
+    history = train.train(bowl, _ones(), lambda: -bowl.loss(torch.ones(3)).item(), _schedule())
+    assert history["step"] == list(range(5, 41, 5))
+    assert len(history["loss"]) == len(history["heldout"]) == 8
+    assert history["loss"][-1] < 0.1 * history["loss"][0]
+    assert bowl.weight.detach().numpy() == pytest.approx(1, abs=0.2)
+    assert not bowl.training
+    assert bowl.weight.requires_grad
+
+
+def test_a_last_stretch_that_is_shorter_is_judged_too():
+    bowl = Bowl()
+    history = train.train(bowl, _ones(), lambda: -bowl.loss(torch.ones(3)).item(), _schedule(n_steps=12))
+    assert history["step"] == [5, 10, 12]
+
+
+def test_early_stop_restores_the_best_weights():
+    bowl, seen = Bowl(), []
+    scores = iter([1.0, 3.0, 2.0, 2.5, 2.9, 100.0])
+
+    def judge():
+        seen.append(bowl.weight.detach().clone())
+        return next(scores)
+
+    history = train.train(bowl, _ones(), judge, _schedule(patience=3))
+    assert history["heldout"] == [1.0, 3.0, 2.0, 2.5, 2.9]
+    assert torch.equal(bowl.weight, seen[1])
+    assert not torch.equal(seen[1], seen[4])
+
+
+def test_the_judge_sees_averaged_weights_and_training_goes_on_with_the_present_ones():
+    averaged, plain = Bowl(), Bowl()
+    batches = [torch.full((3,), 10.0 * (-1) ** i) for i in range(40)]  # the weights swing, their average less
+    judged = {}
+    for name, bowl, decay in (("averaged", averaged, 0.99), ("plain", plain, 0.0)):
+        values = judged[name] = []
+        schedule = _schedule(average=decay, learning_rate=1.0, patience=100, judge_every=1)
+        losses = train.train(
+            bowl, iter(batches), lambda b=bowl, v=values: v.append(b.weight[0].item()) or 0.0, schedule
+        )["loss"]
+        judged[name + " loss"] = losses
+    assert np.std(np.diff(judged["averaged"])) < 0.5 * np.std(np.diff(judged["plain"]))
+    assert judged["averaged loss"] == pytest.approx(judged["plain loss"])
+
+
+def _then_raise(error, after):
+    for i in itertools.count():
+        if i == after:
+            raise error
+        yield torch.ones(3)
+
+
+@pytest.mark.parametrize("where", ["batches", "judge"])
+def test_an_interrupt_keeps_the_best_weights_with_a_warning(where):
+    bowl, seen = Bowl(), []
+
+    def judge():
+        if where == "judge" and len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(bowl.weight.detach().clone())
+        return [1.0, 5.0, 2.0][len(seen) - 1]
+
+    batches = _then_raise(KeyboardInterrupt(), 17) if where == "batches" else _ones()
+    with pytest.warns(UserWarning, match="Training was interrupted; the best weights so far are kept"):
+        history = train.train(bowl, batches, judge, _schedule())
+    assert history["heldout"] == [1.0, 5.0, 2.0]
+    assert torch.equal(bowl.weight, seen[1])
+
+
+def test_an_interrupt_before_the_first_judgement_is_passed_on():
+    with pytest.raises(KeyboardInterrupt):
+        train.train(Bowl(), _then_raise(KeyboardInterrupt(), 3), lambda: 0.0, _schedule())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_the_best_weights(value):
+    bowl, seen = Bowl(), []
+    batches = itertools.chain([torch.ones(3)] * 12, itertools.repeat(torch.full((3,), value)))
+
+    def judge():
+        seen.append(bowl.weight.detach().clone())
+        return float(len(seen))
+
+    with pytest.warns(UserWarning, match="the loss is not finite"):
+        train.train(bowl, batches, judge, _schedule())
+    assert torch.equal(bowl.weight, seen[-1])
+    assert torch.isfinite(bowl.weight).all()
+    with pytest.raises(FloatingPointError, match="the loss is not finite"):
+        train.train(Bowl(), itertools.repeat(torch.full((3,), value)), lambda: 0.0, _schedule())
+
+
+def test_a_score_that_is_not_finite_is_no_best_score():
+    with pytest.raises(FloatingPointError, match="held-out score is not finite"):
+        train.train(Bowl(), _ones(), lambda: float("nan"), _schedule())
+    scores = iter([1.0, float("nan")])
+    with pytest.warns(UserWarning, match="held-out score is not finite"):
+        history = train.train(Bowl(), _ones(), lambda: next(scores), _schedule())
+    assert history["heldout"] == [1.0]
+
+
+def test_training_does_not_touch_global_random_states(random_states):
+    before = random_states()
+    train.train(Bowl(), _ones(), lambda: 0.0, _schedule())
+    assert random_states() == before
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------
+@given(n=st.integers(1, 50), size=st.integers(1, 60), seed=st.integers(0, 99), dense=st.booleans())
+def test_a_pass_gives_every_sample_once(n, size, seed, dense):
+    x = np.arange(1, 2 * n + 1, dtype=np.float32).reshape(n, 2)
+    samples = Samples(x if dense else sp.csr_matrix(x), library=x.sum(1), covariate=x)
+    batches = itertools.islice(samples.shuffled(np.random.default_rng(seed), size), samples.n_batches(size))
+    parts = [(b.x if dense else b.x.to_dense(), b.library, b.covariate) for b in batches]
+    order = torch.cat([p[0] for p in parts])[:, 0].numpy()
+    assert sorted(order) == list(x[:, 0])
+    assert all(len(p[0]) >= min(size, n) for p in parts)
+    for values, library, covariate in parts:
+        assert torch.equal(values.sum(1, keepdim=True), library)
+        assert torch.equal(values, covariate)
+
+
+def test_the_encoder_may_read_some_features_only():
+    x = sp.csr_matrix(np.arange(12.0).reshape(3, 4))
+    batch = Samples(x, input_features=np.array([2, 0])).batch(slice(1, 3))
+    assert torch.equal(batch.x.to_dense(), torch.tensor([[6.0, 4], [10, 8]]))
+    assert torch.equal(batch.target.to_dense(), torch.tensor(x.toarray()[1:], dtype=torch.float32))
+    assert batch.library is None
+
+
+# ---- splits ----------------------------------------------------------------------------------------------------
+@given(seed=st.integers(0, 10**6), p=st.floats(0.01, 0.99))
+def test_split_molecules_loses_none(seed, p):
+    x = sp.csr_matrix(np.random.default_rng(seed).poisson(2.0, (8, 6)).astype(np.float32))
+    kept, rest = train.split_molecules(x, p, np.random.default_rng(seed))
+    assert ((kept + rest) != x).nnz == 0
+    assert all((part.data > 0).all() and (part.data == np.rint(part.data)).all() for part in (kept, rest))
+
+
+def test_split_entries_are_complementary():
+    x = np.arange(2000.0).reshape(40, 50)
+    kept, rest = train.split_entries(x, 0.3, np.random.default_rng(0))
+    assert (np.isnan(kept) ^ np.isnan(rest)).all()
+    assert (np.where(np.isnan(kept), rest, kept) == x).all()
+    assert np.isnan(rest).mean() == pytest.approx(0.3, abs=0.05)
+
+
+def test_training_is_silent_under_tests(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train.train(Bowl(), _ones(), lambda: 0.0, _schedule())
+    assert capsys.readouterr() == ("", "")
