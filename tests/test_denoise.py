@@ -74,7 +74,7 @@ def test_cells_and_genes_without_counts_stay_in_place_as_zeros(small, likelihood
     assert np.isnan(small.var["denoised_deviance_explained"].iloc[5])
 
 
-@pytest.mark.parametrize("cells, genes", [(1, 765), (2, 765), (50, 1), (1, 1), (3, 2)])
+@pytest.mark.parametrize(("cells", "genes"), [(1, 765), (2, 765), (50, 1), (1, 1), (3, 2)])
 def test_hardly_any_cells_or_genes_give_a_sane_result(pbmc, cells, genes):
     first = int(np.asarray(pbmc.X.sum(0)).argmax()) if genes < 765 else 0
     small = pbmc[:cells, max(0, first - genes + 1) :][:, :genes].copy()
@@ -126,7 +126,7 @@ def test_one_gene_by_name_and_a_gene_named_twice(small):
 
 @pytest.mark.parametrize("target_sum", [0, -1.0, float("nan"), float("inf")])
 def test_a_target_sum_that_is_no_sum_is_refused(small, target_sum):
-    with pytest.raises(ValueError, match="target_sum=.* must be a positive number"):
+    with pytest.raises(ValueError, match=r"target_sum=.* must be a positive number"):
         _call(small, target_sum=target_sum)
 
 

@@ -68,7 +68,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(path):
-    with pytest.raises(ValueError, match="holds a Example, not a Autoencoder"):
+    with pytest.raises(ValueError, match="holds a Example, not a"):
         ae.models.load(path)
 
 

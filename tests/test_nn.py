@@ -262,7 +262,7 @@ def test_dense_losses_equal_torch_distributions(kind):
 @pytest.mark.parametrize("kind", ["gaussian", "logit", "binary"])
 def test_missing_entries_do_not_count(kind):
     likelihood, parameters, x = _dense_problem(kind)
-    hidden, weight, bias = parameters
+
     missing = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.4
     holed = x.masked_fill(missing, float("nan"))
     loss = likelihood.loss(*parameters, holed)
