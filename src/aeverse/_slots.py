@@ -14,6 +14,13 @@ import scipy.sparse as sp
 
 MAX_EXACT_COUNT = 2**24  # beyond it float32 no longer holds every integer
 
+# What cBioPortal, Xena and the GDC write where a clinical value is unknown.
+UNKNOWN = {"", "na", "n/a", "nan", "none", "null", "unknown", "not available", "not applicable", "not evaluated"}
+UNKNOWN |= {f"[{word}]" for word in UNKNOWN} | {"[discrepancy]", "[completed]", "not reported", "--", "'--", "<na>"}
+
+EVENT = {"1", "1.0", "true", "yes", "dead", "deceased", "died", "death", "event", "recurred/progressed", "recurred"}
+NO_EVENT = {"0", "0.0", "false", "no", "alive", "living", "censored", "no event", "diseasefree", "disease free"}
+
 
 # ---- reading ---------------------------------------------------------------------------------------------------
 def target(adata, copy: bool):
@@ -25,7 +32,9 @@ def target(adata, copy: bool):
     if copy:
         return adata.to_memory() if adata.isbacked else adata.copy()
     if adata.isbacked and adata.is_view:
-        raise ValueError("adata is a view of a file, which nothing can be written to; pass copy=True or adata.to_memory().")
+        raise ValueError(
+            "adata is a view of a file, which nothing can be written to; pass copy=True or adata.to_memory()."
+        )
     return adata
 
 
@@ -44,17 +53,21 @@ def cohort(data, copy: bool):
 def read_code(data, use_rep: str) -> np.ndarray:
     """Return ``data.obsm[use_rep]`` as float64, (observations, dimensions), without missing values."""
     if use_rep not in data.obsm:
-        raise KeyError(f"use_rep={use_rep!r} is not in obsm; codes are: {sorted(data.obsm) or 'none: run aeverse.tl first'}.")
+        raise KeyError(
+            f"use_rep={use_rep!r} is not in obsm; codes are: {sorted(data.obsm) or 'none: run aeverse.tl first'}."
+        )
     code = data.obsm[use_rep]
     code = np.asarray(code.toarray() if sp.issparse(code) else code)
     if code.ndim != 2 or code.shape[1] == 0 or not (np.issubdtype(code.dtype, np.number) or code.dtype == bool):
-        raise ValueError(f"obsm[{use_rep!r}] must be numbers, observations x dimensions; found {code.dtype}, {code.shape}.")
+        raise ValueError(
+            f"obsm[{use_rep!r}] must be numbers, observations x dimensions; found {code.dtype}, {code.shape}."
+        )
     code = code.astype(np.float64)
     broken = ~np.isfinite(code).all(1)
     if broken.any():
         raise ValueError(
-            f"obsm[{use_rep!r}] has missing or infinite values in {int(broken.sum())} of {len(code)} observations, such as "
-            f"{data.obs_names[broken][0]!r}; leave those out or encode them again."
+            f"obsm[{use_rep!r}] has missing or infinite values in {int(broken.sum())} of {len(code)} observations, such "
+            f"as {data.obs_names[broken][0]!r}; leave those out or encode them again."
         )
     return code
 
@@ -64,13 +77,18 @@ def place(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
+def layer_names(adata) -> list[str]:
+    """Names of the layers; anndata 0.13 counts X among them, as None."""
+    return sorted(name for name in adata.layers if name is not None)
+
+
 def read_matrix(adata, layer: str | None = None) -> sp.csr_matrix | np.ndarray:
     """Return ``X`` or a layer in memory: CSR for anything sparse (backed files too), else a dense array. Never `.raw`."""
     if layer is not None and layer not in adata.layers:
-        raise KeyError(f"{place(layer)} does not exist; layers are: {sorted(adata.layers) or 'none'}.")
+        raise KeyError(f"{place(layer)} does not exist; layers are: {layer_names(adata) or 'none'}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        hint = f" Pass layer=, one of {sorted(adata.layers)}." if len(adata.layers) else ""
+        hint = f" Pass layer=, one of {layer_names(adata)}." if layer_names(adata) else ""
         raise ValueError(f"{place(layer)} is empty.{hint}")
     if hasattr(matrix, "to_memory"):  # a sparse matrix on disk
         matrix = matrix.to_memory()
@@ -135,7 +153,9 @@ def read_mask(adata, mask_var: str | np.ndarray | bool | None = "auto") -> np.nd
                 return None
             mask_var = "highly_variable"
         if mask_var not in adata.var:
-            raise KeyError(f"mask_var={mask_var!r} is not a column of adata.var; columns are: {list(adata.var.columns)}.")
+            raise KeyError(
+                f"mask_var={mask_var!r} is not a column of adata.var; columns are: {list(adata.var.columns)}."
+            )
         values = adata.var[mask_var]
         if not pd.api.types.is_bool_dtype(values) or values.isna().any():
             raise TypeError(f"adata.var[{mask_var!r}] must hold booleans, all of them, found {values.dtype}.")
@@ -164,6 +184,25 @@ def read_categories(adata, key: str | None) -> pd.Categorical | None:
     return pd.Categorical(values.astype(str))
 
 
+def known(values: pd.Series) -> pd.Series:
+    """The same values, with NaN for words that say that nothing is known, such as ``"NA"`` or ``"[Not Available]"``."""
+    if values.dtype != object and not isinstance(values.dtype, (pd.CategoricalDtype, pd.StringDtype)):
+        return values
+    unknown = values.astype(object).map(lambda v: isinstance(v, str) and v.strip().lower() in UNKNOWN).astype(bool)
+    return values.where(~unknown)
+
+
+def happened(value: object) -> float:
+    """1 or 0 for a value that says that an event happened or that the patient was censored, NaN for any other.
+
+    True, 1, ``"Dead"``, ``"DECEASED"``, cBioPortal's ``"1:DECEASED"``; False, 0, ``"Alive"``, ``"0:LIVING"``.
+    """
+    word = f"{float(value):g}" if isinstance(value, (bool, np.bool_, int, float, np.number)) else str(value)
+    word = word.strip().lower()
+    word = word[0] if word[:2] in ("0:", "1:") else word
+    return 1.0 if word in EVENT else 0.0 if word in NO_EVENT else np.nan
+
+
 def name_list(names: Iterable[str] | str) -> list[str]:
     """Names as a list without repetitions; a single name is a list of one."""
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
@@ -174,7 +213,9 @@ def positions(names: Iterable[str] | str, index: pd.Index, what: str = "genes") 
     names = [names] if isinstance(names, str) else list(names)
     unknown = [n for n in names if n not in index]
     if unknown:
-        raise KeyError(f"{what} not found: {unknown[:5]}{' …' if len(unknown) > 5 else ''} ({len(unknown)} of {len(names)}).")
+        raise KeyError(
+            f"{what} not found: {unknown[:5]}{' …' if len(unknown) > 5 else ''} ({len(unknown)} of {len(names)})."
+        )
     if not index.is_unique:
         doubled = [n for n in names if (index == n).sum() > 1]
         if doubled:
@@ -204,11 +245,15 @@ def target_mudata(mdata, copy: bool):
     if not mdata.mod:
         raise ValueError("the MuData holds no modality.")
     if not mdata.obs_names.is_unique:
-        raise ValueError("mdata.obs_names are not unique; make the names of cells unique in every modality, then mdata.update().")
+        raise ValueError(
+            "mdata.obs_names are not unique; make the names of cells unique in every modality, then mdata.update()."
+        )
     seen = np.zeros(mdata.n_obs, bool)
     for name, adata in mdata.mod.items():
         if not adata.obs_names.is_unique:
-            raise ValueError(f"mdata[{name!r}].obs_names are not unique; call obs_names_make_unique() on it, then mdata.update().")
+            raise ValueError(
+                f"mdata[{name!r}].obs_names are not unique; call obs_names_make_unique() on it, then mdata.update()."
+            )
         where = mdata.obs_names.get_indexer(adata.obs_names)
         if (where < 0).any():
             raise ValueError(
@@ -216,7 +261,9 @@ def target_mudata(mdata, copy: bool):
             )
         seen[where] = True
     if not seen.all():
-        raise ValueError(f"{(~seen).sum()} cells of mdata.obs are in no modality: it is out of date. Call mdata.update().")
+        raise ValueError(
+            f"{(~seen).sum()} cells of mdata.obs are in no modality: it is out of date. Call mdata.update()."
+        )
     return mdata.copy() if copy else mdata
 
 
@@ -345,7 +392,9 @@ def write(data, results: Results) -> Callable[[], None]:
     taken = [f"{slot}/{key}" for slot, key, _ in slots]
     store = data.uns.get("ae", {})
     stale = [entry.split("/", 1) for entry in sorted(_written(store.get(results.name, {})) - set(taken))]
-    others = {name: {**entry, "writes": writable(sorted(_written(entry) - set(taken)))} for name, entry in store.items()}
+    others = {
+        name: {**entry, "writes": writable(sorted(_written(entry) - set(taken)))} for name, entry in store.items()
+    }
     record = writable({**results.record, "writes": taken})
     put_back = _snapshot(data, [(slot, key) for slot, key, *_ in [*slots, *stale]])
     try:
@@ -412,7 +461,9 @@ def read_record(data, name: str) -> Mapping[str, Any]:
     """Return ``uns["ae"][name]`` or say which records exist."""
     store = data.uns.get("ae", {})
     if name not in store:
-        raise KeyError(f"uns['ae'][{name!r}] does not exist; records are: {sorted(store) or 'none: run aeverse.tl first'}.")
+        raise KeyError(
+            f"uns['ae'][{name!r}] does not exist; records are: {sorted(store) or 'none: run aeverse.tl first'}."
+        )
     return store[name]
 
 

@@ -106,8 +106,11 @@ def subtypes(
     Examples
     --------
     >>> import aeverse as ae
-    >>> adata = ae.datasets.pbmc68k_counts()
-    >>> ae.tl.subtypes(adata, n_subtypes=3, use_rep="X_pca")
+    >>> adata = ae.datasets.simulate_counts(90, 50, n_types=3)
+    >>> ae.tl.embed(adata, n_latent=4)
+    >>> ae.tl.subtypes(adata, max_subtypes=5)
+    >>> adata.obs["subtype"].nunique()
+    3
     """
     data = _slots.target(data, copy)
     written = [("obs", key_added), ("obs", f"{key_added}_confidence")]

@@ -9,26 +9,12 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots
-from aeverse.tl._tests import column, holm, known
+from aeverse.tl._tests import column, holm
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-EVENT = {
-    "dead",
-    "deceased",
-    "death",
-    "died",
-    "event",
-    "1",
-    "true",
-    "yes",
-    "recurred/progressed",
-    "recurred",
-    "progression",
-}
-NO_EVENT = {"alive", "living", "censored", "no event", "0", "false", "no", "diseasefree", "disease free", "not dead"}
 PENALTIES = (0.01, 0.1, 1.0, 10.0)  # ridge on the standardised code; chosen in inner folds
 COVARIATE_PENALTY = 0.01  # a handful of clinical covariates needs hardly any
 INNER_FOLDS = 3
@@ -118,8 +104,8 @@ def survival(
     >>> adata.obs["months"] = rng.exponential(np.where(adata.obs["cell_type"] == "type 0", 50, 20))
     >>> adata.obs["dead"] = rng.random(200) < 0.6
     >>> ae.tl.survival(adata, time_key="months", event_key="dead", groupby="cell_type")
-    >>> adata.uns["ae"]["survival"]["medians"]["patients"].sum()
-    200
+    >>> adata.uns["ae"]["survival"]["medians"]["patients"].tolist()
+    [97, 103]
     """
     _require_lifelines()
     covariates = [] if covariates is None else _slots.name_list(covariates)
@@ -132,14 +118,14 @@ def survival(
     record: dict[str, Any] = {}
     predictors: dict[str, pd.DataFrame] = {}  # name -> terms, NaN where unknown
     if groupby is not None:
-        groups = known(column(obs, groupby))
+        groups = _slots.known(column(obs, groupby))
         _check_groups(groups[time.notna()], groupby)
         record |= _by_group(time, event, groups)
         predictors[groupby] = _terms(groups, groupby, event)
     for name in covariates:
         if name == groupby:
             raise ValueError(f"{name!r} is both groupby= and a covariate.")
-        predictors[name] = _terms(known(column(obs, name)), name, event)
+        predictors[name] = _terms(_slots.known(column(obs, name)), name, event)
     risk = None
     if use_rep is not None:
         code = pd.DataFrame(_slots.read_code(data, use_rep), index=obs.index)
@@ -200,7 +186,7 @@ def _outcome(obs: pd.DataFrame, time_key: str, event_key: str) -> tuple[pd.Serie
 
 
 def _times(obs: pd.DataFrame, key: str) -> pd.Series:
-    values = known(column(obs, key))
+    values = _slots.known(column(obs, key))
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
         raise TypeError(f"obs[{key!r}] holds {values.dtype}, not times; pass a number of days, months or years.")
     if pd.api.types.is_timedelta64_dtype(values):
@@ -213,26 +199,16 @@ def _times(obs: pd.DataFrame, key: str) -> pd.Series:
 
 
 def _events(obs: pd.DataFrame, key: str) -> pd.Series:
-    values = known(column(obs, key))
-    words = values.astype(object).map(_event_word, na_action="ignore")
-    happened = words.map(lambda w: 1.0 if w in EVENT else 0.0 if w in NO_EVENT else np.nan, na_action="ignore")
-    broken = words.notna() & happened.isna()
+    values = _slots.known(column(obs, key))
+    events = values.astype(object).map(_slots.happened, na_action="ignore").astype(np.float64)
+    broken = values.notna() & events.isna()
     if broken.any():
         found = sorted({str(v) for v in values[broken]})[:4]
         raise ValueError(
             f"obs[{key!r}] holds {found}, which say neither event nor censored; use True and False, 1 and 0, or words "
             "such as 'Dead' and 'Alive'."
         )
-    return happened.astype(np.float64)
-
-
-def _event_word(value: object) -> str:
-    if isinstance(value, (bool, np.bool_, int, float, np.number)):
-        return f"{float(value):g}"  # 1, 0; 2 stays 2 and is refused
-    word = str(value).strip().lower()
-    if word[:2] in ("0:", "1:"):  # cBioPortal: 0:LIVING, 1:DECEASED
-        return word[0]
-    return "1" if word == "1.0" else "0" if word == "0.0" else word
+    return events
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------

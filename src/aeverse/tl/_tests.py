@@ -1,13 +1,9 @@
-"""What the statistical tools share: columns of ``obs`` with their missing values, and corrections for many tests."""
+"""What the statistical tools share: columns of ``obs``, and corrections for many tests."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-
-# What cBioPortal, Xena and the GDC write where a value is unknown.
-MISSING = {"", "na", "n/a", "nan", "none", "null", "unknown", "not available", "not applicable", "not evaluated"}
-MISSING |= {f"[{word}]" for word in MISSING} | {"[discrepancy]", "[completed]", "not reported", "--", "'--", "<na>"}
 
 
 def column(obs: pd.DataFrame, key: str) -> pd.Series:
@@ -15,16 +11,6 @@ def column(obs: pd.DataFrame, key: str) -> pd.Series:
     if key not in obs:
         raise KeyError(f"{key!r} is not a column of obs; columns are: {list(obs.columns)}.")
     return obs[key]
-
-
-def known(values: pd.Series) -> pd.Series:
-    """The same values, with NaN for words that say that nothing is known, such as ``"NA"`` or ``"[Not Available]"``."""
-    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
-        return values
-    if pd.api.types.is_timedelta64_dtype(values):
-        return values
-    unknown = values.astype(object).map(lambda v: isinstance(v, str) and v.strip().lower() in MISSING).astype(bool)
-    return values.where(~unknown)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
