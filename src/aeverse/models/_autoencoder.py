@@ -193,7 +193,9 @@ class Autoencoder:
         n_steps = n_steps or max(FEWEST_STEPS, FEWEST_EPOCHS * samples.n_batches(config.batch_size))
         judged = np.sort(rng.permutation(len(samples))[:JUDGED_CELLS])
         with _settings.seeded(config.random_state):
-            self.net = Ensemble(self._new_member(samples) for _ in range(config.n_models)).to(self.device)
+            expressed = np.asarray(counts.sum(0)).ravel() > 0
+            members = (self._new_member(samples, expressed) for _ in range(config.n_models))
+            self.net = Ensemble(members).to(self.device)
             self.posterior = GammaPosterior(counts.shape[1]).to(self.device)
             self.history = train(
                 self.net,
@@ -223,13 +225,13 @@ class Autoencoder:
         n = len(self.batches)
         return np.vstack([np.eye(n, dtype=np.float32), np.full((1, n), 1 / n, np.float32)])[codes]
 
-    def _new_member(self, samples: Samples) -> AutoencoderNet:
+    def _new_member(self, samples: Samples, expressed: np.ndarray) -> AutoencoderNet:
         library = samples.library
         median = float(np.median(library[library > 0]))
         moments = log_normalized_moments(samples.inputs, library, median)
         molecules = np.asarray(samples.data.sum(0), np.float64).ravel()
-        with np.errstate(divide="ignore"):
-            bias = np.maximum(np.log(molecules / molecules.sum()), NO_COUNTS)
+        # a gene of which all molecules are held out is rare, one without molecules is absent
+        bias = np.where(expressed, np.log(np.maximum(molecules, 0.5) / molecules.sum()), NO_COUNTS)
         return self._build_member(CountInput(*map(torch.from_numpy, moments), median), bias, len(samples))
 
     def _build_member(self, input_layer: CountInput | None, bias: np.ndarray, n_samples: int = 1) -> AutoencoderNet:
@@ -251,14 +253,14 @@ class Autoencoder:
     # ---- judging -----------------------------------------------------------------------------------------------
     def _judge(self, samples: Samples, heldout: sp.csr_matrix, cells: np.ndarray) -> float:
         """Deviance of held-out molecules explained by the posterior mean, with dispersions for the present weights."""
-        self._fit_posterior(samples, cells)
+        self._fit_posterior(samples, cells, slopes=(0.0,))  # the slopes matter at the end, and take time
         lost, null = self._deviances(samples, heldout, cells)
         return float(1 - lost.sum() / null.sum()) if null.sum() > 0 else 0.0
 
     @torch.no_grad()
-    def _fit_posterior(self, samples: Samples, cells: np.ndarray) -> None:
+    def _fit_posterior(self, samples: Samples, cells: np.ndarray, **options) -> None:
         """Dispersions for the present weights; training goes on with them too."""
-        self.posterior.fit(lambda: self._means(samples, cells))
+        self.posterior.fit(lambda: self._means(samples, cells), **options)
         for member in self.net.members:
             if member.likelihood.dispersion is not None:
                 member.likelihood.dispersion.copy_(self.posterior.constant_theta)
@@ -362,6 +364,7 @@ class Autoencoder:
                 out[rows] = self.net.mean(z, size, own)[:, columns].cpu().numpy()
         return out
 
+    @torch.no_grad()
     def denoise(
         self,
         adata: AnnData,
