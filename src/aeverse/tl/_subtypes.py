@@ -112,7 +112,7 @@ def subtypes(
     >>> adata.obs["subtype"].nunique()
     3
     """
-    data = _slots.target(data, copy)
+    data = _slots.cohort(data, copy)
     written = [("obs", key_added), ("obs", f"{key_added}_confidence")]
     if model is None:
         written.append(("obsp", f"{key_added}_consensus"))

@@ -1,0 +1,117 @@
+"""`pl.kaplan_meier`: survival of groups of patients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from aeverse import _slots
+from aeverse.pl._axes import COLORS, finish, panels, tidy
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+LINES = ("-", "--", ":")  # with the colours they tell 21 groups apart
+TOP, ROW = -44, 12  # of the table below the curves: its first line and the height of a line, in points
+
+
+def kaplan_meier(
+    data: AnnData | MuData,
+    *,
+    key: str = "survival",
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Kaplan-Meier curves with 95 % confidence bands, censored patients, numbers at risk and the log-rank test.
+
+    Parameters
+    ----------
+    data
+        Cohort in which `aeverse.tl.survival` was run with `groupby`.
+    key
+        The `key_added` of that run.
+    ax
+        Axes to draw on; the numbers at risk are written below its time axis.
+    show
+        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
+    save
+        File to write; the ending says the format.
+
+    Returns
+    -------
+    Axes.
+
+    Raises
+    ------
+    KeyError, ValueError
+        There is no such result, or it has no groups.
+
+    Examples
+    --------
+    >>> import aeverse as ae
+    >>> import numpy as np
+    >>> adata = ae.datasets.simulate_counts(200, 50, n_types=2)
+    >>> adata.obs["months"] = np.random.default_rng(0).exponential(30, 200)
+    >>> adata.obs["dead"] = adata.obs["months"] < 40
+    >>> ae.tl.survival(adata, time_key="months", event_key="dead", groupby="cell_type")
+    >>> ax = ae.pl.kaplan_meier(adata, show=False)
+    """
+    record = _slots.read_record(data, key)
+    if "kaplan_meier" not in record:
+        raise ValueError(f"uns['ae'][{key!r}] has no curves: run aeverse.tl.survival with groupby=.")
+    table, params = record["kaplan_meier"], record["params"]
+    groups = list(dict.fromkeys(table["group"].astype(str)))
+    [drawn] = panels(1, ax, size=(6.0, 4.2))
+    end = float(table["time"].max())
+    ticks = [t for t in MaxNLocator(6, steps=[1, 2, 2.5, 5, 6, 10]).tick_values(0, end) if 0 <= t <= end]
+    for i, group in enumerate(groups):
+        curve = table[table["group"].astype(str) == group]
+        _draw(drawn, curve, group, COLORS[i % len(COLORS)], LINES[i // len(COLORS) % len(LINES)])
+    tidy(drawn, f"Survival by {params['groupby']}", str(params["time_key"]), "alive")
+    drawn.set_xlim(-0.01 * end, end * 1.02)
+    drawn.set_ylim(0, 1.03)
+    drawn.set_xticks(ticks)
+    drawn.yaxis.set_major_formatter(PercentFormatter(1.0))
+    drawn.legend(loc="lower left", frameon=False, fontsize=8, handlelength=1.6)
+    if "logrank" in record:
+        p = float(record["logrank"]["p"])
+        text = f"log-rank p = {p:.2g}" if p >= 1e-4 else "log-rank p < 0.0001"
+        drawn.text(0.98, 0.97, text, transform=drawn.transAxes, ha="right", va="top", fontsize=9)
+    _numbers_at_risk(drawn, table, groups, ticks)
+    return finish([drawn], own=ax is None, show=show, save=save)
+
+
+def _draw(ax: Axes, curve: pd.DataFrame, group: str, color: str, line: str) -> None:
+    """One group: the steps, their band, and a tick where patients were censored."""
+    time, survival = curve["time"].to_numpy(), curve["survival"].to_numpy()
+    n, events = int(curve["at_risk"].iloc[0]), int(curve["events"].sum())
+    ax.step(time, survival, where="post", color=color, ls=line, lw=1.8, label=f"{group} ({events} of {n})")
+    lower, upper = curve["lower"].to_numpy(), curve["upper"].to_numpy()
+    ax.fill_between(time, lower, upper, step="post", color=color, alpha=0.12, lw=0)
+    censored = curve["censored"].to_numpy() > 0
+    ax.plot(time[censored], survival[censored], ls="none", marker="|", ms=5, mew=0.8, color=color)
+
+
+def _numbers_at_risk(ax: Axes, table: pd.DataFrame, groups: list[str], ticks: list[float]) -> None:
+    """Write below the time axis how many of each group are still observed."""
+
+    def write(x: float, text: str, color: str, **place) -> None:
+        where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", **place}
+        ax.annotate(text, (x, 0), va="center", fontsize=8, color=color, annotation_clip=False, **where)
+
+    names = {"xycoords": "axes fraction", "ha": "right"}
+    write(0, "at risk", "#555555", xytext=(-12, TOP), **names)
+    for i, group in enumerate(groups):
+        curve = table[table["group"].astype(str) == group]
+        time, at_risk = curve["time"].to_numpy(), np.append(curve["at_risk"].to_numpy(int), 0)
+        y, color = TOP - ROW * (i + 1), COLORS[i % len(COLORS)]
+        write(0, group, color, xytext=(-12, y), **names)
+        for tick in ticks:
+            write(tick, str(at_risk[np.searchsorted(time, tick)]), color, xytext=(0, y), ha="center")
