@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import settings
 
 import aeverse as ae
 
+torch.set_num_threads(1)  # small data: more threads only wait for each other, on a busy machine for long
 settings.register_profile("aeverse", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("aeverse")
 

@@ -5,14 +5,14 @@ The sub-packages load when they are first used, so that ``import aeverse`` costs
 
 import importlib
 
-_LAZY = ("datasets", "get", "io", "methods", "metrics", "models", "nn", "pl", "pp", "settings", "tl", "train")
+_LAZY = ("datasets", "get", "io", "methods", "metrics", "models", "nn", "pl", "pp", "tl", "train")
 
 __all__ = [*_LAZY, "__version__"]
 
 
 def __getattr__(name: str):
     if name in _LAZY:
-        return importlib.import_module(f"{__name__}.{'_settings' if name == 'settings' else name}")
+        return importlib.import_module(f"{__name__}.{name}")
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,4 +1,3 @@
-from . import _settings as settings
 from . import datasets, get, io, methods, metrics, models, nn, pl, pp, tl, train
 
 __version__: str
@@ -12,7 +11,6 @@ __all__ = [
     "nn",
     "pl",
     "pp",
-    "settings",
     "tl",
     "train",
     "__version__",

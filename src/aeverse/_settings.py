@@ -1,4 +1,4 @@
-"""Settings shared by every room: device, seeds, progress bars, cache folder."""
+"""What every room shares: device, seeds, progress bars."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-cache_dir = Path(os.environ.get("AEVERSE_CACHE", Path.home() / ".cache" / "aeverse"))
-"""Folder in which `aeverse.datasets` keeps what it downloads."""
-
 
 def resolve_device(device: str = "auto"):
     """Return the torch device for ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``."""
@@ -41,7 +36,7 @@ def seeded(random_state: int) -> Iterator[None]:
 
 def progress_bar(total: int, description: str, progress: bool | None = None) -> Any:
     """Return a tqdm bar; ``progress=None`` shows it on a terminal or in a notebook and keeps quiet elsewhere."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     if progress is None:
         progress = sys.stderr.isatty() or "ipykernel" in sys.modules

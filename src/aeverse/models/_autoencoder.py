@@ -33,7 +33,7 @@ from aeverse.train import Samples, Schedule, split_molecules, train
 if TYPE_CHECKING:
     from anndata import AnnData
 
-FEWEST_STEPS, FEWEST_EPOCHS = 500, 8
+FEWEST_STEPS, FEWEST_EPOCHS = 350, 8
 NO_COUNTS = -1e4  # logit of a gene without molecules: its mean is exactly zero
 JUDGED_CELLS = 300  # cells whose held-out molecules are looked at after each epoch
 DISPERSION_CELLS = 5000  # cells from which the final dispersions are fitted
@@ -60,7 +60,7 @@ class Config:
     n_inputs
         How many genes the encoder reads, the most overdispersed, where no mask says which.
     n_epochs, batch_size, learning_rate
-        Training; fewer epochs where held-out molecules say so. None: 500 steps, and at least 8 epochs.
+        Training; fewer epochs where held-out molecules say so. None: 350 steps, and at least 8 epochs.
     prior_precision
         Of the Gaussian prior on the decoder's loadings, 1 / variance.
     share_heldout

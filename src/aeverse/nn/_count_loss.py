@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aeverse.nn._rows import Rows
+from aeverse.nn._special import log_rising
 
 BLOCK_ENTRIES = 1_000_000  # entries of a block of logits: 4 MB, the cache of a core or two
 
@@ -72,10 +73,12 @@ def _negative_binomial(mu: Tensor, entry: Tensor, part: Rows, theta: Tensor, lib
     x = part.values
     stored = mu.view(-1)[entry]
     t = theta[part.columns]
-    loss = (torch.log1p(mu / theta) * theta).sum()
+    gradient = mu + theta
+    torch.div(theta, gradient, out=gradient)
+    loss = -(torch.log(gradient).sum(0) @ theta)  # every entry as if it were zero
     loss += (x * (torch.log(t + stored) - stored.clamp_min(1e-30).log())).sum()
-    loss += (torch.lgamma(x + 1) + torch.lgamma(t) - torch.lgamma(x + t)).sum()
-    gradient = mu * theta / (mu + theta)  # the posterior mean of an entry without counts
+    loss += (torch.lgamma(x + 1) - log_rising(t, x)).sum()
+    gradient *= mu  # the posterior mean of an entry without counts
     gradient.view(-1)[entry] = stored * (t + x) / (t + stored) - x
     mu *= gradient.sum(1, keepdim=True) / library.clamp_min(1e-30)
     return loss, gradient.sub_(mu)

@@ -8,13 +8,13 @@ where it is high; the factor says that some cells are described better than othe
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from aeverse.nn._rows import Rows
+from aeverse.nn._special import log_rising
 
 
 def _geometric(low: float, high: float, n: int) -> tuple[float, ...]:
@@ -63,47 +63,49 @@ class GammaPosterior(nn.Module):
         self.register_buffer("factor_prior", torch.full((len(FACTORS),), 1 / len(FACTORS)))
 
     @torch.no_grad()
-    def fit(self, means: Means) -> None:
+    def fit(self, means: Means, *, slopes: Sequence[float] = SLOPES) -> None:
         """Estimate from counts and means of the same cells; `means` gives them in blocks, each time it is called."""
         total = squares = molecules = 0
         for counts, mu in means():
             total, squares = total + mu.sum(0), squares + mu.square().sum(0)
             molecules = molecules + torch.bincount(counts.columns, counts.values, mu.shape[1])
         self.center.copy_(squares / torch.as_tensor(total).clamp_min(SMALLEST)).clamp_(min=SMALLEST)
-        log_likelihood = sum(self._gene_log_likelihood(counts, mu) for counts, mu in means())
+        log_likelihood = sum(self._gene_log_likelihood(counts, mu, slopes) for counts, mu in means())
         n, theta = len(THETAS), torch.tensor(THETAS, device=self.theta.device)
-        slopes = torch.tensor(SLOPES, device=self.theta.device).repeat_interleave(n)
+        slope = torch.tensor(slopes, device=self.theta.device).repeat_interleave(n)
         for genes in torch.argsort(molecules, stable=True).tensor_split(min(N_BINS, len(molecules))):
             own = log_likelihood[genes]
             self.constant_theta[genes] = 1 / (_weights(own[:, :n]) @ (1 / theta))
             weights = _weights(own)
-            self.theta[genes] = 1 / (weights @ (1 / theta.repeat(len(SLOPES))))
-            self.slope[genes] = weights @ slopes
+            self.theta[genes] = 1 / (weights @ (1 / theta.repeat(len(slopes))))
+            self.slope[genes] = weights @ slope
         cells = torch.cat([self._cell_log_likelihood(counts, mu, self._gene_shape(mu)) for counts, mu in means()])
         self.factor_prior.copy_(_common_prior(cells))
 
-    def _gene_log_likelihood(self, counts: Rows, mu: Tensor) -> Tensor:
+    def _gene_log_likelihood(self, counts: Rows, mu: Tensor, slopes: Sequence[float]) -> Tensor:
         """Of each gene at each slope and theta, up to a constant, (genes, slopes x thetas)."""
         x, gene = counts.values, counts.columns
+        many = (x > 1).nonzero().squeeze(1)
         stored = mu[counts.row_of_entry(), gene]
-        total, buffer = mu.new_zeros(len(SLOPES) * len(THETAS), mu.shape[1]), torch.empty_like(mu)
+        total, buffer = mu.new_zeros(len(slopes) * len(THETAS), mu.shape[1]), torch.empty_like(mu)
         rows = iter(total)
-        for slope in SLOPES:
-            level = (mu / self.center).clamp_min(SMALLEST).pow(slope)
-            stored_level = (stored / self.center[gene]).clamp_min(SMALLEST).pow(slope)
+        for slope in slopes:
+            level = (mu / self.center).clamp_min_(SMALLEST).pow_(slope)
+            stored_level = (stored / self.center[gene]).clamp_min_(SMALLEST).pow_(slope)
             ratio = mu / level
             for theta in THETAS:
                 row = next(rows)
                 torch.mul(ratio, 1 / theta, out=buffer)
                 row -= theta * buffer.log1p_().mul_(level).sum(0)  # every entry as if it were zero
                 t = theta * stored_level
-                row.index_add_(0, gene, torch.lgamma(x + t) - torch.lgamma(t) - x * torch.log(stored + t))
+                row.index_add_(0, gene, log_rising(t, x, many) - x * torch.log(stored + t))
         return total.T
 
     @staticmethod
     def _cell_log_likelihood(counts: Rows, mu: Tensor, shape: Tensor) -> Tensor:
         """Of each cell at each factor, up to a constant, (cells, factors)."""
         x, rows = counts.values, counts.row_of_entry()
+        many = (x > 1).nonzero().squeeze(1)
         entry = rows, counts.columns
         stored, own = mu[entry], shape[entry]
         total, ratio = mu.new_zeros(len(FACTORS), mu.shape[0]), mu / shape
@@ -112,7 +114,7 @@ class GammaPosterior(nn.Module):
             torch.mul(ratio, 1 / factor, out=buffer)
             row -= factor * buffer.log1p_().mul_(shape).sum(1)
             t = own * factor
-            row.index_add_(0, rows, torch.lgamma(x + t) - torch.lgamma(t) - x * torch.log(stored + t))
+            row.index_add_(0, rows, log_rising(t, x, many) - x * torch.log(stored + t))
         return total.T
 
     def _gene_shape(self, mu: Tensor) -> Tensor:
