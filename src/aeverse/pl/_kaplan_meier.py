@@ -79,7 +79,8 @@ def kaplan_meier(
     drawn.set_ylim(0, 1.03)
     drawn.set_xticks(ticks)
     drawn.yaxis.set_major_formatter(PercentFormatter(1.0))
-    drawn.legend(loc="lower left", frameon=False, fontsize=8, handlelength=1.6)
+    legend = {"title": "events of patients", "title_fontsize": 8, "alignment": "left"}
+    drawn.legend(loc="lower left", frameon=False, fontsize=8, handlelength=1.6, **legend)
     if "logrank" in record:
         p = float(record["logrank"]["p"])
         text = f"log-rank p = {p:.2g}" if p >= 1e-4 else "log-rank p < 0.0001"
