@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+
+from aeverse._settings import warn
 
 MAX_EXACT_COUNT = 2**24  # beyond it float32 no longer holds every integer
 
@@ -472,13 +473,3 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {package: version(package) for package in ("aeverse", "anndata", "numpy", "scipy", "torch")}
-
-
-def warn(message: str) -> None:
-    """Warn the user at the line that called aeverse."""
-    import sys
-
-    depth, frame = 2, sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("aeverse"):
-        frame, depth = frame.f_back, depth + 1  # type: ignore[assignment]
-    warnings.warn(message, UserWarning, stacklevel=depth)

@@ -2,6 +2,6 @@
 
 from aeverse.models._autoencoder import Autoencoder, Config
 from aeverse.models._load import load
-from aeverse.models._multimodal import MultimodalAutoencoder, MultimodalConfig
+from aeverse.models._multimodal import MultimodalAutoencoder, MultimodalConfig, kinds_of
 
-__all__ = ["Autoencoder", "Config", "MultimodalAutoencoder", "MultimodalConfig", "load"]
+__all__ = ["Autoencoder", "Config", "MultimodalAutoencoder", "MultimodalConfig", "kinds_of", "load"]

@@ -14,7 +14,7 @@ COUNT_KINDS = ("counts", "protein", "peaks")  # a sample without a single molecu
 FEW_FEATURES, MANY_FEATURES, FEW_LEVELS = 500, 5000, 8
 PEAK_NAME = r"^(?:chr)?[0-9XYMTGLKJ.]+[:_-]\d+[-_]\d+$"
 CLIP = 10.0  # standard deviations
-DENSE_UP_TO = 4000  # rows or columns up to which the exact singular value decomposition is taken
+EXACT_UP_TO = 1000  # rows or columns up to which the exact singular value decomposition is taken
 
 
 def kind_of(x: sp.csr_matrix | np.ndarray, names: pd.Index) -> str:
@@ -32,9 +32,13 @@ def kind_of(x: sp.csr_matrix | np.ndarray, names: pd.Index) -> str:
         return "peaks"
     if high <= 1:
         return "binary"
-    if n_features <= FEW_FEATURES:
-        return "ordinal" if high <= FEW_LEVELS else "protein"
-    return "counts"
+    if n_features > FEW_FEATURES:
+        return "counts"
+    if high <= FEW_LEVELS:
+        return "ordinal"
+    return (
+        "protein" if (values > 0).sum() > x.shape[0] * n_features / 2 else "counts"
+    )  # a panel of genes is mostly zeros
 
 
 def overdispersed(counts: sp.csr_matrix, n: int) -> np.ndarray:
@@ -75,16 +79,18 @@ class Front:
         """Learn from a matrix (samples, features) and return its scores; `columns` limits the features read."""
         columns = np.arange(x.shape[1]) if columns is None else columns
         if self.kind == "counts" and len(columns) > self.n_inputs:
-            columns = columns[overdispersed(sp.csr_matrix(np.nan_to_num(x) if isinstance(x, np.ndarray) else x)[:, columns], self.n_inputs)]
+            counts = x if sp.issparse(x) else sp.csr_matrix(np.nan_to_num(x))
+            columns = columns[overdispersed(counts[:, columns], self.n_inputs)]
         self.columns, self.names = columns, pd.Index(names[columns])
         x = x[:, columns]
         self._fit_transformation(x)
         x = self._transform(x)
         self.mean, sd = _moments(x)
-        self.scale = np.where(sd > 1e-6, 1 / np.maximum(sd if self.kind != "protein" else 1.0, 1e-6), 0).astype(np.float32)
+        unit = np.ones_like(sd) if self.kind == "protein" else sd
+        self.scale = np.where(sd > 1e-6, 1 / np.maximum(unit, 1e-6), 0).astype(np.float32)
         y = self._standardise(x)
         self.centre, sd = _moments(y)
-        n, p = len(x) if isinstance(x, np.ndarray) else x.shape[0], max(int((self.scale > 0).sum()), 1)
+        n, p = x.shape[0], max(int((self.scale > 0).sum()), 1)
         noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
         s, v = _svd(y, self.centre, min(self.max_components, n - 1, x.shape[1]))
         self.n_significant = int((s > noise).sum())
@@ -113,7 +119,9 @@ class Front:
         if len(names) > self.columns[-1] and names[self.columns].equals(self.names):
             return slice(None), self.columns
         if not names.is_unique or not self.names.is_unique:
-            raise ValueError("feature names are not unique and differ from the model's; call var_names_make_unique() first.")
+            raise ValueError(
+                "feature names are not unique and differ from the model's; call var_names_make_unique() first."
+            )
         where = names.get_indexer(self.names)
         return np.flatnonzero(where >= 0), where[where >= 0]
 
@@ -193,16 +201,14 @@ def _moments(x) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _svd(y, centre: np.ndarray, k: int, n_iter: int = 3, oversampling: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Leading singular values and right vectors of a centred matrix; randomised [Halko2011]_ where it is large or sparse."""
+    """Leading singular values and right vectors of a centred matrix; randomised [Halko2011]_ where it is large."""
     n, p = y.shape
-    if not sp.issparse(y) and min(n, p) <= DENSE_UP_TO // 4:
-        centred = (y - centre).astype(np.float64)
-        gram = centred.T @ centred if p <= n else centred @ centred.T
+    if min(n, p) <= EXACT_UP_TO and (n <= p or not sp.issparse(y)):
+        gram = _gram(y, centre)
         values, vectors = np.linalg.eigh(gram)
-        s = np.sqrt(np.maximum(values[::-1][:k], 0))
-        v = vectors[:, ::-1][:, :k]
-        if p > n:
-            v = centred.T @ v / np.maximum(s, 1e-12)
+        s, v = np.sqrt(np.maximum(values[::-1][:k], 0)), vectors[:, ::-1][:, :k]
+        if n <= p:
+            v = (y.T @ v - np.outer(centre, v.sum(0))) / np.maximum(s, 1e-12)
         return s, _signed(v.T)
     rng = np.random.default_rng(0)
     q = rng.standard_normal((p, min(k + oversampling, n, p))).astype(np.float32)
@@ -212,6 +218,16 @@ def _svd(y, centre: np.ndarray, k: int, n_iter: int = 3, oversampling: int = 10)
         q = np.linalg.qr(b)[0]
     _, s, v = np.linalg.svd(b.T, full_matrices=False)
     return s[:k], _signed(v[:k])
+
+
+def _gram(y, centre: np.ndarray) -> np.ndarray:
+    """Products of the rows (or, where there are more of them, of the columns) of a matrix after centring, in float64."""
+    if sp.issparse(y):
+        y = y.astype(np.float64)
+        along = y @ centre.astype(np.float64)
+        return (y @ y.T).toarray() - along[:, None] - along + float(centre.astype(np.float64) @ centre)
+    centred = (y - centre).astype(np.float64)
+    return centred.T @ centred if y.shape[1] < y.shape[0] else centred @ centred.T
 
 
 def _signed(v: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 @dataclass
@@ -57,7 +56,7 @@ class MemberMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of each member."""
         hidden = self.first(x)
-        out = self.second(F.gelu(F.layer_norm(hidden, hidden.shape[-1:])))
+        out = self.second(nn.functional.gelu(nn.functional.layer_norm(hidden, hidden.shape[-1:])))
         return out if self.skip is None else out + self.skip(x)
 
 
@@ -106,7 +105,9 @@ class FusionNet(nn.Module):
     def encode(self, x: Mapping[str, Tensor], weights: Tensor) -> Tensor:
         """Code, (members, rows, n_latent); zero for a sample without any modality."""
         weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-9)
-        return sum(weights[..., [i]] * f(x[m]) for i, (m, f) in enumerate(zip(self.modalities, self.encoders, strict=True)))
+        return sum(
+            weights[..., [i]] * f(x[m]) for i, (m, f) in enumerate(zip(self.modalities, self.encoders, strict=True))
+        )
 
     def decode(self, code: Tensor, covariate: Tensor | None = None) -> dict[str, Tensor]:
         """Every modality, (members, rows, features) each."""
@@ -116,9 +117,7 @@ class FusionNet(nn.Module):
 
     def loss(self, batch: FusionBatch) -> Tensor:
         """Squared errors of the head and of every modality that a sample has, from what was left of the input."""
-        shown = {
-            m: v * (torch.rand_like(v) >= self.masking) / (1 - self.masking) ** 0.5 for m, v in batch.x.items()
-        }
+        shown = {m: v * (torch.rand_like(v) >= self.masking) / (1 - self.masking) ** 0.5 for m, v in batch.x.items()}
         code = self.encode(shown, self._drop(batch.weights))
         loss = ((self.head(code) - batch.target) ** 2 * self.emphasis).mean((1, 2)).sum()
         for i, (modality, decoded) in enumerate(self.decode(code, batch.covariate).items()):

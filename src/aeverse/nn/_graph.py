@@ -77,7 +77,9 @@ def row_normalised(matrix: sp.spmatrix) -> sp.csr_matrix:
     return sp.csr_matrix(sp.diags(1 / np.where(total > 0, total, 1)) @ matrix)
 
 
-def fuse(kernels: Sequence[sp.csr_matrix], rows: Sequence[np.ndarray], weights: Sequence[float], n: int) -> sp.csr_matrix:
+def fuse(
+    kernels: Sequence[sp.csr_matrix], rows: Sequence[np.ndarray], weights: Sequence[float], n: int
+) -> sp.csr_matrix:
     """Mean of several kernels, each over some of the `n` samples; a sample averages the kernels that it is in.
 
     Parameters

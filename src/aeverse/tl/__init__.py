@@ -1,6 +1,11 @@
 """Tools: one call each, from a data object to results in it."""
 
+from aeverse.tl._associations import associations
 from aeverse.tl._denoise import denoise
+from aeverse.tl._dropouts import dropouts
 from aeverse.tl._embed import embed
+from aeverse.tl._multimodal_embed import multimodal_embed
+from aeverse.tl._subtypes import subtypes
+from aeverse.tl._survival import survival
 
-__all__ = ["denoise", "embed"]
+__all__ = ["denoise", "dropouts", "embed", "multimodal_embed", "subtypes", "survival", "associations"]

@@ -1,0 +1,685 @@
+"""The autoencoder of several modalities, any of them missing, as an estimator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+
+from aeverse import _settings, _slots, io
+from aeverse.models._fronts import COUNT_KINDS, KINDS, Front, kind_of
+from aeverse.nn import FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
+from aeverse.train import Schedule, train
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+FEWEST_SAMPLES, FEWEST_COMMON = 10, 5
+FEW_SAMPLES = 100  # below, counts too are learnt from like a cohort
+EXACT_NEIGHBOURS_UP_TO = 20_000
+SHARE_HELDOUT, MOST_HELDOUT = 0.01, 200_000  # entries of each modality
+SMALL_ENTRIES = 20_000_000  # matrices up to this size may as well be dense
+SMALLEST_SHARE_OF_FEATURES = 0.1  # of a modality's features that new data must have
+RELIABILITY_CELLS = 4000
+BLOCK = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How to learn from one kind of data set; found by measuring, see benchmarks.
+
+    ``guide``: what the head predicts, ``"diffusion"`` coordinates of the fused neighbour graph or ``"smoothed"``
+    components. ``trust``: how much a modality counts, by its number of significant ``"components"`` or by its
+    ``"reliability"``.
+    """
+
+    trust: str
+    guide: str
+    n_targets: int  # outputs of the head
+    n_guided: int  # how many of them are in the code
+    n_neighbors: tuple[int, ...]
+    max_components: int
+    linear_share: float  # length of the linear block beside the guided one
+    n_models: int
+    n_hidden: int
+    masking: float
+    modality_dropout: float
+    n_steps: int
+    batch_size: int
+    learning_rate: float
+    average: float
+    emphasis: float  # error of a target is divided by its variance to this power
+
+
+RECIPES = {
+    "samples": Recipe(
+        trust="components", guide="diffusion", n_targets=10, n_guided=6, n_neighbors=(5, 10, 20), max_components=128,
+        linear_share=0.7, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
+        learning_rate=5e-3, average=0.98, emphasis=0.0,
+    ),
+    "cells": Recipe(
+        trust="reliability", guide="smoothed", n_targets=20, n_guided=20, n_neighbors=(15,), max_components=50,
+        linear_share=0.5, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.3, n_steps=600, batch_size=256,
+        learning_rate=3e-3, average=0.99, emphasis=0.5,
+    ),
+}  # fmt: skip
+DIFFUSION_TIME, SMOOTHING_STEPS = 2, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class MultimodalConfig:
+    """What a multimodal autoencoder is, apart from what it learns.
+
+    Parameters
+    ----------
+    recipe
+        ``"samples"`` (cohorts: hundreds of samples, many features), ``"cells"`` (single cells), or ``"auto"``: cells
+        where there are counts that are mostly zeros, and at least 100 samples.
+    n_latent
+        Dimensions of the network's code, and at most so many linear dimensions in the reported one.
+    n_models
+        Members of the ensemble; None: what the recipe says.
+    n_steps
+        Steps of training; None: what the recipe says.
+    n_inputs
+        How many features of a count modality are read, the most overdispersed, where no mask says which.
+    random_state
+        Seed.
+    """
+
+    recipe: str = "auto"
+    n_latent: int = 32
+    n_models: int | None = None
+    n_steps: int | None = None
+    n_inputs: int = 3000
+    random_state: int = 0
+
+    def __post_init__(self):
+        if self.recipe not in ("auto", *RECIPES):
+            raise ValueError(f"recipe={self.recipe!r} must be 'auto' or one of {list(RECIPES)}.")
+        for name in ("n_latent", "n_models", "n_steps", "n_inputs", "random_state"):
+            value, least = getattr(self, name), 0 if name == "random_state" else 1
+            if value is None and name in ("n_models", "n_steps"):
+                continue
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise ValueError(f"{name}={value!r} must be an integer, at least {least}.")
+            object.__setattr__(self, name, int(value))
+
+
+class MultimodalAutoencoder:
+    """Autoencoder over several modalities, any of which a sample may lack: fit, encode, predict, save.
+
+    Each modality is reduced to its significant principal components (its *front*); encoders, one a modality, are fused
+    to one code, from which decoders give every modality back and a head tells where the sample lies in the neighbour
+    graph of all of them. Training hides entries and whole modalities, so that any subset gives the same kind of code.
+    The reported code holds the predicted place in the graph and, beside it, the principal components of what was decoded.
+
+    Parameters
+    ----------
+    **config
+        Fields of `MultimodalConfig`.
+
+    Attributes
+    ----------
+    config
+        The frozen `MultimodalConfig`.
+    kinds
+        Kind of data of each modality.
+    trust
+        How much each modality counts, summing to one.
+    recipe
+        The recipe taken.
+    variance_explained
+        For each modality the share of the variance of held-out entries (standardised) that the decoder explains.
+    history
+        ``step``, ``loss`` and ``heldout`` (variance explained, mean over modalities by trust).
+
+    Examples
+    --------
+    >>> import numpy as np, anndata as ad, mudata as md, aeverse as ae
+    >>> rng = np.random.default_rng(0)
+    >>> factors = rng.normal(size=(60, 2))
+    >>> mods = {m: ad.AnnData(factors @ rng.normal(size=(2, 20)) + rng.normal(size=(60, 20))) for m in ("rna", "protein")}
+    >>> mdata = md.MuData(mods)
+    >>> model = ae.models.MultimodalAutoencoder(n_steps=20).fit(mdata)
+    >>> model.encode(mdata).shape[0]
+    60
+    """
+
+    def __init__(self, **config):
+        known = {f.name for f in dataclasses.fields(MultimodalConfig)}
+        if unknown := set(config) - known:
+            raise TypeError(f"MultimodalAutoencoder does not know {sorted(unknown)}; it takes {sorted(known)}.")
+        self.config = MultimodalConfig(**config)
+        self.device = torch.device("cpu")
+        self.variance_explained: dict[str, float] | None = None  # the last thing that a fit learns
+
+    # ---- learning ----------------------------------------------------------------------------------------------
+    def fit(
+        self,
+        mdata: MuData,
+        *,
+        modalities: Sequence[str] | None = None,
+        likelihood: str | Mapping[str, str] = "auto",
+        layer: Mapping[str, str | None] | None = None,
+        mask_var: Mapping[str, str | np.ndarray | None] | None = None,
+        batch_key: str | None = None,
+        device: str = "auto",
+        progress: bool | None = None,
+    ) -> MultimodalAutoencoder:
+        """Learn from `mdata`, which is not changed.
+
+        Parameters
+        ----------
+        mdata
+            Samples that lack a modality, entries that are NaN: both are left out of what is learnt, never filled in.
+        modalities
+            Names of the modalities to use; None: all.
+        likelihood
+            ``"auto"`` tells the kind of data of each modality from its values; a dict names it for some:
+            ``"counts"`` (RNA), ``"protein"`` (protein counts), ``"peaks"`` (chromatin), ``"binary"`` (mutations),
+            ``"ordinal"`` (copy number), ``"fractions"`` (methylation), ``"continuous"``.
+        layer
+            Modality -> layer to read; those not named are read from ``X``.
+        mask_var
+            Modality -> column of its ``var`` (or boolean array) with the features that the encoder reads. Default:
+            ``highly_variable`` where present, else all (of counts the most overdispersed).
+        batch_key
+            Column of ``mdata.obs``: neighbours are sought in every batch alike, and the decoders are told the batch.
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+        progress
+            Show a progress bar; None: on a terminal or in a notebook.
+
+        Returns
+        -------
+        The estimator itself.
+        """
+        self.variance_explained = None
+        self.device = _settings.resolve_device(device)
+        data = _slots.read_modalities(_slots.target_mudata(mdata, copy=False), modalities, layer, mask_var)
+        batches = _slots.read_categories(mdata, batch_key)
+        self.batch_key, self.batches = batch_key, None if batches is None else [str(c) for c in batches.categories]
+        self.layer = {m: name for m, name in (layer or {}).items() if m in data}
+        self.kinds = kinds_of(data, likelihood)
+        data = {m: _without_empty(d, self.kinds[m]) for m, d in data.items()}
+        self._check(data, mdata.n_obs)
+        self.recipe = self._choose_recipe(data, mdata.n_obs)
+        rng = np.random.default_rng(self.config.random_state)
+
+        heldout = {m: _heldout_entries(d, rng) for m, d in data.items()}
+        seen = {m: _blanked(d.x, *heldout[m]) for m, d in data.items()}
+        self.fronts = {m: self._new_front(self.kinds[m]) for m in data}
+        scores = {m: self.fronts[m].fit(seen[m], d.names, _columns(d)) for m, d in data.items()}
+        rows = {m: d.rows for m, d in data.items()}
+        codes = None if batches is None else np.asarray(batches.codes)
+        neighbours = {
+            m: _neighbours(z, max(self._recipe.n_neighbors), None if codes is None else codes[rows[m]])
+            for m, z in scores.items()
+        }
+        self.trust = self._fit_trust(seen, data, scores, neighbours)
+        target = self._guidance(scores, rows, neighbours, mdata.n_obs)
+
+        x, weights = self._tensors(scores, rows, mdata.n_obs)
+        covariate = (
+            None
+            if codes is None
+            else torch.tensor(np.eye(len(self.batches), dtype=np.float32)[codes], device=self.device)
+        )
+        judged = self._judge_entries(data, heldout, rng)
+        with _settings.seeded(self.config.random_state):
+            self.net = self._new_net({m: z.shape[1] for m, z in scores.items()}, target.shape[1])
+            self.net.emphasis.copy_(_emphasis(target, self._recipe.emphasis))
+            self.net.to(self.device)
+            n_steps = self.config.n_steps or self._recipe.n_steps
+            batch_size = min(self._recipe.batch_size, mdata.n_obs)
+            self.history = train(
+                self.net,
+                self._batches(
+                    x, weights, torch.tensor(target, dtype=torch.float32, device=self.device), covariate, batch_size
+                ),
+                lambda: float(
+                    sum(self.trust[m] * v for m, v in self._explained(x, weights, covariate, judged).items())
+                ),
+                Schedule(
+                    n_steps=n_steps,
+                    judge_every=max(1, n_steps // 8),
+                    learning_rate=self._recipe.learning_rate,
+                    average=self._recipe.average,
+                    patience=8,
+                ),
+                progress=progress,
+            )
+        self._fit_code(*self._outputs(x, weights))
+        self.variance_explained = self._explained(x, weights, covariate, judged)
+        return self
+
+    @property
+    def _recipe(self) -> Recipe:
+        return RECIPES[self.recipe]
+
+    def _choose_recipe(self, data: Mapping[str, _slots.Modality], n: int) -> str:
+        if self.config.recipe != "auto":
+            return self.config.recipe
+        molecules = [d.x for m, d in data.items() if self.kinds[m] in COUNT_KINDS and sp.issparse(d.x)]
+        mostly_zeros = any(x.nnz < x.shape[0] * x.shape[1] / 2 for x in molecules)
+        return "cells" if mostly_zeros and n >= FEW_SAMPLES else "samples"
+
+    def _new_front(self, kind: str) -> Front:
+        return Front(kind, self.config.n_inputs, self._recipe.max_components)
+
+    def _new_net(self, sizes: Mapping[str, int], n_targets: int) -> FusionNet:
+        recipe = self._recipe
+        return FusionNet(
+            sizes,
+            n_targets,
+            n_members=self.config.n_models or recipe.n_models,
+            n_hidden=recipe.n_hidden,
+            n_latent=self.config.n_latent,
+            n_covariates=len(self.batches or ()),
+            masking=recipe.masking,
+            modality_dropout=recipe.modality_dropout,
+        )
+
+    def _check(self, data: Mapping[str, _slots.Modality], n_obs: int) -> None:
+        """Refuse what cannot be embedded together, saying what is needed."""
+        if n_obs < FEWEST_SAMPLES:
+            raise ValueError(f"{n_obs} samples are too few to learn from; at least {FEWEST_SAMPLES} are needed.")
+        for name, d in data.items():
+            if len(d.rows) < FEWEST_COMMON:
+                raise ValueError(
+                    f"modality {name!r} was measured in {len(d.rows)} samples; at least {FEWEST_COMMON} are needed. Leave it "
+                    "out with modalities=."
+                )
+        linked, waiting = {next(iter(data))}, set(data) - {next(iter(data))}
+        while waiting:
+            near = {
+                b for b in waiting for a in linked if len(np.intersect1d(data[a].rows, data[b].rows)) >= FEWEST_COMMON
+            }
+            if not near:
+                raise ValueError(
+                    f"modalities {sorted(linked)} and {sorted(waiting)} have fewer than {FEWEST_COMMON} cells in common: nothing "
+                    "tells which cells of the one are like which of the other. Add cells measured in both (a bridge), with the "
+                    "same obs_names in both modalities, or embed them one by one with modalities=."
+                )
+            linked, waiting = linked | near, waiting - near
+
+    # ---- trust and guidance ------------------------------------------------------------------------------------
+    def _fit_trust(self, seen, data, scores, neighbours) -> dict[str, float]:
+        """How much each modality counts; the shares sum to one."""
+        if self._recipe.trust == "components":
+            trust = {m: max(front.n_significant, 0.5) for m, front in self.fronts.items()}
+        else:
+            trust = {m: self._reliability(m, seen[m], data, scores, neighbours) ** 2 for m in data}
+        return {m: t / sum(trust.values()) for m, t in trust.items()}
+
+    def _reliability(self, name: str, x, data, scores, neighbours) -> float:
+        """Share of a modality's structure that independent evidence confirms, at most over two kinds of evidence.
+
+        Neighbours in one half of its features predict the other half; neighbours in another modality predict it.
+        """
+        rng, found = np.random.default_rng(self.config.random_state), [0.01]
+        columns = self.fronts[name].columns
+        chosen = np.sort(rng.permutation(x.shape[0])[:RELIABILITY_CELLS])
+        if len(columns) >= 4:
+            shuffled = rng.permutation(columns)
+            halves = [np.sort(shuffled[: len(columns) // 2]), np.sort(shuffled[len(columns) // 2 :])]
+            z = [self._new_front(self.kinds[name]).fit(x[chosen], data[name].names, half) for half in halves]
+            near = [local_kernel(*_neighbours(v, self._recipe.n_neighbors[-1])) for v in z]
+            found.append((_predictable(near[0], z[1]) + _predictable(near[1], z[0])) / 2)
+        for other in data:
+            common, a, b = np.intersect1d(data[other].rows, data[name].rows, return_indices=True)
+            k = self._recipe.n_neighbors[-1]
+            if other != name and len(common) > 3 * k:
+                a, b = a[:RELIABILITY_CELLS], b[:RELIABILITY_CELLS]
+                found.append(_predictable(local_kernel(*_neighbours(scores[other][a], k)), scores[name][b]))
+        return max(found)
+
+    def _guidance(self, scores, rows, neighbours, n: int) -> np.ndarray:
+        """What the head has to predict, of unit variance over all: where each sample lies in the fused graph."""
+        recipe, kernels, where, weights = self._recipe, [], [], []
+        for m in scores:
+            distances, indices = neighbours[m]
+            for k in recipe.n_neighbors if self.batches is None else (distances.shape[1],):
+                kernels.append(local_kernel(distances[:, :k], indices[:, :k]))
+                where.append(rows[m])
+                weights.append(self.trust[m])
+        graph = fuse(kernels, where, weights, n)
+        if recipe.guide == "diffusion":
+            target = diffusion_coordinates(graph, recipe.n_targets, DIFFUSION_TIME)
+        else:
+            parts = [
+                self.trust[m] ** 0.5 * smooth(graph, z / z.shape[1] ** 0.5, rows[m], SMOOTHING_STEPS)
+                for m, z in scores.items()
+            ]
+            target = _principal(np.hstack(parts), recipe.n_targets)
+        target = target - target.mean(0)
+        return target / max(float(np.sqrt(np.mean(target**2))), 1e-12)
+
+    # ---- tensors -----------------------------------------------------------------------------------------------
+    def _tensors(self, scores, rows, n: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Scores of all samples, zero where a modality is missing, and the weights (samples, modalities)."""
+        x, weights = {}, torch.zeros(n, len(self.fronts))
+        for i, (m, front) in enumerate(self.fronts.items()):
+            x[m] = torch.zeros(n, front.loadings.shape[1])
+            if m in scores:
+                x[m][rows[m]] = torch.from_numpy(scores[m])
+                weights[rows[m], i] = self.trust[m]
+        return {m: v.to(self.device) for m, v in x.items()}, weights.to(self.device)
+
+    def _batches(self, x, weights, target, covariate, size: int) -> Iterator[FusionBatch]:
+        """Batches without end; every member draws its own samples."""
+        n, members = len(target), self.net.n_members
+        orders, at = torch.empty(members, 0, dtype=torch.long), 0
+        while True:
+            if at + size > orders.shape[1]:
+                orders, at = torch.rand(members, n).argsort(1), 0
+            rows, at = orders[:, at : at + size].to(self.device), at + size
+            yield FusionBatch(
+                {m: v[rows] for m, v in x.items()},
+                weights[rows],
+                target[rows],
+                None if covariate is None else covariate[rows],
+            )
+
+    @torch.no_grad()
+    def _outputs(self, x, weights, covariate=None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Mean over the members of what the head and the decoders say; without a covariate: of an average batch."""
+        members, n = self.net.n_members, len(weights)
+        heads, decoded = [], {m: [] for m in x}
+        if covariate is None and self.batches is not None:
+            covariate = torch.full((n, len(self.batches)), 1 / len(self.batches), device=self.device)
+        for start in range(0, n, BLOCK):
+            rows = slice(start, start + BLOCK)
+            code = self.net.encode(
+                {m: v[rows].expand(members, -1, -1) for m, v in x.items()}, weights[rows].expand(members, -1, -1)
+            )
+            heads.append(self.net.head(code).mean(0))
+            told = None if covariate is None else covariate[rows].expand(members, -1, -1)
+            for m, v in self.net.decode(code, told).items():
+                decoded[m].append(v.mean(0))
+        return torch.cat(heads).cpu().numpy(), {m: torch.cat(v).cpu().numpy() for m, v in decoded.items()}
+
+    # ---- judging -----------------------------------------------------------------------------------------------
+    def _judge_entries(self, data, heldout, rng) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Held-out entries that the encoder would read: (sample, feature read, standardised value)."""
+        out = {}
+        for m, d in data.items():
+            front, (row, column) = self.fronts[m], heldout[m]
+            position = np.full(d.x.shape[1], -1)
+            position[front.columns] = np.arange(len(front.columns))
+            row, column = row[position[column] >= 0], position[column[position[column] >= 0]]
+            value = np.asarray(front.standardised(d.x)[row, column], np.float32).ravel()
+            there = np.isfinite(np.asarray(d.x[row, front.columns[column]], np.float32).ravel())
+            out[m] = d.rows[row[there]], column[there], value[there]
+        return out
+
+    def _explained(self, x, weights, covariate, judged) -> dict[str, float]:
+        """Share of the variance of the held-out entries that the decoders explain, by modality."""
+        _, decoded = self._outputs(x, weights, covariate)
+        explained = {}
+        for m, (row, column, value) in judged.items():
+            front = self.fronts[m]
+            mean = np.einsum("ij,ij->i", decoded[m][row] * front.unit, front.loadings[column])
+            value = value - front.centre[column]
+            total = float((value**2).sum())
+            explained[m] = 1 - float(((value - mean) ** 2).sum()) / total if total > 0 else 0.0
+        return explained
+
+    # ---- the code ----------------------------------------------------------------------------------------------
+    def _fit_code(self, head: np.ndarray, decoded: Mapping[str, np.ndarray]) -> None:
+        """Learn the two blocks of the code, each turned so that its columns share the variance."""
+        rng = np.random.default_rng(self.config.random_state)
+
+        def turn(size: int) -> np.ndarray:
+            return np.linalg.qr(rng.standard_normal((size, size)))[0]
+
+        head, linear = head[:, : self._recipe.n_guided], self._beside(decoded)
+        self.guided_mean, self.linear_mean = head.mean(0), linear.mean(0)
+        length = np.sqrt(((head - self.guided_mean) ** 2).sum(1).mean())
+        self.guided_axes = np.ascontiguousarray(turn(head.shape[1]) / max(length, 1e-12), np.float32)
+        covariance = np.cov(linear.T.astype(np.float64)).reshape(linear.shape[1], -1)
+        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = values[::-1], vectors[:, ::-1]
+        k = max(1, min(self.config.n_latent, int((values > 1e-12 * max(values[0], 1e-12)).sum())))
+        spread = np.sqrt(np.maximum(values[:k], 1e-12))
+        axes = self._recipe.linear_share * (vectors[:, :k] / spread**0.5) @ turn(k) / np.sqrt(spread.sum())
+        self.linear_axes = np.ascontiguousarray(axes, np.float32)
+
+    def _beside(self, decoded: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.hstack([v * (self.trust[m] / v.shape[1]) ** 0.5 for m, v in decoded.items()])
+
+    def _code(self, head: np.ndarray, decoded: Mapping[str, np.ndarray]) -> np.ndarray:
+        guided = (head[:, : self._recipe.n_guided] - self.guided_mean) @ self.guided_axes
+        return np.hstack([guided, (self._beside(decoded) - self.linear_mean) @ self.linear_axes]).astype(np.float32)
+
+    # ---- using -------------------------------------------------------------------------------------------------
+    def encode(
+        self, mdata: MuData, *, modalities: Sequence[str] | None = None, layer: Mapping[str, str | None] | None = None
+    ) -> np.ndarray:
+        """Code of each sample of ``mdata.obs``, in order, from whatever modalities it has.
+
+        Features are matched by name: order does not matter, others are ignored, missing ones take their mean.
+
+        Parameters
+        ----------
+        mdata
+            Any subset of the modalities that the model knows.
+        modalities
+            Use only these; None: all that the model knows.
+        layer
+            Modality -> layer to read; None: as for fit.
+
+        Returns
+        -------
+        Array of shape (samples, dimensions of the code). A sample without any modality gets the code of an empty one.
+
+        Raises
+        ------
+        ValueError
+            No modality is known to the model, or fewer than a tenth of a modality's features are there.
+        """
+        return self._code(*self._outputs(*self._read_new(mdata, modalities, layer)))
+
+    def weights(
+        self, mdata: MuData, *, modalities: Sequence[str] | None = None, layer: Mapping[str, str | None] | None = None
+    ) -> pd.DataFrame:
+        """How much each modality counts in the code of each sample: (samples, modalities), rows summing to one.
+
+        Zero where the sample lacks the modality. Parameters as in `encode`.
+        """
+        _, weights = self._read_new(mdata, modalities, layer)
+        shares = (weights / weights.sum(1, keepdim=True).clamp_min(1e-9)).cpu().numpy()
+        return pd.DataFrame(shares, index=mdata.obs_names, columns=list(self.fronts))
+
+    def _read_new(self, mdata, modalities=None, layer=None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        scores, rows = self._new_scores(mdata, modalities, layer)
+        return self._tensors(scores, rows, mdata.n_obs)
+
+    def _new_scores(self, mdata, modalities=None, layer=None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Scores of the modalities that both have, and the samples that they belong to."""
+        self._require_fit()
+        _slots.target_mudata(mdata, copy=False)
+        known = [m for m in self.fronts if m in mdata.mod]
+        if modalities is not None and (unknown := [m for m in _slots.name_list(modalities) if m not in known]):
+            raise KeyError(f"modalities names {unknown}; model and data have {known or 'none'} in common.")
+        wanted = known if modalities is None else _slots.name_list(modalities)
+        if not wanted:
+            raise ValueError(
+                f"the model knows {list(self.fronts)}, the data have {list(mdata.mod)}: no modality in common."
+            )
+        layer = self.layer if layer is None else layer
+        data = _slots.read_modalities(
+            mdata, wanted, {m: name for m, name in layer.items() if m in wanted}, dict.fromkeys(wanted)
+        )
+        data = {m: _without_empty(d, self.kinds[m]) for m, d in data.items()}
+        for m, d in data.items():
+            self._check_features(m, d.names)
+        return {m: self.fronts[m](d.x, d.names) for m, d in data.items()}, {m: d.rows for m, d in data.items()}
+
+    def _check_features(self, modality: str, names: pd.Index) -> None:
+        front = self.fronts[modality]
+        found, total = len(front.match(names)[1]), len(front.names)
+        message = f"modality {modality!r}: {found} of the {total} features that the encoder reads were found"
+        if found < SMALLEST_SHARE_OF_FEATURES * total:
+            raise ValueError(
+                f"{message}; do the names match? The model has {list(front.names[:3])} …, the data {list(names[:3])} …."
+            )
+        if found < total:
+            _slots.warn(f"{message}; the others are taken to be at their means.")
+
+    def _require_fit(self) -> None:
+        if self.variance_explained is None:
+            raise RuntimeError(
+                "this MultimodalAutoencoder is not fitted, or its last fit did not end; call .fit(mdata) first."
+            )
+
+    # ---- keeping -----------------------------------------------------------------------------------------------
+    def save(self, path: str | Path) -> None:
+        """Write the model to one file (safetensors with a JSON header), which `models.load` reads."""
+        self._require_fit()
+        fronts = {m: front.state() for m, front in self.fronts.items()}
+        header = {
+            "config": dataclasses.asdict(self.config),
+            "fronts": {m: head for m, (head, _) in fronts.items()},
+            **{name: getattr(self, name) for name in _KEPT},
+        }
+        arrays = {f"net.{name}": t.cpu().numpy() for name, t in self.net.state_dict().items()}
+        for i, (_, own) in enumerate(fronts.values()):
+            arrays |= {f"front.{i}.{name}": a for name, a in own.items()}
+        io.save_arrays(path, type(self).__name__, header, arrays | {name: getattr(self, name) for name in _ARRAYS})
+
+    @classmethod
+    def restore(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> MultimodalAutoencoder:
+        """Rebuild a model from what `save` kept."""
+        model = cls(**header["config"])
+        for name in _KEPT:
+            setattr(model, name, header[name])
+        for name in _ARRAYS:
+            setattr(model, name, arrays[name])
+        model.fronts = {}
+        for i, (m, head) in enumerate(header["fronts"].items()):
+            prefix = f"front.{i}."
+            model.fronts[m] = Front.restore(
+                head, {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+            )
+        weights = {name.removeprefix("net."): torch.tensor(a) for name, a in arrays.items() if name.startswith("net.")}
+        sizes = {m: front.loadings.shape[1] for m, front in model.fronts.items()}
+        with _settings.seeded(0):
+            model.net = model._new_net(sizes, len(weights["emphasis"]))
+        model.net.load_state_dict(weights)
+        model.net.eval()
+        return model
+
+
+_KEPT = ("kinds", "layer", "batch_key", "batches", "recipe", "trust", "history", "variance_explained")
+_ARRAYS = ("guided_mean", "guided_axes", "linear_mean", "linear_axes")
+
+
+# ---- helpers ---------------------------------------------------------------------------------------------------
+def kinds_of(data: Mapping[str, _slots.Modality], likelihood: str | Mapping[str, str]) -> dict[str, str]:
+    """Kind of data of each modality: what the caller says, else what its values tell."""
+    if isinstance(likelihood, str):
+        if likelihood != "auto":
+            raise ValueError(
+                f"likelihood={likelihood!r} must be 'auto' or a dict from modality to one of {list(KINDS)}."
+            )
+        likelihood = {}
+    for m, kind in likelihood.items():
+        if m not in data:
+            raise KeyError(f"likelihood names {m!r}, but the modalities are {list(data)}.")
+        if kind not in (*KINDS, "auto"):
+            raise ValueError(f"likelihood={kind!r} of modality {m!r} must be 'auto' or one of {list(KINDS)}.")
+        values = data[m].x.data if sp.issparse(data[m].x) else data[m].x
+        if kind in COUNT_KINDS and values.size and np.nanmin(values) < 0:
+            raise ValueError(f"likelihood={kind!r} of modality {m!r} needs counts, but there are negative values.")
+    chosen = {m: likelihood.get(m, "auto") for m in data}
+    return {m: kind_of(data[m].x, data[m].names) if kind == "auto" else kind for m, kind in chosen.items()}
+
+
+def _without_empty(d: _slots.Modality, kind: str) -> _slots.Modality:
+    """Leave out samples without a molecule; make small matrices that are no sparse counts dense."""
+    x, rows = d.x, d.rows
+    if sp.issparse(x) and kind not in ("counts", "peaks") and x.shape[0] * x.shape[1] <= SMALL_ENTRIES:
+        x = x.toarray()
+    if not sp.issparse(x) and kind in ("counts", "peaks") and not np.isnan(x).any():
+        x = sp.csr_matrix(x)
+    if kind in COUNT_KINDS:
+        total = np.asarray(x.sum(1) if sp.issparse(x) else np.nansum(x, 1)).ravel()
+        if not (total > 0).all():
+            x, rows = x[total > 0], rows[total > 0]
+    return _slots.Modality(x, rows, d.names, d.mask)
+
+
+def _columns(d: _slots.Modality) -> np.ndarray | None:
+    return None if d.mask is None else np.flatnonzero(d.mask)
+
+
+def _heldout_entries(d: _slots.Modality, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (row, column) of the entries that nothing is learnt from."""
+    n, p = d.x.shape
+    size = max(1, int(min(SHARE_HELDOUT * n * p, MOST_HELDOUT)))
+    position = np.unique(rng.integers(0, n * p, size))
+    return position // p, position % p
+
+
+def _blanked(x, row: np.ndarray, column: np.ndarray):
+    """A copy without some entries: NaN where dense, zero where sparse."""
+    if sp.issparse(x):
+        there = sp.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=x.shape)
+        return sp.csr_matrix(x - x.multiply(there))
+    x = x.copy()
+    x[row, column] = np.nan
+    return x
+
+
+def _neighbours(z: np.ndarray, k: int, batches: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and positions of the nearest samples; with batches, equally many in each of them."""
+    if batches is not None:
+        return _balanced_neighbours(z, k, batches)
+    if len(z) <= EXACT_NEIGHBOURS_UP_TO:
+        return nearest(z, k)
+    from pynndescent import NNDescent
+
+    indices, distances = NNDescent(z, n_neighbors=k + 1, random_state=0).neighbor_graph
+    return distances[:, 1:], indices[:, 1:].astype(np.int64)
+
+
+def _balanced_neighbours(z: np.ndarray, k: int, batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest samples of every batch (BBKNN [Polanski2020]_)."""
+    present = np.unique(batches)
+    each = max(3, -(-k // len(present)))
+    found = []
+    for b in present:
+        members = np.flatnonzero(batches == b)
+        distances, indices = nearest(z, each + 1, among=z[members])
+        found.append((np.where(members[indices] == np.arange(len(z))[:, None], np.inf, distances), members[indices]))
+    distances, indices = (np.hstack(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(distances, 1, kind="stable")[:, : distances.shape[1] - 1]
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
+
+
+def _predictable(kernel: sp.csr_matrix, z: np.ndarray) -> float:
+    """Share of the variance of `z` that its neighbours along a kernel predict."""
+    return max(0.0, 1 - float(((z - kernel @ z) ** 2).sum() / max(((z - z.mean(0)) ** 2).sum(), 1e-12)))
+
+
+def _principal(x: np.ndarray, k: int) -> np.ndarray:
+    """Scores on the leading principal components."""
+    x = x - x.mean(0)
+    vectors = np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :k]
+    sign = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
+    return x @ (vectors * sign)
+
+
+def _emphasis(target: np.ndarray, power: float) -> torch.Tensor:
+    """Weights of the targets' errors: variance to minus `power`, so that their sum is that of equal weights."""
+    variance = np.maximum(target.var(0), 1e-12)
+    weights = variance**-power
+    return torch.tensor(weights / (weights * variance).sum() * variance.sum(), dtype=torch.float32)

@@ -1,0 +1,184 @@
+"""`tl.multimodal_embed`: one code from every modality, any of them missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aeverse import _slots, methods, models
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+    from aeverse.models import MultimodalAutoencoder
+
+WEIGHTS = "ae_weights"
+
+
+def multimodal_embed(
+    mdata: MuData,
+    *,
+    method: str = "ae",
+    modalities: Sequence[str] | None = None,
+    likelihood: str | Mapping[str, str] = "auto",
+    layer: Mapping[str, str | None] | None = None,
+    mask_var: Mapping[str, str | np.ndarray | None] | None = None,
+    batch_key: str | None = None,
+    n_latent: int | None = None,
+    model: MultimodalAutoencoder | str | Path | None = None,
+    key_added: str = "X_ae",
+    random_state: int = 0,
+    device: str = "auto",
+    progress: bool | None = None,
+    copy: bool = False,
+) -> MuData | None:
+    """Embed cells or patients from all their modalities at once; any modality may be missing in any of them.
+
+    Each modality is reduced to its significant components by its kind of data; encoders, one a modality, are fused to
+    one code that has to give every modality back and to tell where the sample lies in their neighbour graph (a graph as in similarity network fusion [Wang2014]_). A modality counts as much as it holds structure, so
+    that a weak one does no harm. Samples without some modality are coded from those they have; nothing is filled in.
+
+    Parameters
+    ----------
+    mdata
+        Cells or patients; modalities with different samples, rows or entries that are NaN are normal.
+    method
+        ``"ae"``, or for comparison ``"concat_pca"``, ``"wnn"`` (diffusion coordinates of muon's weighted nearest neighbour
+        graph [Hao2021]_), ``"mofa"`` (MOFA+ of muon [Argelaguet2020]_), ``"totalvi"`` (RNA and protein counts
+        [Gayoso2021]_), ``"multivi"`` (RNA and peaks [Ashuach2023]_), each on a copy with its own recommended settings.
+    modalities
+        Names of the modalities to use; None: all.
+    likelihood
+        ``"auto"`` tells the kind of data of each modality from its values; a dict names it for some: ``"counts"``,
+        ``"protein"``, ``"peaks"``, ``"binary"``, ``"ordinal"``, ``"fractions"``, ``"continuous"``. What was taken is in
+        ``uns["ae"][key_added]["kinds"]``.
+    layer
+        Modality -> layer to read; ``X`` for those not named.
+    mask_var
+        Modality -> column of its ``var`` (or boolean array): the features to read. Default: ``highly_variable`` where
+        present.
+    batch_key
+        Column of ``mdata.obs`` whose effect the code should not hold.
+    n_latent
+        Dimensions of the network's code (None: 32); the one reported has those of the graph (6 or 20) and at most so many
+        linear ones. For the other methods: their dimensions; None: as their authors recommend.
+    model
+        A fitted `aeverse.models.MultimodalAutoencoder`, or the path of a saved one, to use instead of training: codes of
+        new samples, from whatever modalities they have. The parameters that describe a model are then ignored.
+    key_added
+        Key of the code in ``mdata.obsm`` and in the ``obsm`` of each modality.
+    random_state, device, progress, copy
+        As in `aeverse.tl.denoise`.
+
+    Returns
+    -------
+    `None`, or the copy. Written are
+
+    ``mdata.obsm[key_added]``
+        The code of every sample of ``mdata.obs``, (samples, dimensions), float32.
+    ``mdata.obsm["ae_weights"]``
+        DataFrame (samples, modalities): how much each counts; rows sum to one, 0 where it is missing. With a key_added
+        other than ``"X_ae"`` its name is ``key_added + "_weights"``. Not written by the other methods.
+    ``mdata[modality].obsm[key_added]``
+        The code of each sample from this modality alone, NaN where its row is empty. Not written by the other methods.
+    ``mdata.uns["ae"][key_added]``
+        Parameters, versions, kinds of data, trust in the modalities, the share of the variance of held-out entries that
+        is explained in each of them, training history.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        Something named does not exist, ``mdata.obs`` is out of date, modalities have no cells in common, or a result
+        would overwrite what aeverse did not write. `mdata` is then as it was.
+
+    Examples
+    --------
+    >>> import numpy as np, anndata as ad, mudata as md, aeverse as ae
+    >>> rng = np.random.default_rng(0)
+    >>> factors = rng.normal(size=(60, 2))
+    >>> mods = {m: ad.AnnData(factors @ rng.normal(size=(2, 20)) + rng.normal(size=(60, 20))) for m in ("rna", "protein")}
+    >>> mdata = md.MuData(mods)
+    >>> ae.tl.multimodal_embed(mdata)
+    >>> mdata.obsm["X_ae"].shape[0], list(mdata.obsm["ae_weights"])
+    (60, ['rna', 'protein'])
+    """
+    if method != "ae" and method not in methods.MULTIMODAL:
+        raise ValueError(f"method={method!r} must be one of {['ae', *methods.MULTIMODAL]}.")
+    if method != "ae" and model is not None:
+        raise ValueError(f"model= goes with method='ae', not with {method!r}.")
+    mdata = _slots.target_mudata(mdata, copy)
+    reading = {"modalities": modalities, "layer": layer, "mask_var": mask_var}
+    if method != "ae":
+        _slots.check_keys(mdata, [("obsm", key_added)], key_added)
+        data = _slots.read_modalities(mdata, **reading)
+        kinds = models.kinds_of(data, likelihood)
+        code, settings = methods.MULTIMODAL[method](
+            data,
+            kinds,
+            n_obs=mdata.n_obs,
+            batches=_slots.read_categories(mdata, batch_key),
+            n_latent=n_latent,
+            random_state=random_state,
+            progress=progress,
+        )
+        params = {"method": method, "batch_key": batch_key, "layer": layer, "random_state": random_state, **settings}
+        record = {"params": params, "kinds": kinds, "versions": _slots.versions()}
+        _slots.write(mdata, _slots.Results(name=key_added, record=record, obsm={key_added: code}))
+        return mdata if copy else None
+
+    weights_key = WEIGHTS if key_added == "X_ae" else f"{key_added}_weights"
+    _slots.check_keys(mdata, [("obsm", key_added), ("obsm", weights_key)], key_added)
+    for adata in mdata.mod.values():
+        _slots.check_keys(adata, [("obsm", key_added)], key_added)
+    if model is None:
+        size = {} if n_latent is None else {"n_latent": n_latent}
+        trained = models.MultimodalAutoencoder(random_state=random_state, **size)
+        trained.fit(mdata, likelihood=likelihood, batch_key=batch_key, device=device, progress=progress, **reading)
+    else:
+        trained = fitted(model)
+    reading = {"modalities": modalities, "layer": layer}
+    weights = trained.weights(mdata, **reading)
+    if empty := int((weights.sum(axis=1) == 0).sum()):
+        _slots.warn(f"{empty} samples hold nothing in any of {list(weights)}; their codes say nothing.")
+    code = trained.encode(mdata, **reading)
+    results = _slots.Results(
+        key_added, record_of(trained, {"layer": layer}), obsm={key_added: code, weights_key: weights}
+    )
+    parts = []
+    for m in weights.columns[(weights > 0).any()]:
+        own = trained.encode(mdata, modalities=[m], layer=layer)
+        own[weights[m].to_numpy() == 0] = np.nan
+        rows = mdata.obs_names.get_indexer(mdata[m].obs_names)
+        parts.append(
+            (
+                mdata[m],
+                _slots.Results(key_added, {"params": {"method": "ae", "modality": m}}, obsm={key_added: own[rows]}),
+            )
+        )
+    _slots.write_all([*parts, (mdata, results)])
+    return mdata if copy else None
+
+
+def fitted(model: MultimodalAutoencoder | str | Path) -> MultimodalAutoencoder:
+    """The given model, or the one in a file."""
+    loaded = models.load(model) if isinstance(model, (str, Path)) else model
+    if not isinstance(loaded, models.MultimodalAutoencoder):
+        raise TypeError(f"model must be a MultimodalAutoencoder, found {type(loaded).__name__}.")
+    return loaded
+
+
+def record_of(model: MultimodalAutoencoder, params: dict[str, Any]) -> dict[str, Any]:
+    """Entry for ``uns["ae"]``."""
+    return {
+        "params": {"method": "ae", **dataclasses.asdict(model.config), "batch_key": model.batch_key, **params},
+        "recipe": model.recipe,
+        "kinds": model.kinds,
+        "trust": model.trust,
+        "variance_explained": model.variance_explained,
+        "versions": _slots.versions(),
+        "history": model.history,
+    }

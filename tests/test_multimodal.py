@@ -1,0 +1,422 @@
+"""One code from several modalities: what is written, what is refused, what may be missing."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata as ad
+import mudata as md
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+import aeverse as ae
+from aeverse.models._fronts import Front, kind_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:mudata", "ignore:Cannot join columns:UserWarning")
+
+
+def simulate(n: int = 150, seed: int = 0, sizes: tuple[int, int] = (600, 12)) -> md.MuData:
+    """Three kinds of cells: RNA counts tell the first from the others, protein counts the last."""
+    rng = np.random.default_rng(seed)
+    kind = np.arange(n) % 3
+    profiles = np.random.default_rng(99).gamma(1.0, 1.0, (3, sizes[0]))
+    profiles[2] = profiles[1]
+    surface = np.random.default_rng(98).gamma(1.0, 30.0, (3, sizes[1]))
+    surface[1] = surface[0]
+    names = [f"cell{i}" for i in range(n)]
+    rna = ad.AnnData(sp.csr_matrix(rng.poisson(profiles[kind]).astype(np.float32)), obs=pd.DataFrame(index=names))
+    rna.var_names = [f"gene{i}" for i in range(sizes[0])]
+    protein = ad.AnnData(rng.poisson(surface[kind]).astype(np.float32), obs=pd.DataFrame(index=names))
+    protein.var_names = [f"protein{i}" for i in range(sizes[1])]
+    mdata = md.MuData({"rna": rna, "prot": protein})
+    mdata.obs["kind"] = pd.Categorical(kind.astype(str))
+    mdata.obs["batch"] = pd.Categorical(np.where(np.arange(n) < n // 2, "a", "b"))
+    return mdata
+
+
+def mosaic() -> md.MuData:
+    """The same cells; a third lacks RNA, another third protein."""
+    full = simulate()
+    mdata = md.MuData({"rna": full["rna"][50:].copy(), "prot": full["prot"][:100].copy()})
+    mdata.obs["kind"] = full.obs["kind"].reindex(mdata.obs_names)
+    return mdata
+
+
+def recovered(code: np.ndarray, mdata: md.MuData) -> float:
+    return adjusted_rand_score(mdata.obs["kind"], KMeans(3, n_init=5, random_state=0).fit(code).labels_)
+
+
+def fingerprint(mdata: md.MuData) -> dict:
+    """Everything a call might change, as comparable values."""
+
+    def of(data) -> dict:
+        slots = {s: sorted(getattr(data, s)) for s in ("obsm", "obsp", "varm")} | {"uns": sorted(data.uns)}
+        return slots | {"obs": list(data.obs.columns), "var": list(data.var.columns), "names": list(data.obs_names)}
+
+    mods = {
+        m: {**of(a), "x": np.asarray(a.X.sum(1)).ravel().tolist(), "layers": sorted(a.layers)}
+        for m, a in mdata.mod.items()
+    }
+    return {"mdata": of(mdata), **mods}
+
+
+# ---- what is written ---------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def embedded() -> md.MuData:
+    mdata = simulate()
+    ae.tl.multimodal_embed(mdata)
+    return mdata
+
+
+def test_code_holds_what_neither_modality_holds_alone(embedded):
+    code = embedded.obsm["X_ae"]
+    assert code.dtype == np.float32
+    assert np.isfinite(code).all()
+    assert recovered(code, embedded) > 0.9
+    for modality in ("rna", "prot"):
+        assert recovered(embedded[modality].obsm["X_ae"], embedded) < 0.9
+
+
+def test_only_documented_keys_are_written(embedded):
+    before = fingerprint(simulate())
+    after = fingerprint(embedded)
+    assert set(after["mdata"]["obsm"]) - set(before["mdata"]["obsm"]) == {"X_ae", "ae_weights"}
+    for modality in ("rna", "prot"):
+        assert after[modality]["obsm"] == ["X_ae"]
+        assert after[modality]["uns"] == ["ae"]
+        assert after[modality]["x"] == before[modality]["x"]
+    record = embedded.uns["ae"]["X_ae"]
+    assert record["kinds"] == {"rna": "counts", "prot": "protein"}
+    assert set(record["variance_explained"]) == {"rna", "prot"}
+    assert record["variance_explained"]["prot"] > 0.2
+
+
+def test_file_round_trip(embedded, tmp_path):
+    embedded.write_h5mu(tmp_path / "a.h5mu")
+    back = md.read_h5mu(tmp_path / "a.h5mu")
+    np.testing.assert_array_equal(back.obsm["X_ae"], embedded.obsm["X_ae"])
+    pd.testing.assert_frame_equal(back.obsm["ae_weights"], embedded.obsm["ae_weights"], check_names=False)
+    ae.tl.multimodal_embed(back)  # takes over what it wrote
+
+
+def test_scanpy_goes_on_from_here(embedded):
+    import scanpy as sc
+
+    mdata = embedded.copy()
+    sc.pp.neighbors(mdata, use_rep="X_ae")
+    sc.tl.leiden(mdata, flavor="igraph", n_iterations=2)
+    assert len(mdata.obs["leiden"]) == mdata.n_obs
+
+
+def test_same_seed_same_code_other_seed_another(embedded):
+    again, other = (ae.tl.multimodal_embed(simulate(), random_state=s, copy=True).obsm["X_ae"] for s in (0, 1))
+    np.testing.assert_array_equal(again, embedded.obsm["X_ae"])
+    assert not np.array_equal(other, again)
+
+
+def test_copy_leaves_the_object():
+    mdata = simulate(60)
+    before = fingerprint(mdata)
+    result = ae.tl.multimodal_embed(mdata, copy=True)
+    assert fingerprint(mdata) == before
+    assert "X_ae" in result.obsm
+
+
+# ---- what may be missing -----------------------------------------------------------------------------------------
+def test_mosaic_gives_every_cell_a_code():
+    mdata = mosaic()
+    order = list(mdata.obs_names)
+    ae.tl.multimodal_embed(mdata)
+    weights = mdata.obsm["ae_weights"]
+    assert list(mdata.obs_names) == order
+    assert np.isfinite(mdata.obsm["X_ae"]).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    for modality in ("rna", "prot"):
+        absent = ~mdata.obs_names.isin(mdata[modality].obs_names)
+        assert (weights.loc[absent, modality] == 0).all()
+        assert (weights.loc[~absent, modality] > 0).all()
+    paired = mdata.obs_names.isin(mdata["rna"].obs_names) & mdata.obs_names.isin(mdata["prot"].obs_names)
+    assert recovered(mdata.obsm["X_ae"][paired], mdata[paired]) > 0.8
+
+
+def test_rows_of_nan_are_missing_and_entries_of_nan_are_masked():
+    mdata = simulate()
+    x = mdata["prot"].X
+    x[:10] = np.nan
+    x[10:40, 0] = np.nan
+    ae.tl.multimodal_embed(mdata)
+    assert (mdata.obsm["ae_weights"]["prot"].iloc[:10] == 0).all()
+    assert (mdata.obsm["ae_weights"]["prot"].iloc[10:] > 0).all()
+    assert np.isfinite(mdata.obsm["X_ae"]).all()
+    assert np.isnan(mdata["prot"].obsm["X_ae"][:10]).all()
+
+
+def test_cell_with_nothing_warns_and_keeps_its_place():
+    mdata = simulate()
+    mdata["prot"].X[0] = np.nan
+    mdata["rna"].X = mdata["rna"].X.multiply((np.arange(150) > 0)[:, None]).tocsr()
+    with pytest.warns(UserWarning, match="1 samples hold nothing"):
+        ae.tl.multimodal_embed(mdata)
+    assert np.isfinite(mdata.obsm["X_ae"]).all()
+
+
+@pytest.mark.parametrize("sizes", [(600, 1), (1, 12)])
+def test_modality_with_one_feature(sizes):
+    mdata = simulate(sizes=sizes)
+    ae.tl.multimodal_embed(mdata)
+    assert np.isfinite(mdata.obsm["X_ae"]).all()
+
+
+def test_one_modality_and_many():
+    one = md.MuData({"rna": simulate()["rna"]})
+    ae.tl.multimodal_embed(one)
+    assert (one.obsm["ae_weights"]["rna"] == 1).all()
+    ten = md.MuData({f"mod {i}/x": simulate(60, seed=i)["prot"] for i in range(10)})
+    ae.models.MultimodalAutoencoder(n_steps=20).fit(ten)
+
+
+def test_constant_and_duplicated_features():
+    mdata = simulate()
+    x = mdata["prot"].X
+    x[:, 1] = 5
+    mdata["prot"].var_names = ["same"] * x.shape[1]
+    ae.tl.multimodal_embed(mdata)
+    assert np.isfinite(mdata.obsm["X_ae"]).all()
+
+
+def test_peaks_stay_sparse(monkeypatch):
+    rng = np.random.default_rng(0)
+    mdata = simulate(200)
+    peaks = ad.AnnData(
+        sp.random(200, 100_000, 0.005, "csr", np.float32, random_state=rng), obs=pd.DataFrame(index=mdata.obs_names)
+    )
+    peaks.X.data[:] = 1
+    mdata = md.MuData({"rna": mdata["rna"], "atac": peaks})
+
+    def refuse(self, *args, **kwargs):
+        assert self.shape[0] * self.shape[1] < 5_000_000, "a large matrix was made dense"
+        return dense(self, *args, **kwargs)
+
+    dense = sp.csr_matrix.toarray
+    monkeypatch.setattr(sp.csr_matrix, "toarray", refuse)
+    model = ae.models.MultimodalAutoencoder(n_steps=20).fit(mdata)
+    assert model.kinds["atac"] == "peaks"
+    assert model.trust["atac"] < 0.2
+
+
+# ---- the model ---------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def model() -> ae.models.MultimodalAutoencoder:
+    return ae.models.MultimodalAutoencoder().fit(simulate())
+
+
+def test_save_and_load(model, tmp_path):
+    model.save(tmp_path / "m.ae")
+    back = ae.models.load(tmp_path / "m.ae")
+    new = simulate(40, seed=5)
+    np.testing.assert_array_equal(back.encode(new), model.encode(new))
+    pd.testing.assert_frame_equal(back.weights(new), model.weights(new))
+    assert (back.config, back.trust, back.kinds) == (model.config, model.trust, model.kinds)
+
+
+def test_new_cells_from_any_subset(model):
+    new = simulate(90, seed=7)
+    assert recovered(model.encode(new), new) > 0.9
+    alone = md.MuData({"prot": new["prot"]})
+    full, part = model.encode(new), model.encode(alone)
+    distance = ((full[:, None] - part[None]) ** 2).sum(-1)
+    foscttm = (distance < np.diag(distance)[:, None]).mean()
+    assert foscttm < 0.3  # a cell's partial code lies nearer to its full one than those of other cells do
+
+
+def test_features_are_matched_by_name(model):
+    new = simulate(40, seed=5)
+    order = np.random.default_rng(0).permutation(new["rna"].n_vars)
+    shuffled = md.MuData({"rna": new["rna"][:, order].copy(), "prot": new["prot"]})
+    np.testing.assert_allclose(model.encode(shuffled), model.encode(new), atol=1e-4)
+    part = md.MuData({"rna": new["rna"][:, :450].copy(), "prot": new["prot"]})
+    with pytest.warns(UserWarning, match=r"'rna': 450 of the 600 features"):
+        assert np.isfinite(model.encode(part)).all()
+    part["rna"].var_names = [f"x{i}" for i in range(450)]
+    with pytest.raises(ValueError, match=r"0 of the 600 features.*do the names match"):
+        model.encode(md.MuData({"rna": part["rna"]}))
+
+
+def test_model_instead_of_training(model, tmp_path):
+    model.save(tmp_path / "m.ae")
+    new = simulate(40, seed=5)
+    ae.tl.multimodal_embed(new, model=tmp_path / "m.ae")
+    np.testing.assert_array_equal(new.obsm["X_ae"], model.encode(new))
+
+
+def test_unfitted_model_says_so():
+    with pytest.raises(RuntimeError, match="not fitted"):
+        ae.models.MultimodalAutoencoder().encode(simulate(40))
+
+
+def test_sparse_equals_dense():
+    sparse = simulate(60)
+    dense = md.MuData(
+        {m: ad.AnnData(a.X.toarray() if sp.issparse(a.X) else a.X, obs=a.obs, var=a.var) for m, a in sparse.mod.items()}
+    )
+    codes = [ae.models.MultimodalAutoencoder(n_steps=20).fit(d).encode(d) for d in (sparse, dense)]
+    np.testing.assert_allclose(*codes, atol=1e-4)
+
+
+def test_batch_key_mixes_batches():
+    mdata = simulate(300)
+    x = mdata["prot"].X.copy()
+    x[:150] *= np.random.default_rng(1).gamma(2, 1.5, x.shape[1])
+    mdata["prot"].X = np.round(x)
+    first = (mdata.obs["batch"] == "a").to_numpy()
+
+    def strangers(code: np.ndarray) -> float:
+        """Share of the ten nearest cells that come from the other batch."""
+        distance = ((code[:, None] - code[None]) ** 2).sum(-1)
+        near = np.argsort(distance, 1)[:, 1:11]
+        return float((first[near] != first[:, None]).mean())
+
+    with_batch, without = (
+        strangers(ae.tl.multimodal_embed(mdata, batch_key=key, copy=True).obsm["X_ae"]) for key in ("batch", None)
+    )
+    assert with_batch > without + 0.1
+
+
+# ---- kinds and fronts --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("kind", "x", "names"),
+    [
+        ("counts", np.random.default_rng(0).poisson(3, (20, 600)), None),
+        ("protein", np.random.default_rng(0).poisson(30, (20, 40)), None),
+        ("peaks", np.random.default_rng(0).poisson(0.2, (20, 30)), [f"chr1:{i}00-{i}50" for i in range(30)]),
+        ("binary", np.random.default_rng(0).integers(0, 2, (20, 40)), None),
+        ("ordinal", np.random.default_rng(0).integers(-2, 3, (20, 40)), None),
+        ("fractions", np.random.default_rng(0).random((20, 40)), None),
+        ("continuous", np.random.default_rng(0).normal(size=(20, 40)), None),
+    ],
+)
+def test_kinds_are_told_from_values(kind, x, names):
+    names = pd.Index(names if names is not None else [f"f{i}" for i in range(x.shape[1])])
+    assert kind_of(x.astype(np.float32), names) == kind
+    if kind not in ("fractions", "continuous"):
+        assert kind_of(sp.csr_matrix(x.astype(np.float32)), names) == kind
+
+
+def test_front_is_a_principal_component_analysis():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(100, 3)) @ rng.normal(size=(3, 30)) * 2 + rng.normal(size=(100, 30))).astype(np.float32)
+    names = pd.Index([f"f{i}" for i in range(30)])
+    front = Front("continuous")
+    scores = front.fit(x, names)
+    assert front.n_significant == 3
+    z = (x - x.mean(0)) / x.std(0)
+    u, s, _ = np.linalg.svd(z.astype(np.float64), full_matrices=False)
+    expected = (u * s)[:, :3]
+    np.testing.assert_allclose(np.abs(scores * front.unit), np.abs(expected), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(front(x, names), scores, atol=1e-5)
+
+
+def test_front_of_sparse_continuous_values_centres_implicitly():
+    rng = np.random.default_rng(0)
+    x = sp.random(200, 50, 0.3, "csr", np.float32, random_state=rng)
+    names = pd.Index([f"f{i}" for i in range(50)])
+    sparse, dense = Front("continuous"), Front("continuous")
+    a, b = sparse.fit(x, names), dense.fit(x.toarray(), names)
+    assert sparse.n_significant == dense.n_significant
+    np.testing.assert_allclose(np.abs(a), np.abs(b), atol=2e-2)
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------
+def broken(what: str) -> md.MuData:
+    mdata = simulate(60)
+    if what == "diagonal":
+        return md.MuData({"rna": mdata["rna"][:30].copy(), "prot": mdata["prot"][30:].copy()})
+    if what == "stale":
+        mdata.mod["prot"] = ad.concat([mdata["prot"], simulate(3, seed=4)["prot"][:3].copy()], index_unique="-")
+    if what == "infinite":
+        mdata["prot"].X[0, 0] = np.inf
+    if what == "few":
+        return mdata[:5].copy()
+    return mdata
+
+
+@pytest.mark.parametrize(
+    ("what", "arguments", "message"),
+    [
+        ("diagonal", {}, "cells in common.*bridge"),
+        ("stale", {}, "out of date. Call mdata.update"),
+        ("infinite", {}, "'prot'.*infinite"),
+        ("few", {}, "5 samples are too few"),
+        ("", {"method": "pca"}, "method='pca' must be one of"),
+        ("", {"modalities": ["rna", "adt"]}, "modalities names .'adt'., but the modalities are"),
+        ("", {"modalities": []}, "modalities is empty"),
+        ("", {"layer": {"rna": "counts"}}, "'rna'.*layers.'counts'. does not exist"),
+        ("", {"likelihood": {"rna": "nb"}}, "likelihood='nb' of modality 'rna' must be"),
+        ("", {"likelihood": "counts"}, "must be 'auto' or a dict"),
+        ("", {"batch_key": "plate"}, "'plate' is not a column"),
+        ("", {"mask_var": {"rna": "hvg"}}, "'rna'.*mask_var='hvg'"),
+        ("", {"n_latent": 0}, "n_latent=0"),
+    ],
+)
+def test_refusals_name_the_fault_and_change_nothing(what, arguments, message):
+    mdata = broken(what)
+    before = fingerprint(mdata)
+    with pytest.raises((ValueError, KeyError), match=message):
+        ae.tl.multimodal_embed(mdata, **arguments)
+    assert fingerprint(mdata) == before
+
+
+def test_foreign_results_are_not_overwritten():
+    mdata = simulate(60)
+    mdata["rna"].obsm["X_ae"] = np.zeros((60, 2))
+    with pytest.raises(ValueError, match="exists and was not written by aeverse"):
+        ae.tl.multimodal_embed(mdata)
+    assert "X_ae" not in mdata.obsm
+
+
+def test_anndata_is_refused():
+    with pytest.raises(TypeError, match="expected a MuData"):
+        ae.tl.multimodal_embed(simulate(40)["rna"])
+
+
+def test_writing_is_all_or_nothing(monkeypatch):
+    from aeverse import _slots
+
+    mdata = simulate(60)
+    before = fingerprint(mdata)
+    write = _slots.write
+
+    def fail_on_mudata(data, results):
+        if isinstance(data, md.MuData):
+            raise MemoryError("no room")
+        return write(data, results)
+
+    monkeypatch.setattr(_slots, "write", fail_on_mudata)
+    with pytest.raises(MemoryError):
+        ae.tl.multimodal_embed(mdata)
+    assert fingerprint(mdata) == before
+
+
+# ---- other people's models ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("method", ["concat_pca", "wnn"])
+def test_other_methods_behind_the_same_call(method):
+    mdata = simulate()
+    before = fingerprint(mdata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # muon's and scanpy's own
+        ae.tl.multimodal_embed(mdata, method=method)
+    assert mdata.obsm["X_ae"].shape[0] == 150
+    assert recovered(mdata.obsm["X_ae"], mdata) > 0.7
+    after = fingerprint(mdata)
+    assert {m: after[m] for m in ("rna", "prot")} == {m: before[m] for m in ("rna", "prot")}
+
+
+def test_methods_that_need_complete_cells_say_so():
+    with pytest.raises(ValueError, match="needs every modality in every cell; 50 of the 150 cells lack 'rna'"):
+        ae.tl.multimodal_embed(mosaic(), method="wnn")
+    with pytest.raises(ValueError, match="needs one modality of kind 'peaks'"):
+        ae.tl.multimodal_embed(simulate(60), method="multivi")
