@@ -2,6 +2,8 @@
 
 from aeverse.pl._denoised import denoised
 from aeverse.pl._history import history
+from aeverse.pl._kaplan_meier import kaplan_meier
 from aeverse.pl._latent import latent
+from aeverse.pl._subtypes import subtypes
 
-__all__ = ["history", "denoised", "latent"]
+__all__ = ["history", "denoised", "latent", "kaplan_meier", "subtypes"]
