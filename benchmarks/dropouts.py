@@ -1,0 +1,208 @@
+"""Dropouts and intervals: are the probabilities of aeverse true?
+
+    python benchmarks/dropouts.py --data celseq2_5cl mouse_bladder pbmc3k
+
+Three questions, on real counts whose truth is known because molecules were taken away, and on simulated ones:
+
+thinned    a tenth (or half) of the molecules is kept. Which of the zeros are not zero in the full data?
+           `ece` and `worst`: calibration of the probabilities at depth 10 (2), in 15 bins of equal width; mean and
+           largest distance between predicted and true share (of bins with 1,000 entries). `auc`: ranking of all zeros;
+           `auc_gene`: of the zeros of one gene, mean over genes with at least 20 of either kind. Peers rank by their
+           denoised values, which are no probabilities.
+structural simulated cell types with genes that are off in some of them: which zeros had a rate above zero?
+intervals  a tenth of the molecules is held out: share of the entries that lie in the central 90 % interval of the
+           negative binomial with the mean and shape of layers["denoised"] and layers["denoised_sd"], by predicted mean.
+           `randomised` (probability integral transform) is 0.90 for a true distribution at any mean; `plain` counts the
+           closed interval, which discrete counts fill beyond 90 % where the mean is low; `without_sd` is `randomised`
+           for a Poisson distribution with the same mean, as if that were known.
+
+Judged on 500 cells drawn at random (all cells are fitted). Written: benchmarks/results/dropouts.csv and dropouts.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from denoise import DATA, RESULTS, gene_means, knn_smoothing, magic
+from scipy.stats import nbinom, poisson
+from sklearn.metrics import roc_auc_score
+
+N_BINS, N_JUDGED, DEPTHS = 15, 500, (10, 2)
+MEANS = (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, np.inf)
+PEERS = {"kNN smoothing": knn_smoothing, "MAGIC": magic, "gene means": gene_means}
+
+
+# ---- the truth -------------------------------------------------------------------------------------------------
+def thin(counts: sp.csr_matrix, share: float, seed: int) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Part of the molecules and the rest, without genes of which the part has none."""
+    part, rest = counts.copy(), counts.copy()
+    part.data = np.random.default_rng(seed).binomial(counts.data.astype(int), share).astype(np.float32)
+    rest.data = counts.data - part.data
+    genes = np.asarray(part.sum(0)).ravel() > 0
+    part, rest = part[:, genes], rest[:, genes]
+    part.eliminate_zeros()
+    rest.eliminate_zeros()
+    return part, rest
+
+
+def dropout_probabilities(counts: sp.csr_matrix, depth: float) -> np.ndarray:
+    """All of them, (cells, genes)."""
+    from anndata import AnnData
+
+    import aeverse as ae
+
+    adata = AnnData(counts.copy())
+    ae.tl.dropouts(adata, depth=depth, threshold=0.0)
+    return adata.layers["dropout_prob"].toarray()
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------
+def calibration(p: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Expected calibration error, and the largest error of a bin."""
+    bins = np.minimum((p * N_BINS).astype(int), N_BINS - 1)
+    size = np.bincount(bins, minlength=N_BINS)
+    gap = np.abs(np.bincount(bins, p, N_BINS) - np.bincount(bins, truth, N_BINS))
+    large = size >= 1000
+    return gap.sum() / len(p), float((gap[large] / size[large]).max())
+
+
+def auc_within_genes(score: np.ndarray, truth: np.ndarray, zero: np.ndarray) -> float:
+    """Mean over genes of the AUC among their zeros."""
+    found = []
+    for g in np.flatnonzero(((truth & zero).sum(0) >= 20) & ((~truth & zero).sum(0) >= 20)):
+        found.append(roc_auc_score(truth[zero[:, g], g], score[zero[:, g], g]))
+    return float(np.mean(found))
+
+
+def thinned(data: str, counts: sp.csr_matrix, seed: int):
+    """Rows for every depth and method."""
+    judged = np.sort(np.random.default_rng(seed).permutation(counts.shape[0])[:N_JUDGED])
+    for depth in DEPTHS:
+        part, rest = thin(counts, 1 / depth, seed)
+        zero, truth = (part[judged].toarray() == 0), (rest[judged].toarray() > 0)
+        row = {"question": "thinned", "data": data, "seed": seed, "depth": depth, "share": truth[zero].mean()}
+        p = dropout_probabilities(part, depth)[judged]
+        ece, worst = calibration(p[zero], truth[zero])
+        yield {**row, "method": "aeverse", "ece": ece, "worst": worst, **_aucs(p, truth, zero)}
+        for name, method in PEERS.items():
+            yield {**row, "method": name, **_aucs(np.asarray(method(part))[judged], truth, zero)}
+
+
+def _aucs(score, truth, zero) -> dict[str, float]:
+    return {"auc": roc_auc_score(truth[zero], score[zero]), "auc_gene": auc_within_genes(score, truth, zero)}
+
+
+def structural(seed: int):
+    """Rows for every method, on the simulator; `auc_deeper` and `ece` ask for what a tenfold draw of the rate shows."""
+    import aeverse as ae
+
+    adata = ae.datasets.simulate_counts(2000, 1000, random_state=seed)
+    genes = np.asarray(adata.X.sum(0)).ravel() > 0
+    counts, rate = adata.X[:, genes], adata.layers["rate"][:, genes]
+    truth, deeper = rate > 0, np.random.default_rng(seed).poisson(9 * rate) > 0
+    zero = counts.toarray() == 0
+    methods = {"aeverse": lambda x: dropout_probabilities(x, 10), **PEERS}
+    for name, method in methods.items():
+        row = {"question": "structural", "data": "simulated", "seed": seed, "method": name, "share": truth[zero].mean()}
+        score = np.asarray(method(counts))
+        row |= {**_aucs(score, truth, zero), "auc_deeper": roc_auc_score(deeper[zero], score[zero])}
+        yield row if name != "aeverse" else {**row, "ece": calibration(score[zero], deeper[zero])[0]}
+
+
+def intervals(data: str, counts: sp.csr_matrix, seed: int):
+    """Rows for every bin of the predicted mean."""
+    from anndata import AnnData
+
+    import aeverse as ae
+
+    rng = np.random.default_rng(seed)
+    part, rest = thin(counts, 0.9, seed)
+    judged = np.sort(rng.permutation(counts.shape[0])[:N_JUDGED])
+    adata = AnnData(part.copy())
+    ae.tl.denoise(adata, uncertainty=True)
+    mean, sd = (adata.layers[name][judged].astype(np.float64) for name in ("denoised", "denoised_sd"))
+    x = rest[judged].toarray()
+    for low, high in itertools.pairwise(MEANS):
+        entries = np.flatnonzero(((mean / 9 > low) & (mean / 9 <= high)).ravel())
+        if len(entries) < 1000:
+            continue
+        entries = rng.choice(entries, min(len(entries), 200_000), replace=False)
+        m, s, count = (a.ravel()[entries] for a in (mean, sd, x))
+        shape = (m / s) ** 2
+        p = shape / (shape + m / 9)
+        at_random = rng.random(len(entries))
+        above, below = nbinom.cdf(count, shape, p), nbinom.cdf(count - 1, shape, p)
+        u = below + at_random * (above - below)
+        u_poisson = poisson.cdf(count - 1, m / 9) + at_random * poisson.pmf(count, m / 9)
+        yield {
+            "question": "intervals", "data": data, "seed": seed, "method": "aeverse",
+            "means": f"{low:g} to {high:g}", "entries": len(entries),
+            "randomised": np.mean((u > 0.05) & (u < 0.95)),
+            "plain": np.mean((above >= 0.05) & (below < 0.95)),
+            "too_low": np.mean(u <= 0.05), "too_high": np.mean(u >= 0.95),
+            "without_sd": np.mean((u_poisson > 0.05) & (u_poisson < 0.95)),
+        }  # fmt: skip
+
+
+# ---- the table -------------------------------------------------------------------------------------------------
+def report(rows: list[dict], keys: list[str], path: Path, text: str) -> None:
+    """Put rows into the table on disk, in place of older ones, and write its means over seeds as Markdown."""
+    path.parent.mkdir(exist_ok=True)
+    table = pd.DataFrame(rows)
+    if path.exists():
+        table = pd.concat([pd.read_csv(path), table], ignore_index=True)
+    table = table.reindex(columns=dict.fromkeys([*keys, *table.columns])).drop_duplicates(keys, keep="last")
+    table.to_csv(path, index=False, float_format="%.5g")
+    lines = [text]
+    for question, part in table.groupby("question", sort=False):
+        part = part.dropna(axis=1, how="all").drop(columns="question")
+        groups = part.groupby([k for k in keys if k in part and k != "seed"], sort=False)
+        mean = groups.mean(numeric_only=True).drop(columns="seed")
+        mean.insert(0, "seeds", groups.size())
+        lines += [f"\n## {question}\n", *markdown(mean.reset_index())]
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def markdown(table: pd.DataFrame) -> list[str]:
+    """Lines of a table."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * table.shape[1]]
+    for values in table.itertuples(index=False):
+        cells = ["" if v != v else f"{v:.3f}".removesuffix(".000") if isinstance(v, float) else str(v) for v in values]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    """Ask all questions of all data."""
+    import anndata as ad
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="*", default=["celseq2_5cl", "mouse_bladder", "pbmc3k"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--questions", nargs="+", default=["structural", "intervals", "thinned"])
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    if not DATA.is_dir():
+        sys.exit(f"needs the data sets in {DATA}")
+    torch.set_num_threads(args.threads)
+    jobs = [(structural, (seed,)) for seed in args.seeds if "structural" in args.questions]
+    for data in args.data:
+        counts = ad.read_h5ad(DATA / f"{data}.h5ad").X
+        for seed in args.seeds:
+            jobs += [(f, (data, counts, seed)) for f in (intervals, thinned) if f.__name__ in args.questions]
+    text = "`python benchmarks/dropouts.py`, where the columns are explained. Means over the splits (seeds)."
+    for question, arguments in jobs:
+        for row in question(*arguments):
+            print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
+            report([row], ["question", "data", "depth", "means", "method", "seed"], RESULTS / "dropouts.csv", text)
+
+
+if __name__ == "__main__":
+    main()
