@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,3 +43,11 @@ def progress_bar(total: int, description: str, progress: bool | None = None) -> 
         progress = sys.stderr.isatty() or "ipykernel" in sys.modules
         progress = progress and "PYTEST_CURRENT_TEST" not in os.environ
     return tqdm(total=total, desc=description, disable=not progress, leave=False)
+
+
+def warn(message: str) -> None:
+    """Warn the user at the line that called aeverse."""
+    depth, frame = 2, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("aeverse"):
+        frame, depth = frame.f_back, depth + 1  # type: ignore[assignment]
+    warnings.warn(message, UserWarning, stacklevel=depth)

@@ -207,7 +207,7 @@ class Autoencoder:
         self._fit_posterior(samples, np.sort(rng.permutation(len(samples))[:DISPERSION_CELLS]))
         lost, null = self._deviances(samples, heldout, np.arange(len(samples)))
         molecules = np.asarray(heldout.sum(0)).ravel()
-        self.deviance_explained = np.where(molecules > 0, 1 - lost / np.where(null > 0, null, 1), np.nan)
+        self.deviance_explained = np.where((molecules > 0) & (null > 0), 1 - lost / np.where(null > 0, null, 1), np.nan)
         self.heldout_deviance_explained = float(1 - lost.sum() / null.sum()) if null.sum() > 0 else 0.0
         return self
 
@@ -228,11 +228,11 @@ class Autoencoder:
     def _new_member(self, samples: Samples, expressed: np.ndarray) -> AutoencoderNet:
         library = samples.library
         median = float(np.median(library[library > 0]))
-        moments = log_normalized_moments(samples.inputs, library, median)
+        mean, sd = log_normalized_moments(samples.inputs, library, median)
         molecules = np.asarray(samples.data.sum(0), np.float64).ravel()
         # a gene of which all molecules are held out is rare, one without molecules is absent
         bias = np.where(expressed, np.log(np.maximum(molecules, 0.5) / molecules.sum()), NO_COUNTS)
-        return self._build_member(CountInput(*map(torch.from_numpy, moments), median), bias, len(samples))
+        return self._build_member(CountInput(torch.from_numpy(mean), torch.from_numpy(sd), median), bias, len(samples))
 
     def _build_member(self, input_layer: CountInput | None, bias: np.ndarray, n_samples: int = 1) -> AutoencoderNet:
         config, n_covariates = self.config, len(self.batches or ())
@@ -265,7 +265,7 @@ class Autoencoder:
             if member.likelihood.dispersion is not None:
                 member.likelihood.dispersion.copy_(self.posterior.constant_theta)
 
-    def _means(self, samples: Samples, cells: np.ndarray) -> Iterator[tuple[Rows, torch.Tensor]]:
+    def _means(self, samples: Samples, cells: np.ndarray) -> Iterator[tuple[Any, torch.Tensor]]:
         for start in range(0, len(cells), self._block_size()):
             batch = samples.batch(cells[start : start + self._block_size()])
             yield batch.target, self.net.mean(self.net.encode(batch), batch.library, batch.covariate)
@@ -276,6 +276,7 @@ class Autoencoder:
         total = samples.data.sum()
         share = float(heldout.sum() / total)
         frequency = torch.as_tensor(np.asarray(samples.data.sum(0)).ravel() / total, dtype=torch.float32, device=self.device)
+        judged = frequency > 0  # of a gene that was never seen, even the gene mean says nothing
         lost = torch.zeros(len(frequency), dtype=torch.float64, device=self.device)
         null = torch.zeros_like(lost)
         for start in range(0, len(cells), self._block_size()):
@@ -286,7 +287,7 @@ class Autoencoder:
             mean = self.posterior.mean(mu, batch.target)
             lost += Poisson.deviance(x, mean * share)
             null += Poisson.deviance(x, batch.library * frequency * share)
-        return lost.cpu().numpy(), null.cpu().numpy()
+        return (lost * judged).cpu().numpy(), (null * judged).cpu().numpy()
 
     def _block_size(self) -> int:
         return max(1, BLOCK_ENTRIES // len(self.var_names))
@@ -403,7 +404,7 @@ class Autoencoder:
         samples = self._read_new(adata, layer)
         values = np.empty((len(samples), len(columns)), np.float32)
         sd = np.empty_like(values) if return_sd else None
-        for rows, batch, z, mu, shape in self._priors(samples, code):
+        for rows, batch, z, mu, shape in self._priors(samples, adata.var_names, code):
             mean = self.posterior.mean(mu, batch.target, shape)
             target = batch.library if target_sum is None else target_sum * (batch.library > 0)
             scale = target / mean.sum(1, keepdim=True).clamp_min(1e-30)
@@ -446,12 +447,11 @@ class Autoencoder:
         samples = self._read_new(adata, layer)
         blocks, by_gene, zeros = [], np.zeros(len(columns)), np.zeros(len(columns))
         by_cell = np.full(len(samples), np.nan)
-        for rows, batch, _, mu, shape in self._priors(samples, code):
-            p = self.posterior.seen_deeper(mu, shape, depth)
-            p[batch.target.row_of_entry(), batch.target.columns] = torch.nan  # not zero
-            p = p[:, columns].cpu().numpy()
-            absent = ~np.isnan(p)
-            p = np.nan_to_num(p)
+        for rows, batch, _, mu, shape in self._priors(samples, adata.var_names, code):
+            probability = self.posterior.seen_deeper(mu, shape, depth)
+            probability[batch.target.row_of_entry(), batch.target.columns] = torch.nan  # not zero
+            wanted = probability[:, columns].cpu().numpy()
+            absent, p = ~np.isnan(wanted), np.nan_to_num(wanted)
             by_gene += p.sum(0)
             zeros += absent.sum(0)
             by_cell[rows] = np.where(absent.any(1), p.sum(1) / np.maximum(absent.sum(1), 1), np.nan)
@@ -461,12 +461,16 @@ class Autoencoder:
 
     @torch.no_grad()
     def _priors(
-        self, samples: Samples, code: np.ndarray | None = None
+        self, samples: Samples, measured: pd.Index, code: np.ndarray | None
     ) -> Iterator[tuple[slice, Batch, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Blocks of cells: which, their batch, code, means, and shapes of the gamma prior."""
+        known = torch.as_tensor(self.var_names.isin(measured), device=self.device)
         for rows, batch in samples.blocks(self._block_size()):
             z = self.net.encode(batch) if code is None else torch.tensor(code[rows], device=self.device)
             mu = self.net.mean(z, batch.library, batch.covariate)
+            if not known.all():  # the library is shared by the genes that were measured
+                mu *= known
+                mu *= batch.library / mu.sum(1, keepdim=True).clamp_min(1e-30)
             yield rows, batch, z, mu, self.posterior.shape(mu, batch.target)
 
     def _columns(self, genes: Sequence[str] | str | None) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 from aeverse.nn._rows import Rows
 from aeverse.nn._special import log_rising
 
-BLOCK_ENTRIES = 1_000_000  # entries of a block of logits: 4 MB, the cache of a core or two
+BLOCK_ENTRIES = 500_000  # entries of a block of logits: 2 MB, the cache of a core
 
 
 def block_rows(n_features: int) -> int:

@@ -16,6 +16,10 @@ class CountInput(nn.Module):
     Centring would make the matrix dense: the encoder subtracts `shift` behind its first matrix product instead.
     """
 
+    shift: Tensor
+    scale: Tensor
+    median_library: Tensor
+
     def __init__(self, mean: Tensor, sd: Tensor, median_library: float):
         super().__init__()
         self.register_buffer("shift", mean / sd)

@@ -54,6 +54,12 @@ class GammaPosterior(nn.Module):
     True
     """
 
+    constant_theta: Tensor
+    theta: Tensor
+    slope: Tensor
+    center: Tensor
+    factor_prior: Tensor
+
     def __init__(self, n_features: int):
         super().__init__()
         self.register_buffer("constant_theta", torch.full((n_features,), 10.0))
@@ -65,12 +71,15 @@ class GammaPosterior(nn.Module):
     @torch.no_grad()
     def fit(self, means: Means, *, slopes: Sequence[float] = SLOPES) -> None:
         """Estimate from counts and means of the same cells; `means` gives them in blocks, each time it is called."""
-        total = squares = molecules = 0
+        total, squares, molecules = torch.zeros_like(self.theta), torch.zeros_like(self.theta), torch.zeros_like(self.theta)
         for counts, mu in means():
-            total, squares = total + mu.sum(0), squares + mu.square().sum(0)
-            molecules = molecules + torch.bincount(counts.columns, counts.values, mu.shape[1])
-        self.center.copy_(squares / torch.as_tensor(total).clamp_min(SMALLEST)).clamp_(min=SMALLEST)
-        log_likelihood = sum(self._gene_log_likelihood(counts, mu, slopes) for counts, mu in means())
+            total += mu.sum(0)
+            squares += mu.square().sum(0)
+            molecules.index_add_(0, counts.columns, counts.values)
+        self.center.copy_(squares / total.clamp_min(SMALLEST)).clamp_(min=SMALLEST)
+        log_likelihood = torch.zeros(len(self.theta), len(slopes) * len(THETAS), device=self.theta.device)
+        for counts, mu in means():
+            log_likelihood += self._gene_log_likelihood(counts, mu, slopes)
         n, theta = len(THETAS), torch.tensor(THETAS, device=self.theta.device)
         slope = torch.tensor(slopes, device=self.theta.device).repeat_interleave(n)
         for genes in torch.argsort(molecules, stable=True).tensor_split(min(N_BINS, len(molecules))):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -139,7 +138,7 @@ def train(
         if best_weights is None:
             raise
         what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
-        warnings.warn(f"Training was {what}; the best weights so far are kept.", UserWarning, stacklevel=2)
+        _settings.warn(f"Training was {what}; the best weights so far are kept.")
     finally:
         bar.close()
     module.load_state_dict(best_weights)
