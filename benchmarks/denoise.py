@@ -189,7 +189,7 @@ def run(data: str, seed: int, method: str, threads: int) -> dict:
 
     adata = ad.read_h5ad(DATA / f"{data}.h5ad")
     train, test, _ = split_molecules(adata.X, seed)
-    METHODS[method](train[:64])if method.startswith("aeverse") else None  # load what loads when first used
+    METHODS[method](train[:64]) if method.startswith("aeverse") else None  # load what loads when first used
     start = time.perf_counter()
     denoised = np.asarray(METHODS[method](train), np.float32)
     seconds = time.perf_counter() - start

@@ -107,7 +107,9 @@ def main() -> None:
                 start = time.perf_counter()
                 code = METHODS[method](adata, seed)
                 seconds = time.perf_counter() - start
-                rows.append({"data": data, "method": method, "seed": seed, **score(code, labels, seed), "seconds": seconds})
+                rows.append(
+                    {"data": data, "method": method, "seed": seed, **score(code, labels, seed), "seconds": seconds}
+                )
                 print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
     RESULTS.mkdir(exist_ok=True)

@@ -33,7 +33,9 @@ def pbmc68k_counts() -> AnnData:
     from anndata import AnnData
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the bundled file has an old format, which is not our user's fault
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # the bundled file has an old format, which is not our user's fault
         warnings.simplefilter("ignore", UserWarning)
         reduced = sc.datasets.pbmc68k_reduced()
     counts = sp.csr_matrix(reduced.raw.X, dtype=np.float64, copy=True)

@@ -177,7 +177,9 @@ class Autoencoder:
         config, rng = self.config, np.random.default_rng(self.config.random_state)
         counts = _slots.read_counts(adata, layer)
         if counts.nnz == 0:
-            raise ValueError(f"{_slots.place(layer)} holds no counts (shape {counts.shape}); there is nothing to learn.")
+            raise ValueError(
+                f"{_slots.place(layer)} holds no counts (shape {counts.shape}); there is nothing to learn."
+            )
         mask = _slots.read_mask(adata, mask_var)
         batches = _slots.read_categories(adata, batch_key)
         self.heldout_deviance_explained = None
@@ -275,7 +277,9 @@ class Autoencoder:
         """Poisson deviances of the held-out molecules by gene: of the posterior mean, and of the gene means."""
         total = samples.data.sum()
         share = float(heldout.sum() / total)
-        frequency = torch.as_tensor(np.asarray(samples.data.sum(0)).ravel() / total, dtype=torch.float32, device=self.device)
+        frequency = torch.as_tensor(
+            np.asarray(samples.data.sum(0)).ravel() / total, dtype=torch.float32, device=self.device
+        )
         judged = frequency > 0  # of a gene that was never seen, even the gene mean says nothing
         lost = torch.zeros(len(frequency), dtype=torch.float64, device=self.device)
         null = torch.zeros_like(lost)
@@ -498,7 +502,9 @@ class Autoencoder:
             values = _slots.read_categories(adata, self.batch_key)
             batches = pd.Categorical(values.astype(str), categories=self.batches)
             if unknown := sorted(set(values.categories) - set(self.batches)):
-                _slots.warn(f"batches {unknown[:5]} are not known to the model; their cells are taken as of an average batch.")
+                _slots.warn(
+                    f"batches {unknown[:5]} are not known to the model; their cells are taken as of an average batch."
+                )
         return self._samples(counts, batches)
 
     def _match_genes(self, counts: sp.csr_matrix, names: pd.Index) -> sp.csr_matrix:
@@ -506,12 +512,16 @@ class Autoencoder:
         if names.equals(self.var_names):
             return counts
         if not names.is_unique or not self.var_names.is_unique:
-            raise ValueError("gene names are not unique and differ from the model's; call adata.var_names_make_unique() first.")
+            raise ValueError(
+                "gene names are not unique and differ from the model's; call adata.var_names_make_unique() first."
+            )
         where = names.get_indexer(self.var_names)
         found = where[self.inputs] >= 0
         message = f"{found.sum()} of the {len(found)} genes that the encoder reads were found"
         if found.mean() < SMALLEST_SHARE_OF_GENES:
-            raise ValueError(f"{message}; do the names match? The model has {list(self.var_names[self.inputs][:3])} …, the data {list(names[:3])} ….")
+            raise ValueError(
+                f"{message}; do the names match? The model has {list(self.var_names[self.inputs][:3])} …, the data {list(names[:3])} …."
+            )
         if not found.all():
             _slots.warn(f"{message}; the others count as zero.")
         columns = counts.tocsc()[:, where[where >= 0]].tocoo()
@@ -579,7 +589,9 @@ class Autoencoder:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         parts = {"net": self.net, "posterior": self.posterior}
-        arrays = {f"{part}.{k}": t.cpu().numpy() for part, module in parts.items() for k, t in module.state_dict().items()}
+        arrays = {
+            f"{part}.{k}": t.cpu().numpy() for part, module in parts.items() for k, t in module.state_dict().items()
+        }
         return {
             **arrays,
             "inputs": self.inputs,

@@ -116,4 +116,3 @@ def count_loss(
     True
     """
     return _CountLoss.apply(hidden, weight, bias, counts, library, dispersion)
-

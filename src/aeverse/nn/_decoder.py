@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,7 @@ class Decoder(nn.Module):
             raise ValueError("a masked decoder must be linear")
         layers: list[nn.Module] = []
         widths = [n_latent, *n_hidden]
-        for width, following in zip(widths[:-1], widths[1:], strict=True):
+        for width, following in itertools.pairwise(widths):
             layers += [nn.Linear(width, following), nn.LayerNorm(following), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.loadings = nn.Parameter(torch.empty(n_features, widths[-1]))

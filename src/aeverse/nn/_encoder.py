@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -83,7 +84,7 @@ class Encoder(nn.Module):
         nn.init.normal_(self.first, std=n_inputs**-0.5)
         self.covariate = nn.Linear(n_covariates, widths[0], bias=False) if n_covariates else None
         layers: list[nn.Module] = []
-        for width, following in zip(widths[:-1], widths[1:], strict=True):
+        for width, following in itertools.pairwise(widths):
             layers += [nn.LayerNorm(width)] if normalize else []
             layers += [activation(), nn.Linear(width, following)]
         layers += [nn.LayerNorm(n_latent)] if normalize else []
@@ -92,7 +93,9 @@ class Encoder(nn.Module):
     def forward(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
         """Code of each row, (rows, latent)."""
         x = self.input_layer(x, library)
-        bias = self.first_bias if self.input_layer.shift is None else self.first_bias - self.input_layer.shift @ self.first
+        bias = (
+            self.first_bias if self.input_layer.shift is None else self.first_bias - self.input_layer.shift @ self.first
+        )
         hidden = product(x, self.first) + bias
         if self.covariate is not None:
             hidden = hidden + self.covariate(covariate)

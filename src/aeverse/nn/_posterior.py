@@ -71,7 +71,11 @@ class GammaPosterior(nn.Module):
     @torch.no_grad()
     def fit(self, means: Means, *, slopes: Sequence[float] = SLOPES) -> None:
         """Estimate from counts and means of the same cells; `means` gives them in blocks, each time it is called."""
-        total, squares, molecules = torch.zeros_like(self.theta), torch.zeros_like(self.theta), torch.zeros_like(self.theta)
+        total, squares, molecules = (
+            torch.zeros_like(self.theta),
+            torch.zeros_like(self.theta),
+            torch.zeros_like(self.theta),
+        )
         for counts, mu in means():
             total += mu.sum(0)
             squares += mu.square().sum(0)
@@ -181,4 +185,6 @@ def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
 def _weights(log_likelihood: Tensor, prior: Tensor | None = None) -> Tensor:
     """Posterior of each row over the grid, under the given prior or the one that the rows have in common."""
     prior = _common_prior(log_likelihood) if prior is None else prior
-    return torch.softmax(log_likelihood + prior.clamp_min(1e-30).log(), 1)  # a row may be unlike all that made the prior
+    return torch.softmax(
+        log_likelihood + prior.clamp_min(1e-30).log(), 1
+    )  # a row may be unlike all that made the prior

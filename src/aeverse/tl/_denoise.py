@@ -129,7 +129,9 @@ def denoise(
     keys = [*(("layers", name) for name in layers), ("obsm", "X_ae")] + ([("var", column)] if model is None else [])
     _slots.check_keys(adata, keys, key_added)
     if target_sum is not None and not 0 < target_sum < np.inf:
-        raise ValueError(f"target_sum={target_sum!r} must be a positive number, or None for the cell's own library size.")
+        raise ValueError(
+            f"target_sum={target_sum!r} must be a positive number, or None for the cell's own library size."
+        )
     if genes is not None:
         genes = _slots.name_list(genes)
         _slots.positions(genes, adata.var_names)
@@ -166,4 +168,3 @@ def denoise(
         ),
     )
     return adata if copy else None
-

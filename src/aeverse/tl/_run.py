@@ -9,7 +9,9 @@ from typing import Any
 from aeverse import _slots, models
 
 
-def fitted(model: models.Autoencoder | str | Path | None, adata, config: dict[str, Any], **fit: Any) -> models.Autoencoder:
+def fitted(
+    model: models.Autoencoder | str | Path | None, adata, config: dict[str, Any], **fit: Any
+) -> models.Autoencoder:
     """The given model (or the one in a file), else one trained on `adata`."""
     if model is None:
         return models.Autoencoder(**config).fit(adata, **fit)

@@ -151,7 +151,9 @@ def _step(module: nn.Module, batch, optimizer: torch.optim.Optimizer, clip: floa
     loss: Tensor = module.loss(batch)  # type: ignore[operator]
     value = loss.item()
     if not math.isfinite(value):
-        raise FloatingPointError("the loss is not finite; look for extreme values in the data or lower the learning rate")
+        raise FloatingPointError(
+            "the loss is not finite; look for extreme values in the data or lower the learning rate"
+        )
     loss.backward()
     nn.utils.clip_grad_norm_(module.parameters(), clip)
     optimizer.step()
