@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +147,10 @@ def _read(table: Table, name: str) -> pd.DataFrame:
             raise FileNotFoundError(f"{name}: {str(path)!r} does not exist.")
         skipped, header = _header(path)
         separator = max("\t,;", key=header.count)
-        frame = pd.read_csv(path, sep=separator, skiprows=skipped, low_memory=False, skip_blank_lines=False)
+        with warnings.catch_warnings():
+            # Columns of numbers and words are what we are here for; low_memory=False would take four times as long.
+            warnings.simplefilter("ignore", pd.errors.DtypeWarning)
+            frame = pd.read_csv(path, sep=separator, skiprows=skipped, skip_blank_lines=False)
         frame = frame.dropna(how="all")
     if frame.shape[0] == 0 or frame.shape[1] == 0:
         raise ValueError(f"{name}: the table is empty, {frame.shape[0]} rows and {frame.shape[1]} columns.")
@@ -280,11 +284,10 @@ def _first_text(frame: pd.DataFrame) -> str | None:
 
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     """Values as float64, NaN where nothing is known; any other text is refused."""
-    numbers = frame.to_numpy(object)
     try:
-        return numbers.astype(np.float64)
-    except (TypeError, ValueError):
-        pass
+        return frame.to_numpy(np.float64)
+    except (TypeError, ValueError):  # some text: column by column
+        numbers = frame.to_numpy(object)
     values = np.empty(numbers.shape)
     for j in range(numbers.shape[1]):
         column = _slots.known(pd.Series(numbers[:, j], dtype=object))

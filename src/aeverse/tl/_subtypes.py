@@ -239,7 +239,12 @@ def _choose(curve: pd.DataFrame, n: int) -> int:
         )
         _slots.warn(f"no stable subtypes: {why}; one subtype. Pass n_subtypes= to cut the cohort anyway.")
         return 1
-    return int(curve.loc[beyond[evident & stable].idxmax(), "n_subtypes"])
+    best, largest = int(curve.loc[beyond[evident & stable].idxmax(), "n_subtypes"]), int(curve["n_subtypes"].max())
+    if best == largest and largest < n // MIN_SIZE:
+        _slots.warn(
+            f"the largest number of subtypes that was tried, {largest}, is the most stable; raise max_subtypes."
+        )
+    return best
 
 
 def _curve(points: np.ndarray, numbers: list[int], n_resamples: int, rng: np.random.Generator) -> pd.DataFrame:
