@@ -33,7 +33,7 @@ from denoise import DATA, RESULTS, gene_means, knn_smoothing, magic
 from scipy.stats import nbinom, poisson
 from sklearn.metrics import roc_auc_score
 
-N_BINS, N_JUDGED, DEPTHS = 15, 500, (10, 2)
+N_BINS, N_JUDGED = 15, 500
 MEANS = (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, np.inf)
 PEERS = {"kNN smoothing": knn_smoothing, "MAGIC": magic, "gene means": gene_means}
 
@@ -80,10 +80,10 @@ def auc_within_genes(score: np.ndarray, truth: np.ndarray, zero: np.ndarray) -> 
     return float(np.mean(found))
 
 
-def thinned(data: str, counts: sp.csr_matrix, seed: int):
+def thinned(data: str, counts: sp.csr_matrix, seed: int, depths: list[int]):
     """Rows for every depth and method."""
     judged = np.sort(np.random.default_rng(seed).permutation(counts.shape[0])[:N_JUDGED])
-    for depth in DEPTHS:
+    for depth in depths:
         part, rest = thin(counts, 1 / depth, seed)
         zero, truth = (part[judged].toarray() == 0), (rest[judged].toarray() > 0)
         row = {"question": "thinned", "data": data, "seed": seed, "depth": depth, "share": truth[zero].mean()}
@@ -186,7 +186,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="*", default=["celseq2_5cl", "mouse_bladder", "pbmc3k"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--questions", nargs="+", default=["structural", "intervals", "thinned"])
+    parser.add_argument("--questions", nargs="+", default=["structural", "thinned", "intervals"])
+    parser.add_argument("--depths", nargs="+", type=int, default=[10, 2])
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     if not DATA.is_dir():
@@ -196,7 +197,8 @@ def main() -> None:
     for data in args.data:
         counts = ad.read_h5ad(DATA / f"{data}.h5ad").X
         for seed in args.seeds:
-            jobs += [(f, (data, counts, seed)) for f in (intervals, thinned) if f.__name__ in args.questions]
+            jobs += [(thinned, (data, counts, seed, args.depths))] if "thinned" in args.questions else []
+            jobs += [(intervals, (data, counts, seed))] if "intervals" in args.questions else []
     text = "`python benchmarks/dropouts.py`, where the columns are explained. Means over the splits (seeds)."
     for question, arguments in jobs:
         for row in question(*arguments):

@@ -22,7 +22,7 @@ def _counts(x) -> nn.Rows:
 
 
 def _integrals(mu, theta, x, depth):
-    """Mean, variance and E[exp(-(depth - 1) rate)] of the rate given the count, by sums over a fine grid of log rates."""
+    """Mean, variance and E[exp(-(depth - 1) rate)] of the rate given the count, by sums over a fine grid."""
     shape = theta + x
     u = np.linspace(np.log(shape * mu / (theta + mu)) - 40 / min(shape, 1), np.log(mu + x + 1) + 6, 400_001)
     rate = np.exp(u)

@@ -1,0 +1,177 @@
+"""Nothing invented: what denoising does where there is nothing to find, and how far its correlations are true.
+
+    python benchmarks/controls.py
+
+Three controls on celseq2_5cl (five cell lines, deep counts), for raw counts, aeverse (the default call), its decoder's
+mean alone (the prior), and two peers:
+
+shuffled       500 genes are added a second time with their counts permuted among cells of like library size, and all is
+               denoised together. `cv2`: squared coefficient of variation of a gene over cells; `lines`: of its means in
+               the five cell lines (medians over the genes; `lines_95`: 95th percentile). The copies should be flat.
+halves         the largest cell line, denoised with the others from half of the molecules, is cut into two: at random
+               (20 times), or by 2-means on principal components of the same counts. `markers`: genes that differ at a
+               false discovery rate of 5 % (Welch's t-test on log1p of counts per 10,000), mean; `any`: share of cuts
+               with at least one. At random there is nothing to find. `unseen` tests the molecules that were held back,
+               which is valid for either cut. `told` gives the random half to aeverse as batch_key, on this line alone.
+correlations   a tenth of the molecules; correlations among 400 variable genes (log1p of counts per 10,000), beside
+               those of the full data: `r` and `rmse` over pairs, mean absolute correlation and its `true_size`,
+               and the share of pairs `invented` (above 0.5, below 0.2 in the full data); over all cells, and around the
+               means of the lines.
+
+Written: benchmarks/results/controls.csv and controls.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from denoise import DATA, RESULTS, knn_smoothing, magic
+from dropouts import report, thin
+from scipy.stats import false_discovery_control, ttest_ind
+
+N_SHUFFLED, N_CUTS, N_TOLD, N_CORRELATED = 500, 20, 2, 400
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------
+def by_method(counts: sp.csr_matrix):
+    """Name of each method and its matrix; aeverse is fitted once."""
+    from anndata import AnnData
+
+    import aeverse as ae
+
+    yield "raw", counts.toarray()
+    adata = AnnData(counts.copy())
+    model = ae.models.Autoencoder().fit(adata)
+    yield "aeverse", model.denoise(adata)
+    yield "aeverse, prior", model.decode(model.encode(adata), library=np.asarray(counts.sum(1)).ravel())
+    yield "kNN smoothing", knn_smoothing(counts)
+    yield "MAGIC", np.asarray(magic(counts))
+
+
+def per_10k(x: np.ndarray) -> np.ndarray:
+    """Every cell scaled to 10,000."""
+    x = np.maximum(np.asarray(x, np.float64), 0)
+    return x / np.maximum(x.sum(1, keepdims=True), 1e-9) * 1e4
+
+
+# ---- controls --------------------------------------------------------------------------------------------------
+def shuffled(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
+    """Rows for real genes and their shuffled copies."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(np.flatnonzero(np.asarray(counts.mean(0)).ravel() > 0.1), N_SHUFFLED, replace=False)
+    copies = counts[:, chosen].toarray()
+    strata = pd.qcut(np.asarray(counts.sum(1)).ravel(), 20, labels=False)
+    for stratum in range(20):
+        cells = np.flatnonzero(strata == stratum)
+        copies[cells] = rng.permuted(copies[cells], axis=0)  # each gene on its own
+    together = sp.hstack([counts, sp.csr_matrix(copies)], format="csr").astype(np.float32)
+    for method, values in by_method(together):
+        values = per_10k(values)
+        for genes, columns in (("real", chosen), ("shuffled", counts.shape[1] + np.arange(N_SHUFFLED))):
+            x = pd.DataFrame(values[:, columns])
+            mean = x.mean().to_numpy()
+            of_lines, size = x.groupby(lines).mean().to_numpy(), pd.Series(lines).value_counts(sort=False).sort_index()
+            between = np.average((of_lines / mean - 1) ** 2, axis=0, weights=size)
+            yield {
+                "method": method, "genes": genes, "cv2": np.median(x.var().to_numpy() / mean**2),
+                "lines": np.median(between), "lines_95": np.quantile(between, 0.95),
+            }  # fmt: skip
+
+
+def halves(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
+    """Rows for every way of cutting a homogeneous line into two."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(seed)
+    part, rest = thin(counts, 0.5, seed)
+    line = np.flatnonzero(lines == pd.Series(lines).value_counts().index[0])
+    tested = np.asarray(part[line].sum(0)).ravel() >= 50
+    components = PCA(10, random_state=seed).fit_transform(np.log1p(per_10k(part[line].toarray())))
+    at_random = [rng.permutation(len(line)) % 2 == 0 for _ in range(N_CUTS)]
+    cuts = {"random": at_random, "2-means": [KMeans(2, random_state=seed).fit_predict(components) == 0]}
+    unseen = [("unseen", rest.toarray())]
+    for method, values in [*by_method(part), *unseen]:
+        x = np.log1p(per_10k(values[line]))[:, tested]
+        for cut, found in cuts.items():
+            yield {"method": method, "cut": cut, **_markers([(x, half) for half in found])}
+    told = [(_told(part[line], half, tested), half) for half in at_random[:N_TOLD]]
+    yield {"method": "aeverse", "cut": "random, told", **_markers(told)}
+
+
+def _told(counts: sp.csr_matrix, half: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    from anndata import AnnData
+
+    import aeverse as ae
+
+    adata = AnnData(counts.copy())
+    adata.obs["half"] = half.astype(str)
+    ae.tl.denoise(adata, batch_key="half")
+    return np.log1p(per_10k(adata.layers["denoised"]))[:, tested]
+
+
+def _markers(cuts: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    found = []
+    for x, half in cuts:
+        p = ttest_ind(x[half], x[~half], equal_var=False).pvalue
+        found.append((false_discovery_control(np.nan_to_num(p, nan=1)) < 0.05).sum())
+    return {"tested": x.shape[1], "cuts": len(cuts), "markers": np.mean(found), "any": np.mean(np.array(found) > 0)}
+
+
+def correlations(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
+    """Rows for correlations over all cells and within lines."""
+    part, rest = thin(counts, 0.1, seed)
+    full = np.log1p(per_10k((part + rest).toarray()))
+    common = np.flatnonzero(np.asarray(part.mean(0)).ravel() > 0.1)
+    genes = common[np.argsort(-full[:, common].var(0))[:N_CORRELATED]]
+    pairs = np.triu_indices(len(genes), 1)
+
+    def of(x: np.ndarray, within: bool) -> np.ndarray:
+        if within:
+            x = x - pd.DataFrame(x).groupby(lines).transform("mean").to_numpy()
+        return np.nan_to_num(np.corrcoef(x.T)[pairs])
+
+    for method, values in by_method(part):
+        x = np.log1p(per_10k(values))[:, genes]
+        for cells, within in (("all", False), ("within lines", True)):
+            found, truth = of(x, within), of(full[:, genes], within)
+            yield {
+                "cells": cells, "method": method, "r": np.corrcoef(found, truth)[0, 1],
+                "rmse": np.sqrt(np.mean((found - truth) ** 2)), "size": np.abs(found).mean(),
+                "true_size": np.abs(truth).mean(),
+                "invented": np.mean((np.abs(found) > 0.5) & (np.abs(truth) < 0.2)),
+            }  # fmt: skip
+
+
+def main() -> None:
+    """Run the controls one after another."""
+    import anndata as ad
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", nargs="+", default=["shuffled", "halves", "correlations"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    if not DATA.is_dir():
+        sys.exit(f"needs the data sets in {DATA}")
+    torch.set_num_threads(args.threads)
+    adata = ad.read_h5ad(DATA / "celseq2_5cl.h5ad")
+    lines = adata.obs["label"].astype(str).to_numpy()
+    text = "`python benchmarks/controls.py`, where the columns are explained; celseq2_5cl."
+    for question in (shuffled, halves, correlations):
+        if question.__name__ not in args.questions:
+            continue
+        for row in question(adata.X, lines, args.seed):
+            row = {"question": question.__name__, "seed": args.seed, **row}
+            print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
+            keys = ["question", "cells", "cut", "method", "genes", "seed"]
+            report([row], keys, RESULTS / "controls.csv", text)
+
+
+if __name__ == "__main__":
+    main()
