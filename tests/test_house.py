@@ -25,7 +25,7 @@ USER_ROOMS = ("pp", "tl", "pl", "get", "datasets", "metrics")  # what users call
 # cli -> tl -> models -> train -> nn. A room may import itself and the rooms named here, nothing else of aeverse.
 MAY_IMPORT = {
     "_settings": set(),
-    "_slots": set(),
+    "_slots": {"_settings"},
     "io": set(),
     "nn": set(),
     "train": {"nn", "_settings"},
