@@ -186,6 +186,22 @@ def test_standard_deviations_of_denoised_values(small, few_steps):
     assert "denoised_sd" not in one.layers  # it belonged to the call that is replaced
 
 
+def test_lines_through_denoised_values_are_their_standard_deviations(small, few_steps):
+    genes = list(small.var_names[[3, 7]])
+    ae.tl.denoise(small, n_models=1, n_latent=4, uncertainty=True)
+    axes = ae.pl.denoised(small, *genes, show=False)
+    assert not axes[0].containers
+    (lines,) = axes[1].containers
+    mean, sd = (small[:, genes].layers[name] for name in ("denoised", "denoised_sd"))
+    for axis, bars in enumerate(lines[2]):
+        ends = np.array(bars.get_segments())[:, :, axis]
+        np.testing.assert_allclose(ends[:, 0], np.maximum(mean[:, axis] - sd[:, axis], 0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(ends[:, 1], mean[:, axis] + sd[:, axis], rtol=1e-4)
+    ae.tl.denoise(small, n_models=1, n_latent=4)
+    assert not ae.pl.denoised(small, *genes, show=False)[1].containers
+    plt.close("all")
+
+
 # ---- the picture -----------------------------------------------------------------------------------------------
 def test_bars_are_shares_of_the_cells(blood, fingerprint):
     before = fingerprint(blood)

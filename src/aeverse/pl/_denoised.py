@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from aeverse import _slots, get
 from aeverse.pl._axes import (
     COLORS,
+    MISSING,
     finish,
     log_counts_axis,
     panels,
@@ -44,7 +45,8 @@ def denoised(
     One gene is drawn as the colour of the cells in the view of `aeverse.pl.latent`; two genes are drawn against each
     other, on axes spaced by ``log1p``. Raw counts are spread by up to a third of a molecule, so that cells with equal
     counts do not hide one another. Denoised genes share what the model knows: that two of them go together is no
-    independent evidence that they do.
+    independent evidence that they do. Where `aeverse.tl.denoise` wrote standard deviations (``uncertainty=True``), lines
+    through the denoised points of two genes reach one of them to either side.
 
     Parameters
     ----------
@@ -113,6 +115,7 @@ def _two_genes(adata, genes, color, key, params, layer, ax, show, save) -> np.nd
     if params.get("target_sum") is None:
         raw = raw + np.random.default_rng(0).uniform(-0.33, 0.33, raw.shape)
     axes = panels(2, ax, size=(5.6 if values is not None else 4.2, 3.8))
+    _error_lines(axes[1], adata, genes, key, params, model)
     for each, title, xy in zip(axes, ("raw", "denoised"), (raw, model), strict=True):
         if values is None:
             each.scatter(
@@ -148,6 +151,19 @@ def _denoised(adata: AnnData, gene: str, key: str, params: Mapping) -> np.ndarra
     if key in adata.layers and (held is None or gene in set(np.atleast_1d(held))):
         return gene_values(adata, gene, key).astype(np.float64)
     return get.denoised(adata, gene, key=key)[gene].to_numpy(np.float64)
+
+
+def _error_lines(ax: Axes, adata: AnnData, genes, key: str, params: Mapping, mean: np.ndarray) -> None:
+    """A standard deviation to either side of the denoised values, where the layer with them holds both genes."""
+    held = params.get("genes")
+    if f"{key}_sd" not in adata.layers or (held is not None and not set(genes) <= set(np.atleast_1d(held))):
+        return
+    sd = np.stack([gene_values(adata, gene, f"{key}_sd") for gene in genes])
+    low = np.minimum(sd, mean.T)  # expected counts are not negative
+    x, y = ([low[i], sd[i]] for i in (0, 1))
+    lines = ax.errorbar(*mean.T, xerr=x, yerr=y, fmt="none", ecolor=MISSING, elinewidth=0.5, alpha=0.6, zorder=0)
+    for collection in lines[2]:
+        collection.set_rasterized(True)
 
 
 def _unit(params: Mapping, which: str) -> str:
