@@ -19,14 +19,16 @@ from aeverse.models._fronts import Front, kind_of
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:mudata", "ignore:Cannot join columns:UserWarning")
 
 
-def simulate(n: int = 150, seed: int = 0, sizes: tuple[int, int] = (600, 12)) -> md.MuData:
-    """Three kinds of cells: RNA counts tell the first from the others, protein counts the last."""
+def simulate(n: int = 150, seed: int = 0, sizes: tuple[int, int] = (600, 12), shared: bool = False) -> md.MuData:
+    """Three kinds of cells: RNA tells the first from the others, protein the last; both tell all where `shared`."""
     rng = np.random.default_rng(seed)
     kind = np.arange(n) % 3
     profiles = np.random.default_rng(99).gamma(1.0, 1.0, (3, sizes[0]))
-    profiles[2] = profiles[1]
+    if not shared:
+        profiles[2] = profiles[1]
     surface = np.random.default_rng(98).gamma(1.0, 30.0, (3, sizes[1]))
-    surface[1] = surface[0]
+    if not shared:
+        surface[1] = surface[0]
     names = [f"cell{i}" for i in range(n)]
     rna = ad.AnnData(sp.csr_matrix(rng.poisson(profiles[kind]).astype(np.float32)), obs=pd.DataFrame(index=names))
     rna.var_names = [f"gene{i}" for i in range(sizes[0])]
@@ -420,3 +422,67 @@ def test_methods_that_need_complete_cells_say_so():
         ae.tl.multimodal_embed(mosaic(), method="wnn")
     with pytest.raises(ValueError, match="needs one modality of kind 'peaks'"):
         ae.tl.multimodal_embed(simulate(60), method="multivi")
+
+
+# ---- predicting a modality ---------------------------------------------------------------------------------------
+def test_prediction_of_cells_that_lack_the_modality():
+    full = simulate(shared=True)
+    held = np.arange(150) % 5 == 0
+    partial = md.MuData({"rna": full["rna"], "prot": full["prot"][~held].copy()})
+    ae.tl.predict_modality(partial, "prot")
+    truth = np.log1p(full["prot"].X)
+    predicted = partial.obsm["prot_predicted"]
+    assert list(predicted.columns) == list(full["prot"].var_names)
+    error = np.sqrt(((predicted.to_numpy()[held] - truth[held]) ** 2).mean())
+    assert error < 0.8 * np.sqrt(((truth[~held].mean(0) - truth[held]) ** 2).mean())
+    z = (predicted.to_numpy()[held] - truth[held]) / partial.obsm["prot_predicted_sd"].to_numpy()[held]
+    assert 0.8 < np.sqrt((z**2).mean()) < 1.25  # standard deviations mean what they say
+    np.testing.assert_array_equal(partial["prot"].layers["predicted"], predicted.loc[partial["prot"].obs_names])
+
+
+def test_a_cell_does_not_predict_itself(model):
+    """Its own value in the training data must not come back, however odd it is."""
+    mdata = simulate()
+    mdata["prot"].X[3] = 50_000
+    fitted = ae.models.MultimodalAutoencoder(n_steps=20).fit(mdata)
+    mean, _ = fitted.predict(mdata, "prot")
+    assert (mean.iloc[3] < 7).all()
+    assert np.log1p(50_000) > 10
+
+
+def test_bridge_predicts_a_modality_that_the_query_never_had(model, tmp_path):
+    query = md.MuData({"rna": simulate(45, seed=8)["rna"]})
+    model.save(tmp_path / "m.ae")
+    ae.tl.predict_modality(query, "prot", model=tmp_path / "m.ae", features=["protein3", "protein0"])
+    table = query.obsm["prot_predicted"]
+    assert list(table.columns) == ["protein3", "protein0"]
+    np.testing.assert_array_equal(table, model.predict(query, "prot")[0][table.columns])
+
+
+def test_prediction_of_many_features_goes_through_components(model):
+    new = simulate(60, seed=9)
+    mean, sd = model.predict(new, "rna")
+    assert mean.shape == (60, 600)
+    assert (sd > 0).all(axis=None)
+    kind = new.obs["kind"].to_numpy()
+    truth = np.log1p(new["rna"].X.toarray())
+    difference = truth[kind == "0"].mean(0) - truth[kind != "0"].mean(0)
+    found = mean[kind == "0"].mean() - mean[kind != "0"].mean()
+    assert np.isfinite(found).all()
+    assert abs(difference).max() > 1  # RNA tells type 0 from 1; protein does not, so that the prediction cannot either
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": "adt"}, "target='adt' is not a modality"),
+        ({"target": "prot", "features": ["CD3"]}, "features not found"),
+        ({"target": "prot", "modalities": ["prot"]}, "nothing to predict 'prot' from"),
+    ],
+)
+def test_predictions_refused(arguments, message):
+    mdata = simulate(60)
+    before = fingerprint(mdata)
+    with pytest.raises((ValueError, KeyError), match=message):
+        ae.tl.predict_modality(mdata, **arguments)
+    assert fingerprint(mdata) == before

@@ -14,6 +14,7 @@ import torch
 
 from aeverse import _settings, _slots, io
 from aeverse.models._fronts import COUNT_KINDS, KINDS, Front, kind_of
+from aeverse.models._prediction import Target, calibration, from_neighbours
 from aeverse.nn import FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
 from aeverse.train import Schedule, train
 
@@ -28,6 +29,7 @@ SMALL_ENTRIES = 20_000_000  # matrices up to this size may as well be dense
 SMALLEST_SHARE_OF_FEATURES = 0.1  # of a modality's features that new data must have
 RELIABILITY_CELLS = 4000
 BLOCK = 8192
+MATCHING_ROUNDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +193,8 @@ class MultimodalAutoencoder:
             Modality -> column of its ``var`` (or boolean array) with the features that the encoder reads. Default:
             ``highly_variable`` where present, else all (of counts the most overdispersed).
         batch_key
-            Column of ``mdata.obs``: neighbours are sought in every batch alike, and the decoders are told the batch.
+            Column of ``mdata.obs``: components are shifted so that matching samples of different batches meet,
+            neighbours are sought in every batch alike, and the decoders are told the batch.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
         progress
@@ -219,6 +222,13 @@ class MultimodalAutoencoder:
         scores = {m: self.fronts[m].fit(seen[m], d.names, _columns(d)) for m, d in data.items()}
         rows = {m: d.rows for m, d in data.items()}
         codes = None if batches is None else np.asarray(batches.codes)
+        self.shifts = {}
+        if codes is not None:
+            self.shifts = {
+                m: _batch_shifts(z, codes[rows[m]], len(self.batches), self._recipe.n_neighbors[-1])
+                for m, z in scores.items()
+            }
+            scores = {m: self._without_batch(m, z, codes[rows[m]]) for m, z in scores.items()}
         neighbours = {
             m: _neighbours(z, max(self._recipe.n_neighbors), None if codes is None else codes[rows[m]])
             for m, z in scores.items()
@@ -257,6 +267,8 @@ class MultimodalAutoencoder:
                 progress=progress,
             )
         self._fit_code(*self._outputs(x, weights))
+        self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
+        self.reference, self.reference_names = {m: v.cpu().numpy() for m, v in x.items()}, mdata.obs_names.astype(str)
         self.variance_explained = self._explained(x, weights, covariate, judged)
         return self
 
@@ -361,6 +373,11 @@ class MultimodalAutoencoder:
             target = _principal(np.hstack(parts), recipe.n_targets)
         target = target - target.mean(0)
         return target / max(float(np.sqrt(np.mean(target**2))), 1e-12)
+
+    def _without_batch(self, modality: str, scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Scores less the shift of their batch; a batch that the model does not know (-1) is not shifted."""
+        shifts = np.vstack([self.shifts[modality], np.zeros((1, scores.shape[1]), np.float32)])
+        return scores - shifts[codes]
 
     # ---- tensors -----------------------------------------------------------------------------------------------
     def _tensors(self, scores, rows, n: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -498,6 +515,80 @@ class MultimodalAutoencoder:
         shares = (weights / weights.sum(1, keepdim=True).clamp_min(1e-9)).cpu().numpy()
         return pd.DataFrame(shares, index=mdata.obs_names, columns=list(self.fronts))
 
+    def predict(
+        self,
+        mdata: MuData,
+        target: str,
+        *,
+        features: Sequence[str] | None = None,
+        modalities: Sequence[str] | None = None,
+        layer: Mapping[str, str | None] | None = None,
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Predict one modality from the others, for every sample of ``mdata.obs``.
+
+        The values of the training samples nearest to it, in the code and in the components that the other modalities
+        give; a sample never predicts itself. Counts are predicted as log1p (RNA after normalisation to the median
+        depth), peaks and mutations as probabilities, anything else on its own scale.
+
+        Parameters
+        ----------
+        mdata
+            Samples with at least one of the model's other modalities; those without get NaN.
+        target
+            Modality to predict, one of those the model was fitted to; `mdata` need not hold it.
+        features
+            Features wanted; None: all.
+        modalities
+            Predict from these only; None: all others.
+        layer
+            Modality -> layer to read; None: as for fit.
+
+        Returns
+        -------
+        Mean and standard deviation, DataFrames (samples, features).
+        """
+        self._require_fit()
+        if target not in self.fronts:
+            raise KeyError(f"target={target!r} is not a modality of this model; it knows {list(self.fronts)}.")
+        known = self.targets[target]
+        columns = (
+            np.arange(len(known.names)) if features is None else _slots.positions(features, known.names, "features")
+        )
+        sources = [m for m in (modalities or self.fronts) if m != target and (modalities is not None or m in mdata.mod)]
+        if not sources:
+            raise ValueError(
+                f"nothing to predict {target!r} from: of {list(self.fronts)} the data have {list(mdata.mod)}."
+            )
+        scores, rows = self._new_scores(mdata, sources, layer)
+        x, weights = self._tensors(scores, rows, mdata.n_obs)
+        queries = {m: v.cpu().numpy() for m, v in x.items()}
+        mean, sd = (np.full((mdata.n_obs, len(columns)), np.nan, np.float32) for _ in range(2))
+        has = (weights > 0).cpu().numpy()
+        own = self.reference_names.get_indexer(mdata.obs_names.astype(str))
+        for pattern in np.unique(has[has.any(1)], axis=0):
+            which = np.flatnonzero((has == pattern).all(1))
+            given = [m for m, there in zip(self.fronts, pattern, strict=True) if there]
+            usable = known.rows[np.all([np.isin(known.rows, self.targets[m].rows) for m in given], 0)]
+            if len(usable) < FEWEST_COMMON:
+                continue
+            values = known.values[np.isin(known.rows, usable)]
+            query, reference = (self._spaces(v, given, r) for v, r in ((queries, which), (self.reference, usable)))
+            same = np.full(len(self.reference_names), -1)
+            same[usable] = np.arange(len(usable))
+            estimate, variance = from_neighbours(
+                query, reference, values, np.where(own[which] >= 0, same[own[which]], -1)
+            )
+            variance = variance * calibration(reference, values, self.config.random_state)
+            mean[which], sd[which] = known.features(estimate, variance, columns)
+        names = known.names[columns]
+        return tuple(pd.DataFrame(a, index=mdata.obs_names, columns=names) for a in (mean, sd))  # type: ignore[return-value]
+
+    def _spaces(self, scores: Mapping[str, np.ndarray], given: Sequence[str], rows: np.ndarray) -> list[np.ndarray]:
+        """Where samples lie, by some of their modalities: the linear part of their code, and their components."""
+        own, place = {m: scores[m][rows] for m in given}, dict.fromkeys(given, np.arange(len(rows)))
+        code = self._code(*self._outputs(*self._tensors(own, place, len(rows))))[:, self.guided_axes.shape[1] :]
+        return [code, np.hstack([v * (self.trust[m] / v.shape[1]) ** 0.5 for m, v in own.items()])]
+
     def _read_new(self, mdata, modalities=None, layer=None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         scores, rows = self._new_scores(mdata, modalities, layer)
         return self._tensors(scores, rows, mdata.n_obs)
@@ -521,7 +612,17 @@ class MultimodalAutoencoder:
         data = {m: _without_empty(d, self.kinds[m]) for m, d in data.items()}
         for m, d in data.items():
             self._check_features(m, d.names)
-        return {m: self.fronts[m](d.x, d.names) for m, d in data.items()}, {m: d.rows for m, d in data.items()}
+        scores, rows = {m: self.fronts[m](d.x, d.names) for m, d in data.items()}, {m: d.rows for m, d in data.items()}
+        if self.batches is not None:
+            codes = self._batch_codes(mdata)
+            scores = {m: self._without_batch(m, z, codes[rows[m]]) for m, z in scores.items()}
+        return scores, rows
+
+    def _batch_codes(self, mdata) -> np.ndarray:
+        values = _slots.read_categories(mdata, self.batch_key)
+        if unknown := sorted(set(values.categories) - set(self.batches)):
+            _slots.warn(f"batches {unknown[:5]} are not known to the model; their cells are coded as they are.")
+        return np.asarray(pd.Categorical(values.astype(str), categories=self.batches).codes)
 
     def _check_features(self, modality: str, names: pd.Index) -> None:
         front = self.fronts[modality]
@@ -545,14 +646,20 @@ class MultimodalAutoencoder:
         """Write the model to one file (safetensors with a JSON header), which `models.load` reads."""
         self._require_fit()
         fronts = {m: front.state() for m, front in self.fronts.items()}
+        targets = {m: target.state() for m, target in self.targets.items()}
         header = {
             "config": dataclasses.asdict(self.config),
             "fronts": {m: head for m, (head, _) in fronts.items()},
+            "targets": {m: names for m, (names, _) in targets.items()},
+            "reference_names": list(self.reference_names),
+            "shifts": {m: shift.tolist() for m, shift in self.shifts.items()},
             **{name: getattr(self, name) for name in _KEPT},
         }
         arrays = {f"net.{name}": t.cpu().numpy() for name, t in self.net.state_dict().items()}
         for i, (_, own) in enumerate(fronts.values()):
             arrays |= {f"front.{i}.{name}": a for name, a in own.items()}
+        for i, (m, (_, own)) in enumerate(targets.items()):
+            arrays |= {f"target.{i}.{name}": a for name, a in own.items()} | {f"reference.{i}": self.reference[m]}
         io.save_arrays(path, type(self).__name__, header, arrays | {name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
@@ -563,13 +670,14 @@ class MultimodalAutoencoder:
             setattr(model, name, header[name])
         for name in _ARRAYS:
             setattr(model, name, arrays[name])
-        model.fronts = {}
+        model.fronts, model.targets, model.reference = {}, {}, {}
+        model.reference_names = pd.Index(header["reference_names"])
+        model.shifts = {m: np.asarray(shift, np.float32) for m, shift in header["shifts"].items()}
         for i, (m, head) in enumerate(header["fronts"].items()):
-            prefix = f"front.{i}."
-            model.fronts[m] = Front.restore(
-                head, {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
-            )
-        weights = {name.removeprefix("net."): torch.tensor(a) for name, a in arrays.items() if name.startswith("net.")}
+            model.fronts[m] = Front.restore(head, _under(arrays, f"front.{i}."))
+            model.targets[m] = Target.restore(header["targets"][m], _under(arrays, f"target.{i}."))
+            model.reference[m] = arrays[f"reference.{i}"]
+        weights = {name: torch.tensor(a) for name, a in _under(arrays, "net.").items()}
         sizes = {m: front.loadings.shape[1] for m, front in model.fronts.items()}
         with _settings.seeded(0):
             model.net = model._new_net(sizes, len(weights["emphasis"]))
@@ -583,6 +691,10 @@ _ARRAYS = ("guided_mean", "guided_axes", "linear_mean", "linear_axes")
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------
+def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+
+
 def kinds_of(data: Mapping[str, _slots.Modality], likelihood: str | Mapping[str, str]) -> dict[str, str]:
     """Kind of data of each modality: what the caller says, else what its values tell."""
     if isinstance(likelihood, str):
@@ -663,6 +775,21 @@ def _balanced_neighbours(z: np.ndarray, k: int, batches: np.ndarray) -> tuple[np
     distances, indices = (np.hstack(parts) for parts in zip(*found, strict=True))
     order = np.argsort(distances, 1, kind="stable")[:, : distances.shape[1] - 1]
     return np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
+
+
+def _batch_shifts(z: np.ndarray, batches: np.ndarray, n_batches: int, k: int) -> np.ndarray:
+    """How far each batch lies from its matches in all batches, (n_batches, dimensions).
+
+    Matches, not means, are compared, so that batches may hold different kinds of cells.
+    """
+    shifts = np.zeros((n_batches, z.shape[1]), np.float32)
+    for _ in range(MATCHING_ROUNDS):
+        moved = z - shifts[batches]
+        _, indices = _balanced_neighbours(moved, k, batches)
+        away = moved - moved[indices].mean(1)
+        for b in np.unique(batches):
+            shifts[b] += away[batches == b].mean(0)
+    return shifts
 
 
 def _predictable(kernel: sp.csr_matrix, z: np.ndarray) -> float:

@@ -5,7 +5,8 @@ from aeverse.tl._denoise import denoise
 from aeverse.tl._dropouts import dropouts
 from aeverse.tl._embed import embed
 from aeverse.tl._multimodal_embed import multimodal_embed
+from aeverse.tl._predict_modality import predict_modality
 from aeverse.tl._subtypes import subtypes
 from aeverse.tl._survival import survival
 
-__all__ = ["denoise", "dropouts", "embed", "multimodal_embed", "subtypes", "survival", "associations"]
+__all__ = ["denoise", "dropouts", "embed", "multimodal_embed", "predict_modality", "subtypes", "survival", "associations"]

@@ -1,0 +1,119 @@
+"""Predicting a modality from others: training samples like the one at hand, in the code and in the components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from aeverse import _slots
+from aeverse.models._fronts import Front
+from aeverse.nn import nearest
+
+N_NEIGHBORS = 50
+KEPT_FEATURES = 500  # modalities of up to so many features are kept as they are, larger ones as components
+CALIBRATED = 1000  # training samples from which the standard deviations are calibrated
+
+
+class Target:
+    """What is kept of a modality so that it can be predicted: values of the training samples, on their natural scale.
+
+    RNA and protein counts: log1p (RNA after normalisation to the median depth); peaks: open or not; anything else: as
+    it is. Of more than 500 features the components are kept, and how each feature depends on them.
+    """
+
+    def __init__(
+        self, names: pd.Index, rows: np.ndarray, values: np.ndarray, readout: np.ndarray | None, offset: np.ndarray
+    ):
+        self.names, self.rows, self.values, self.readout, self.offset = names, rows, values, readout, offset
+
+    @classmethod
+    def fit(cls, d: _slots.Modality, front: Front, scores: np.ndarray) -> Target:
+        """From the training samples of a modality and their scores."""
+        x = natural_scale(d.x, front.kind)
+        if x.shape[1] <= KEPT_FEATURES:
+            x = x.toarray() if sp.issparse(x) else x
+            mean = np.nan_to_num(np.nanmean(x, 0))
+            return cls(
+                d.names, d.rows, np.where(np.isnan(x), mean, x).astype(np.float32), None, np.zeros(0, np.float32)
+            )
+        x = x if sp.issparse(x) else np.where(np.isnan(x), np.nan_to_num(np.nanmean(x, 0)), x)
+        z = scores - scores.mean(0)
+        readout = np.linalg.solve(z.T @ z + 1e-3 * len(z) * np.eye(z.shape[1]), np.asarray(x.T @ z).T)
+        offset = np.asarray(x.mean(0)).ravel() - scores.mean(0) @ readout
+        return cls(d.names, d.rows, scores.astype(np.float32), readout.astype(np.float32), offset.astype(np.float32))
+
+    def features(self, mean: np.ndarray, variance: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means and standard deviations of some features."""
+        if self.readout is None:
+            return mean[:, columns], np.sqrt(variance[:, columns])
+        readout = self.readout[:, columns]
+        return mean @ readout + self.offset[columns], np.sqrt(variance @ readout**2)
+
+    def state(self) -> tuple[list[str], dict[str, np.ndarray]]:
+        """Names, and the arrays."""
+        arrays = {"rows": self.rows, "values": self.values, "offset": self.offset}
+        return list(self.names), arrays | ({} if self.readout is None else {"readout": self.readout})
+
+    @classmethod
+    def restore(cls, names: Sequence[str], arrays: Mapping[str, Any]) -> Target:
+        """Rebuild from a `state`."""
+        return cls(pd.Index(names), arrays["rows"], arrays["values"], arrays.get("readout"), arrays["offset"])
+
+
+def natural_scale(x: sp.csr_matrix | np.ndarray, kind: str) -> sp.csr_matrix | np.ndarray:
+    """Values as they are predicted."""
+    if kind == "counts":
+        depth = np.asarray(x.sum(1) if sp.issparse(x) else np.nansum(x, 1), np.float64).ravel()
+        factor = (np.median(depth) / np.maximum(depth, 1)).astype(np.float32)
+        x = sp.csr_matrix(sp.diags(factor) @ x) if sp.issparse(x) else x * factor[:, None]
+    if kind in ("counts", "protein"):
+        return x.log1p() if sp.issparse(x) else np.log1p(x)
+    if kind == "peaks":
+        return (x != 0).astype(np.float32) if sp.issparse(x) else np.where(np.isnan(x), np.nan, x != 0)
+    return x
+
+
+def from_neighbours(
+    queries: Sequence[np.ndarray],
+    references: Sequence[np.ndarray],
+    values: np.ndarray,
+    same: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the values of the nearest references, averaged over several spaces.
+
+    Parameters
+    ----------
+    queries, references
+        For each space (rows, dimensions).
+    values
+        (references, dimensions).
+    same
+        For each query the position of the reference that is the same sample, which must not vote; -1: none.
+
+    Returns
+    -------
+    Weighted mean and weighted variance among the neighbours, both (queries, dimensions).
+    """
+    means, variances = [], []
+    for query, reference in zip(queries, references, strict=True):
+        distances, indices = nearest(query, min(N_NEIGHBORS + 1, len(reference)), among=reference)
+        weights = np.where(indices == same[:, None], 0, 1 / np.maximum(distances, 1e-3 * np.median(distances) + 1e-12))
+        weights = weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)
+        graph = sp.csr_matrix(
+            (weights.ravel(), indices.ravel(), np.arange(0, indices.size + 1, indices.shape[1])),
+            shape=(len(query), len(reference)),
+        )
+        means.append(graph @ values)
+        variances.append(np.maximum(graph @ values**2 - means[-1] ** 2, 0))
+    return np.mean(means, 0), np.mean(variances, 0)
+
+
+def calibration(spaces: Sequence[np.ndarray], values: np.ndarray, random_state: int) -> np.ndarray:
+    """For each dimension the squared error of samples predicted without themselves, over what their neighbours vary."""
+    chosen = np.random.default_rng(random_state).permutation(len(values))[:CALIBRATED]
+    mean, variance = from_neighbours([s[chosen] for s in spaces], spaces, values, chosen)
+    return ((values[chosen] - mean) ** 2).mean(0) / np.maximum(variance.mean(0), 1e-12)

@@ -1,0 +1,138 @@
+"""`tl.predict_modality`: one modality from the others, for the cells that lack it and for those that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aeverse import _slots, models
+from aeverse.tl._multimodal_embed import fitted, record_of
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+    from aeverse.models import MultimodalAutoencoder
+
+
+def predict_modality(
+    mdata: MuData,
+    target: str,
+    *,
+    features: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+    likelihood: str | Mapping[str, str] = "auto",
+    layer: Mapping[str, str | None] | None = None,
+    batch_key: str | None = None,
+    model: MultimodalAutoencoder | str | Path | None = None,
+    key_added: str = "predicted",
+    random_state: int = 0,
+    device: str = "auto",
+    progress: bool | None = None,
+    copy: bool = False,
+) -> MuData | None:
+    """Predict a modality from the others, with a standard deviation: proteins from RNA, RNA from peaks, and so on.
+
+    The mean over the training cells that are most like the cell, in the code of a multimodal autoencoder and in the
+    components of the other modalities. A cell that has the modality itself is predicted without its own values, which
+    makes the comparison with them an honest one.
+
+    Parameters
+    ----------
+    mdata
+        Cells with at least one other modality; those without get NaN.
+    target
+        Modality to predict. With `model`, `mdata` need not hold it.
+    features
+        Features wanted; None: all. Every one costs two numbers a cell.
+    modalities
+        Predict from these only; None: all others.
+    likelihood, layer, batch_key
+        As in `aeverse.tl.multimodal_embed`, for the model that is trained here.
+    model
+        A fitted `aeverse.models.MultimodalAutoencoder`, or the path of a saved one: a bridge, trained where both
+        modalities were measured.
+    key_added
+        Name of the layer; see below.
+    random_state, device, progress, copy
+        As in `aeverse.tl.denoise`.
+
+    Returns
+    -------
+    `None`, or the copy. Written are
+
+    ``mdata.obsm[f"{target}_{key_added}"]``, ``mdata.obsm[f"{target}_{key_added}_sd"]``
+        DataFrames (cells of ``mdata.obs``, features): mean and standard deviation for every cell, also for those that
+        the target modality does not hold. RNA (normalised to the median depth) and protein counts as log1p, peaks and
+        mutations as probabilities, anything else on its own scale.
+    ``mdata[target].layers[key_added]``, ``mdata[target].layers[f"{key_added}_sd"]``
+        The same for the modality's own cells, NaN in features not asked for, if `mdata` holds the modality. Its cells are
+        not added to, for ``X`` has nothing to say about others.
+    ``mdata.uns["ae"][f"{target}_{key_added}"]``
+        Parameters, versions, trust and history.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        As in `aeverse.tl.multimodal_embed`, and where nothing is left to predict from; `mdata` is then as it was.
+
+    Examples
+    --------
+    >>> import numpy as np, anndata as ad, mudata as md, aeverse as ae
+    >>> rng = np.random.default_rng(0)
+    >>> factors = rng.normal(size=(60, 2))
+    >>> mods = {m: ad.AnnData(factors @ rng.normal(size=(2, 20)) + rng.normal(size=(60, 20))) for m in ("rna", "protein")}
+    >>> mdata = md.MuData({"rna": mods["rna"], "protein": mods["protein"][:40].copy()})
+    >>> ae.tl.predict_modality(mdata, "protein")
+    >>> mdata.obsm["protein_predicted"].shape, mdata["protein"].layers["predicted"].shape
+    ((60, 20), (40, 20))
+    """
+    mdata = _slots.target_mudata(mdata, copy)
+    name = f"{target}_{key_added}"
+    _slots.check_keys(mdata, [("obsm", name), ("obsm", f"{name}_sd")], name)
+    if target in mdata.mod:
+        _slots.check_keys(mdata[target], [("layers", key_added), ("layers", f"{key_added}_sd")], key_added)
+    elif model is None:
+        raise KeyError(
+            f"target={target!r} is not a modality; they are {list(mdata.mod)}. Without it, model= is needed."
+        )
+    if model is None:
+        used = None if modalities is None else [*_slots.name_list(modalities), target]
+        trained = models.MultimodalAutoencoder(random_state=random_state)
+        trained.fit(
+            mdata,
+            modalities=used,
+            likelihood=likelihood,
+            layer=layer,
+            batch_key=batch_key,
+            device=device,
+            progress=progress,
+        )
+    else:
+        trained = fitted(model)
+    means = trained.predict(mdata, target, features=features, modalities=modalities, layer=layer)
+    tables = dict(zip((name, f"{name}_sd"), means, strict=True))
+    parts = [(mdata, _slots.Results(name, record_of(trained, {"target": target, "layer": layer}), obsm=tables))]
+    if target in mdata.mod:
+        adata = mdata[target]
+        rows = mdata.obs_names.get_indexer(adata.obs_names)
+        layers = {
+            key: _in_columns(t.to_numpy()[rows], t.columns, adata)
+            for key, t in zip((key_added, f"{key_added}_sd"), means, strict=True)
+        }
+        parts.insert(0, (adata, _slots.Results(key_added, {"params": {"method": "ae", "of": name}}, layers=layers)))
+    _slots.write_all(parts)
+    return mdata if copy else None
+
+
+def _in_columns(values: np.ndarray, names, adata) -> np.ndarray:
+    """Values as columns of the modality's own features, NaN in those that were not predicted."""
+    own = adata.var_names.astype(str)
+    if names.equals(own):
+        return values
+    where = own.get_indexer(names) if own.is_unique else np.array([own.get_loc(n) for n in names])
+    out = np.full((len(values), len(own)), np.nan, np.float32)
+    out[:, where[where >= 0]] = values[:, where >= 0]
+    return out
