@@ -49,6 +49,19 @@ def test_finds_as_many_as_there_are(n_blobs, shares):
     assert adjusted_rand_score(truth, adata.obs["subtype"]) > 0.9
 
 
+def test_evidence_can_be_asked_of_a_linear_code():
+    code, truth = blobs(3, 90)
+    adata = cohort(code)
+    adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(90, 5))  # the data themselves hold nothing
+    with pytest.warns(UserWarning, match="no stable subtypes"):
+        ae.tl.subtypes(adata, evidence_rep="X_pca", max_subtypes=4, n_resamples=30)
+    assert adata.obs["subtype"].nunique() == 1
+    adata.obsm["X_pca"] = code @ np.random.default_rng(1).normal(size=(6, 5))
+    ae.tl.subtypes(adata, evidence_rep="X_pca", max_subtypes=4, n_resamples=30)
+    assert adjusted_rand_score(truth, adata.obs["subtype"]) > 0.9
+    assert adata.uns["ae"]["subtype"]["evidence"]["p_value"].min() <= 0.05
+
+
 def test_blobs_of_blobs_are_told_apart_to_the_last():
     rng = np.random.default_rng(0)
     truth = rng.integers(4, size=160)

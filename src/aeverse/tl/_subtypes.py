@@ -34,6 +34,7 @@ def subtypes(
     *,
     n_subtypes: int | None = None,
     use_rep: str = "X_ae",
+    evidence_rep: str | None = None,
     max_subtypes: int = 8,
     n_resamples: int = 100,
     model: AnnData | MuData | Mapping[str, Any] | None = None,
@@ -64,6 +65,11 @@ def subtypes(
     use_rep
         Key of the code in ``data.obsm``, (patients, dimensions). Distances are Euclidean, so the scale of its columns
         counts.
+    evidence_rep
+        Key of a linear code of the same patients, such as that of ``multimodal_embed(method="concat_pca")``, in which
+        to judge whether there are subtypes at all. A code that was itself guided by the patients' neighbourhoods (the
+        default of `aeverse.tl.multimodal_embed`) draws them together and holds groups even where the data have none;
+        its own evidence, which is taken for None, is then too good. The number is chosen by the stability of `use_rep`.
     max_subtypes
         Largest number that is tried.
     n_resamples
@@ -118,14 +124,25 @@ def subtypes(
         written.append(("obsp", f"{key_added}_consensus"))
     _slots.check_keys(data, written, key_added)
     code = _read_code(data, use_rep)
+    linear = None if evidence_rep is None else _read_code(data, evidence_rep)
     params = {"use_rep": use_rep, "random_state": random_state, "assigned": model is not None}
     obsp = {}
     if model is None:
-        found = _find(code, n_subtypes, max_subtypes, n_resamples, random_state)
+        found = _find(code, linear, n_subtypes, max_subtypes, n_resamples, random_state)
         obsp = {f"{key_added}_consensus": found.consensus}
-        record = {"curve": found.curve, "clusters": found.clusters, "centroids": found.centroids}
+        record = {
+            "curve": found.curve,
+            "evidence": found.evidence,
+            "clusters": found.clusters,
+            "centroids": found.centroids,
+        }
         votes = _votes(code, found.centroids)
-        params |= {"n_subtypes": n_subtypes, "max_subtypes": max_subtypes, "n_resamples": n_resamples}
+        params |= {
+            "evidence_rep": evidence_rep,
+            "n_subtypes": n_subtypes,
+            "max_subtypes": max_subtypes,
+            "n_resamples": n_resamples,
+        }
     else:
         earlier = model if isinstance(model, Mapping) else _slots.read_record(model, key_added)
         centroids = _read_centroids(earlier, code.shape[1])
@@ -177,10 +194,18 @@ class _Found:
     centroids: np.ndarray  # (resamples, subtypes, dimensions), columns of all resamples in the same order
     consensus: np.ndarray  # (patients, patients)
     curve: pd.DataFrame
+    evidence: pd.DataFrame | None  # the curve of the linear code
     clusters: pd.DataFrame
 
 
-def _find(code: np.ndarray, n_subtypes: int | None, max_subtypes: int, n_resamples: int, random_state: int) -> _Found:
+def _find(
+    code: np.ndarray,
+    linear: np.ndarray | None,
+    n_subtypes: int | None,
+    max_subtypes: int,
+    n_resamples: int,
+    random_state: int,
+) -> _Found:
     if n_resamples < 10:
         raise ValueError(f"n_resamples={n_resamples}: at least 10 are needed to tell what is stable.")
     distinct = len(np.unique(code, axis=0))
@@ -195,7 +220,10 @@ def _find(code: np.ndarray, n_subtypes: int | None, max_subtypes: int, n_resampl
     points = _principal_axes(code)
     largest = min(max_subtypes, len(code) // MIN_SIZE, distinct)
     curve = _curve(points, list(range(2, largest + 1)), n_resamples, rng)
-    k = _choose(curve, len(code)) if n_subtypes is None else n_subtypes
+    evidence = None
+    if linear is not None:
+        evidence = _curve(_principal_axes(linear), list(range(2, largest + 1)), n_resamples, rng)
+    k = _choose(curve, evidence, len(code)) if n_subtypes is None else n_subtypes
     sampled = _resamples(len(code), n_resamples, rng)
     labels, whole = _cluster(points, k, sampled, rng)
     labels, whole = _in_order(labels, whole, k)
@@ -219,32 +247,45 @@ def _find(code: np.ndarray, n_subtypes: int | None, max_subtypes: int, n_resampl
         _slots.warn(
             f"{int(small.sum())} of {k} subtypes have fewer than {MIN_SIZE} patients; nothing can be said of those."
         )
-    return _Found(centroids, _consensus(members, sampled), curve, clusters)
+    return _Found(centroids, _consensus(members, sampled), curve, evidence, clusters)
 
 
-def _choose(curve: pd.DataFrame, n: int) -> int:
+def _choose(curve: pd.DataFrame, evidence: pd.DataFrame | None, n: int) -> int:
     """The most stable of the numbers for which there is evidence, or 1."""
     if curve.empty:
         _slots.warn(f"{n} patients with these codes are too few to tell subtypes apart: one subtype.")
         return 1
-    evident = (curve["p_value"] <= SIGNIFICANT) & (curve["second_size"] >= MIN_SIZE)
-    beyond = curve["stability"] - curve["reference"]
-    stable = (curve["stability"] >= STABLE) & (beyond > 0)
-    if not (evident & stable).any():
+    judged = curve if evidence is None else evidence
+    if not (_evident(judged) & _stable(judged)).any():
         why = (
-            f"no number from 2 to {curve['n_subtypes'].max()} gives clusters that come back when patients are resampled"
-            if evident.any()
+            f"no number from 2 to {judged['n_subtypes'].max()} gives clusters that come back when patients are resampled"
+            if _evident(judged).any()
             else f"clusters are no more compact than in structureless data with the same covariance (smallest p = "
-            f"{curve['p_value'].min():.2f})"
+            f"{judged['p_value'].min():.2f})"
         )
         _slots.warn(f"no stable subtypes: {why}; one subtype. Pass n_subtypes= to cut the cohort anyway.")
         return 1
-    best, largest = int(curve.loc[beyond[evident & stable].idxmax(), "n_subtypes"]), int(curve["n_subtypes"].max())
+    candidates = curve[_evident(curve) & _stable(curve)]
+    if candidates.empty:
+        _slots.warn("no stable subtypes: use_rep does not hold those of evidence_rep; one subtype.")
+        return 1
+    beyond = candidates["stability"] - candidates["reference"]
+    best, largest = int(candidates.loc[beyond.idxmax(), "n_subtypes"]), int(curve["n_subtypes"].max())
     if best == largest and largest < n // MIN_SIZE:
         _slots.warn(
             f"the largest number of subtypes that was tried, {largest}, is the most stable; raise max_subtypes."
         )
     return best
+
+
+def _evident(curve: pd.DataFrame) -> pd.Series:
+    """Numbers with more compact clusters than structureless data have, not only because of outliers."""
+    return (curve["p_value"] <= SIGNIFICANT) & (curve["second_size"] >= MIN_SIZE)
+
+
+def _stable(curve: pd.DataFrame) -> pd.Series:
+    """Numbers whose clusters come back when patients are resampled, and more so than in structureless data."""
+    return (curve["stability"] >= STABLE) & (curve["stability"] > curve["reference"])
 
 
 def _curve(points: np.ndarray, numbers: list[int], n_resamples: int, rng: np.random.Generator) -> pd.DataFrame:
