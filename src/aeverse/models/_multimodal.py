@@ -30,6 +30,7 @@ SMALLEST_SHARE_OF_FEATURES = 0.1  # of a modality's features that new data must 
 RELIABILITY_CELLS = 4000
 BLOCK = 8192
 MATCHING_ROUNDS = 5
+SHARE_MISSING = 0.05  # of all (sample, modality) pairs, above which the data are a mosaic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Recipe:
     n_neighbors: tuple[int, ...]
     max_components: int
     linear_share: float  # length of the linear block beside the guided one
+    linear_share_mosaic: float  # the same where modalities are missing: what was measured must count there
     n_models: int
     n_hidden: int
     masking: float
@@ -62,12 +64,12 @@ class Recipe:
 RECIPES = {
     "samples": Recipe(
         trust="components", guide="diffusion", n_targets=10, n_guided=6, n_neighbors=(5, 10, 20), max_components=128,
-        linear_share=0.7, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
+        linear_share=0.7, linear_share_mosaic=0.7, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
         learning_rate=5e-3, average=0.98, emphasis=0.0,
     ),
     "cells": Recipe(
         trust="reliability", guide="smoothed", n_targets=20, n_guided=20, n_neighbors=(15,), max_components=50,
-        linear_share=0.5, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.3, n_steps=600, batch_size=256,
+        linear_share=0.3, linear_share_mosaic=0.7, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.3, n_steps=600, batch_size=256,
         learning_rate=3e-3, average=0.99, emphasis=0.5,
     ),
 }  # fmt: skip
@@ -259,14 +261,15 @@ class MultimodalAutoencoder:
                 ),
                 Schedule(
                     n_steps=n_steps,
-                    judge_every=max(1, n_steps // 8),
+                    judge_every=n_steps,  # the head is no part of the judgement, so that an earlier best would not be one
                     learning_rate=self._recipe.learning_rate,
                     average=self._recipe.average,
-                    patience=8,
                 ),
                 progress=progress,
             )
-        self._fit_code(*self._outputs(x, weights))
+        mosaic = float((weights == 0).float().mean()) > SHARE_MISSING
+        share = self._recipe.linear_share_mosaic if mosaic else self._recipe.linear_share
+        self._fit_code(*self._outputs(x, weights), share)
         self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
         self.reference, self.reference_names = {m: v.cpu().numpy() for m, v in x.items()}, mdata.obs_names.astype(str)
         self.variance_explained = self._explained(x, weights, covariate, judged)
@@ -450,7 +453,7 @@ class MultimodalAutoencoder:
         return explained
 
     # ---- the code ----------------------------------------------------------------------------------------------
-    def _fit_code(self, head: np.ndarray, decoded: Mapping[str, np.ndarray]) -> None:
+    def _fit_code(self, head: np.ndarray, decoded: Mapping[str, np.ndarray], share: float) -> None:
         """Learn the two blocks of the code, each turned so that its columns share the variance."""
         rng = np.random.default_rng(self.config.random_state)
 
@@ -466,7 +469,7 @@ class MultimodalAutoencoder:
         values, vectors = values[::-1], vectors[:, ::-1]
         k = max(1, min(self.config.n_latent, int((values > 1e-12 * max(values[0], 1e-12)).sum())))
         spread = np.sqrt(np.maximum(values[:k], 1e-12))
-        axes = self._recipe.linear_share * (vectors[:, :k] / spread**0.5) @ turn(k) / np.sqrt(spread.sum())
+        axes = share * (vectors[:, :k] / spread**0.5) @ turn(k) / np.sqrt(spread.sum())
         self.linear_axes = np.ascontiguousarray(axes, np.float32)
 
     def _beside(self, decoded: Mapping[str, np.ndarray]) -> np.ndarray:
