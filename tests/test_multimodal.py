@@ -497,3 +497,47 @@ def test_predictions_refused(arguments, message):
     with pytest.raises((ValueError, KeyError), match=message):
         ae.tl.predict_modality(mdata, **arguments)
     assert fingerprint(mdata) == before
+
+
+# ---- graphs and fusion -------------------------------------------------------------------------------------------
+def test_nearest_is_exact():
+    from sklearn.neighbors import NearestNeighbors
+
+    x = np.random.default_rng(0).normal(size=(200, 5)) + 1000  # far from zero, where float32 cancels
+    distances, indices = ae.nn.nearest(x, 7)
+    expected, where = NearestNeighbors(n_neighbors=8).fit(x).kneighbors(x)
+    np.testing.assert_array_equal(indices, where[:, 1:])
+    np.testing.assert_allclose(distances, expected[:, 1:], rtol=1e-3)
+
+
+def test_sparse_and_dense_diffusion_coordinates_agree(monkeypatch):
+    from aeverse.nn import _graph
+
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    kernel = ae.nn.local_kernel(*ae.nn.nearest(x, 20))
+    np.testing.assert_allclose(kernel.sum(1), 1, rtol=1e-5)
+    dense = ae.nn.diffusion_coordinates(kernel, 3)
+    monkeypatch.setattr(_graph, "DENSE_UP_TO", 0)
+    np.testing.assert_allclose(ae.nn.diffusion_coordinates(kernel, 3), dense, atol=1e-2 * np.abs(dense).max())
+
+
+def test_fusion_averages_what_a_sample_has():
+    a = sp.csr_matrix(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    graph = ae.nn.fuse([a, a], [np.array([0, 1]), np.array([1, 2])], [3.0, 1.0], 4).toarray()
+    np.testing.assert_allclose(graph, [[0, 1, 0, 0], [0.75, 0, 0.25, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+
+
+def test_smoothing_ignores_samples_without_a_value():
+    graph = sp.csr_matrix(np.full((4, 4), 0.25))
+    smoothed = ae.nn.smooth(graph, np.array([[1.0], [3.0]]), np.array([0, 2]), 1)
+    np.testing.assert_allclose(smoothed, 2.0)
+
+
+def test_values_of_a_missing_modality_change_nothing():
+    import torch
+
+    net = ae.nn.FusionNet({"a": 3, "b": 2}, 4, n_members=2)
+    x = {"a": torch.randn(2, 5, 3), "b": torch.randn(2, 5, 2)}
+    weights = torch.tensor([1.0, 0.0]).expand(2, 5, 2)
+    code = net.encode(x, weights)
+    torch.testing.assert_close(net.encode({**x, "b": torch.randn(2, 5, 2)}, weights), code)

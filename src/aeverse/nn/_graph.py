@@ -30,11 +30,10 @@ def nearest(x: np.ndarray, k: int, *, among: np.ndarray | None = None) -> tuple[
     -------
     Euclidean distances and positions, both (rows, k), nearest first.
     """
-    queries = torch.as_tensor(x, dtype=torch.float32)
-    candidates = queries if among is None else torch.as_tensor(among, dtype=torch.float32)
-    k = min(k, len(candidates) - (among is None))
-    centre = candidates.mean(0)  # distances do not change, rounding does
-    queries, candidates = queries - centre, candidates - centre
+    among, itself = (x, True) if among is None else (among, False)
+    centre = among.mean(0)  # distances do not change, rounding does
+    queries, candidates = (torch.as_tensor(a - centre, dtype=torch.float32) for a in (x, among))
+    k = min(k, len(candidates) - itself)
     size = (candidates**2).sum(1)
     block = max(1, BLOCK_ENTRIES // max(len(candidates), 1))
     distances = np.empty((len(queries), k), np.float32)
@@ -42,7 +41,7 @@ def nearest(x: np.ndarray, k: int, *, among: np.ndarray | None = None) -> tuple[
     for start in range(0, len(queries), block):
         rows = queries[start : start + block]
         square = torch.addmm(size, rows, candidates.T, alpha=-2)  # less the rows' own size, which changes no order
-        if among is None:
+        if itself:
             square[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = torch.inf
         found, where = square.topk(k, largest=False)
         distances[start : start + block] = (found + (rows**2).sum(1, keepdim=True)).clamp_min(0).sqrt().numpy()
