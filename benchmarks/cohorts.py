@@ -96,7 +96,8 @@ def report(rows: list[dict], command: str) -> None:
     total.index = pd.MultiIndex.from_tuples([(m, "mean") for m in total.index], names=mean.index.names)
     mean = pd.concat([mean, total]).reset_index()
     runs = table.groupby("data")["seed"].nunique()
-    lines = [f"`{command}`, {table['fold'].nunique()} folds, seeds run: {dict(runs)}.", ""]
+    seeds = ", ".join(f"{data} {n}" for data, n in runs.items())
+    lines = [f"`{command}`, {table['fold'].nunique()} folds; seeds run: {seeds}.", ""]
     lines += ["| " + " | ".join(mean.columns) + " |", "|" + "---|" * len(mean.columns)]
     for values in mean.itertuples(index=False):
         lines.append(
