@@ -206,6 +206,9 @@ class Autoencoder:
                 Schedule(n_steps=n_steps, judge_every=max(1, n_steps // 8), learning_rate=config.learning_rate),
                 progress=progress,
             )
+        frequency = torch.as_tensor(np.asarray(seen.sum(0)).ravel() / seen.sum(), dtype=torch.float32)
+        for member in self.net.members:
+            member.orient(frequency.to(self.device))
         self._fit_posterior(samples, np.sort(rng.permutation(len(samples))[:DISPERSION_CELLS]))
         lost, null = self._deviances(samples, heldout, np.arange(len(samples)))
         molecules = np.asarray(heldout.sum(0)).ravel()

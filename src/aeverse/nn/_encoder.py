@@ -63,6 +63,11 @@ class Encoder(nn.Module):
         Class of the activation between layers.
     normalize
         LayerNorm behind every layer, the code included: all codes then have the same length, which steadies training.
+
+    Attributes
+    ----------
+    axes
+        Linear map that the code is given at last, the identity until `AutoencoderNet.orient`.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Encoder(nn.Module):
             layers += [activation(), nn.Linear(width, following)]
         layers += [nn.LayerNorm(n_latent)] if normalize else []
         self.rest = nn.Sequential(*layers)
+        self.register_buffer("axes", torch.eye(n_latent))
 
     def forward(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
         """Code of each row, (rows, latent)."""
@@ -99,4 +105,4 @@ class Encoder(nn.Module):
         hidden = product(x, self.first) + bias
         if self.covariate is not None:
             hidden = hidden + self.covariate(covariate)
-        return self.rest(hidden)
+        return self.rest(hidden) @ self.axes
