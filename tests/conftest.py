@@ -1,5 +1,8 @@
 import hashlib
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before OpenMP loads: waiting threads must not keep a core busy
 
 import numpy as np
 import pandas as pd

@@ -23,7 +23,7 @@ def examples() -> list[doctest.DocTest]:
 
 
 @pytest.mark.parametrize("test", examples(), ids=lambda test: test.name)
-def test_example(test, tmp_path, monkeypatch):
+def test_example(test, tmp_path, monkeypatch, few_steps):
     import matplotlib.pyplot
 
     monkeypatch.chdir(tmp_path)

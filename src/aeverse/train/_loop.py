@@ -100,8 +100,9 @@ def train(
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, schedule.learning_rate, betas=(0.9, 0.99), foreach=True)
+    # a share of 0.2 would have torch divide by zero where there are five steps
     cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, schedule.learning_rate, schedule.n_steps, pct_start=0.2, div_factor=10, cycle_momentum=False
+        optimizer, schedule.learning_rate, schedule.n_steps, pct_start=0.21, div_factor=10, cycle_momentum=False
     )
     averaged = AveragedWeights(module, schedule.average)
     history: dict[str, list[float]] = {"step": [], "loss": [], "heldout": []}
