@@ -66,13 +66,14 @@ def aeverse_prior(counts):
 
 
 def pca(counts, n_comps=30):
-    """Reconstruction of the square root of normalised counts (variance-stabilised) from 30 components."""
+    """Reconstruction of log-normalised counts (scanpy's normalize_total and log1p) from 30 components, back to counts."""
     from sklearn.utils.extmath import randomized_svd
 
-    root, library = _root(counts)
-    mean = root.mean(0)
-    u, s, v = randomized_svd(root - mean, n_comps, random_state=0)
-    return np.maximum((u * s) @ v + mean, 0) ** 2 * library
+    library = np.maximum(np.asarray(counts.sum(1), np.float32), 1)
+    x = np.log1p(counts.toarray() / library * np.median(library))
+    mean = x.mean(0)
+    u, s, v = randomized_svd(x - mean, n_comps, random_state=0)
+    return np.maximum(np.expm1((u * s) @ v + mean), 0) * library / np.median(library)
 
 
 def knn_smoothing(counts, k=15):
@@ -130,7 +131,7 @@ def cellmapper(counts):
     adata.obsm["X_pca"] = normalised.obsm["X_pca"]
     mapper = CellMapper(adata)
     mapper.compute_neighbors(use_rep="X_pca", n_neighbors=30)
-    mapper.compute_mapping_matrix(method="gauss")
+    mapper.compute_mapping_matrix(kernel_method="gauss")
     mapper.map_layers(key="X")
     imputed = mapper.query_imputed.X
     return imputed.toarray() if sp.issparse(imputed) else np.asarray(imputed)

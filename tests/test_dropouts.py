@@ -12,6 +12,7 @@ from anndata import AnnData
 from sklearn.metrics import roc_auc_score
 
 import aeverse as ae
+from aeverse import _slots
 
 GENES = ["LYZ", "CD79A", "CD3D"]
 
@@ -78,7 +79,7 @@ def test_what_is_written_and_nothing_else(small, model):
     assert values.data.min() >= 0.5
     assert values.data.max() <= 1
     assert values.multiply(small.X).nnz == 0
-    assert set(small.layers) == {"dropout_prob"}
+    assert set(_slots.layer_names(small)) == {"dropout_prob"}
     assert list(small.var) == ["dropout_prob_mean"]
     assert list(small.obs) == [*before.obs, "dropout_prob_mean"]
     assert list(small.uns) == ["ae"]
