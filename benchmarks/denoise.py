@@ -270,7 +270,11 @@ def report(row: dict) -> None:
     for values in mean.itertuples(index=False):
         cells = ["" if v != v else f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
         lines.append("| " + " | ".join(cells) + " |")
-    (RESULTS / "denoise.md").write_text("`python benchmarks/denoise.py --threads 1`, see there; the machine was shared, so compare times only roughly.\n\n" + "\n".join(lines) + "\n")
+    (RESULTS / "denoise.md").write_text(
+        "`python benchmarks/denoise.py --threads 1`, see there; the machine was shared, so compare times only roughly.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
     _draw(mean)
 
 

@@ -310,3 +310,9 @@ def test_a_later_interrupt_keeps_what_was_learnt_with_a_warning(small, monkeypat
         values = _call(small)
     assert np.isfinite(values).all()
     assert len(small.uns["ae"]["denoised"]["history"]["step"]) >= 1
+
+
+def test_a_model_of_another_kind_is_refused(small):
+    with pytest.raises(ValueError, match=r"model= must be an Autoencoder for this call, found a MultimodalAutoencoder"):
+        ae.tl.denoise(small, model=ae.models.MultimodalAutoencoder())
+    assert "ae" not in small.uns

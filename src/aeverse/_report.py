@@ -191,7 +191,7 @@ def _denoised_section(adata: AnnData, key: str, genes: pd.DataFrame, basis: str)
     names = _unlike_genes(adata, key, list(common.index[: 3 * LISTED]))
     pictures = [
         _pictures(
-            lambda ax, gene=gene: pl.denoised(adata, gene, key=key, basis=basis, ax=ax),
+            lambda ax, gene=gene: pl.denoised(adata, gene, key=key, basis=basis, ax=ax),  # type: ignore[misc]
             2,
             (4.8, 3.8),
             f"{gene}, raw counts",

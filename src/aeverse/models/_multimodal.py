@@ -269,7 +269,7 @@ class MultimodalAutoencoder:
             )
         mosaic = float((weights == 0).float().mean()) > SHARE_MISSING
         share = self._recipe.linear_share_mosaic if mosaic else self._recipe.linear_share
-        self._fit_code(*self._outputs(x, weights), share)
+        self._fit_code(*self._outputs(x, weights), share)  # type: ignore[call-arg]
         self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
         self.reference, self.reference_names = {m: v.cpu().numpy() for m, v in x.items()}, mdata.obs_names.astype(str)
         self.variance_explained = self._explained(x, weights, covariate, judged)
@@ -412,7 +412,7 @@ class MultimodalAutoencoder:
     def _outputs(self, x, weights, covariate=None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Mean over the members of what the head and the decoders say; without a covariate: of an average batch."""
         members, n = self.net.n_members, len(weights)
-        heads, decoded = [], {m: [] for m in x}
+        heads, decoded = [], {m: [] for m in x}  # type: ignore[var-annotated]
         if covariate is None and self.batches is not None:
             covariate = torch.full((n, len(self.batches)), 1 / len(self.batches), device=self.device)
         for start in range(0, n, BLOCK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,13 +27,13 @@ def panels(n: int, ax: Axes | Sequence[Axes] | None, *, size: tuple[float, float
 
         _, axes = plt.subplots(1, n, figsize=(size[0] * n, size[1]), layout="constrained", squeeze=False)
         return list(axes[0])
-    axes = list(np.ravel(np.asarray(ax, dtype=object)))
-    if len(axes) != n or not all(isinstance(a, Axes) for a in axes):
-        raise ValueError(f"ax must be {n} matplotlib Axes for this plot, found {len(axes)} object(s).")
-    return axes
+    given = list(np.ravel(np.asarray(ax, dtype=object)))
+    if len(given) != n or not all(isinstance(a, Axes) for a in given):
+        raise ValueError(f"ax must be {n} matplotlib Axes for this plot, found {len(given)} object(s).")
+    return given
 
 
-def finish(axes: list[Axes], *, own: bool, show: bool | None, save: str | Path | None) -> Axes | np.ndarray:
+def finish(axes: list[Axes], *, own: bool, show: bool | None, save: str | Path | None) -> Any:
     """Save and show a figure as asked; return one Axes, or an array of several."""
     if save is not None:
         axes[0].figure.savefig(save, dpi=200, bbox_inches="tight")

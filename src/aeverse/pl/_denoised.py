@@ -161,7 +161,7 @@ def _error_lines(ax: Axes, adata: AnnData, genes, key: str, params: Mapping, mea
     sd = np.stack([gene_values(adata, gene, f"{key}_sd") for gene in genes])
     low = np.minimum(sd, mean.T)  # expected counts are not negative
     x, y = ([low[i], sd[i]] for i in (0, 1))
-    lines = ax.errorbar(*mean.T, xerr=x, yerr=y, fmt="none", ecolor=MISSING, elinewidth=0.5, alpha=0.6, zorder=0)
+    lines = ax.errorbar(*mean.T, xerr=x, yerr=y, fmt="none", ecolor=MISSING, elinewidth=0.5, alpha=0.6, zorder=0)  # type: ignore[misc]
     for collection in lines[2]:
         collection.set_rasterized(True)
 

@@ -118,7 +118,7 @@ def _principal_components(code: np.ndarray, basis: str) -> tuple[np.ndarray, tup
     axes = axes[:, :-3:-1]
     axes *= np.sign(axes[np.abs(axes).argmax(0), [0, 1]])  # a fixed sign, so that pictures repeat
     shares = variances[:-3:-1] / max(variances.sum(), 1e-12)
-    return centred @ axes, tuple(f"PC {i + 1} of {basis} ({share:.0%})" for i, share in enumerate(shares))
+    return centred @ axes, tuple(f"PC {i + 1} of {basis} ({share:.0%})" for i, share in enumerate(shares))  # type: ignore[return-value]
 
 
 def column(adata: AnnData, name: str, layer: str | None) -> pd.Series:

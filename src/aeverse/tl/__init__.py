@@ -9,4 +9,13 @@ from aeverse.tl._predict_modality import predict_modality
 from aeverse.tl._subtypes import subtypes
 from aeverse.tl._survival import survival
 
-__all__ = ["denoise", "dropouts", "embed", "multimodal_embed", "predict_modality", "subtypes", "survival", "associations"]
+__all__ = [
+    "denoise",
+    "dropouts",
+    "embed",
+    "multimodal_embed",
+    "predict_modality",
+    "subtypes",
+    "survival",
+    "associations",
+]

@@ -15,7 +15,10 @@ def fitted(
     """The given model (or the one in a file), else one trained on `adata`."""
     if model is None:
         return models.Autoencoder(**config).fit(adata, **fit)
-    return model if isinstance(model, models.Autoencoder) else models.load(model)
+    loaded = models.load(model) if isinstance(model, (str, Path)) else model
+    if not isinstance(loaded, models.Autoencoder):
+        raise ValueError(f"model= must be an Autoencoder for this call, found a {type(loaded).__name__}.")
+    return loaded
 
 
 def record(model: models.Autoencoder, adata, params: dict[str, Any]) -> dict[str, Any]:

@@ -332,7 +332,7 @@ def _one_cox(time: pd.Series, event: pd.Series, terms: pd.DataFrame, model: str)
     frame = terms.set_axis(names, axis=1).assign(time=time[use], event=event[use])
     # lifelines' first steps overshoot where a category is rare, so it starts from the solution.
     x = frame[names].to_numpy()
-    start = ridge_cox((x - x.mean(0)) / x.std(0), *frame[["time", "event"]].to_numpy().T, np.full(len(names), 1e-6))
+    start = ridge_cox((x - x.mean(0)) / x.std(0), *frame[["time", "event"]].to_numpy().T, np.full(len(names), 1e-6))  # type: ignore[call-arg]
     try:
         fit = CoxPHFitter().fit(frame, "time", "event", initial_point=start)
     except ConvergenceError as error:
