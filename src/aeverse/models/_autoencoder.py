@@ -117,7 +117,7 @@ class Autoencoder:
     var_names
         Genes, in the order of the decoder's output.
     history
-        ``epoch``, ``loss`` and ``heldout`` (deviance explained on held-out molecules).
+        ``step``, ``loss`` and ``heldout`` (deviance explained on held-out molecules).
     deviance_explained, heldout_deviance_explained
         The same for each gene, and over all genes; on all cells, with the final weights.
 
