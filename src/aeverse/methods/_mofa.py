@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from aeverse import _slots
+from aeverse.methods._fitted import Fitted
 from aeverse.methods._prepare import normalised
 
 N_FACTORS = 10
@@ -17,7 +17,7 @@ N_FACTORS = 10
 
 def mofa(
     data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> Fitted:
     """`n_latent` (10) factors [Argelaguet2020]_ of the normalised modalities; samples may lack some of them."""
     try:
         import mofapy2  # noqa: F401 (muon imports it late, after work was done)
@@ -41,4 +41,4 @@ def mofa(
         )
     code = np.zeros((n_obs, joint.obsm["X_mofa"].shape[1]), np.float32)
     code[joint.obs_names.astype(int)] = joint.obsm["X_mofa"]
-    return code, {"n_factors": n_factors}
+    return Fitted(code, {"n_factors": n_factors})

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _slots
+from aeverse.methods._fitted import Fitted
 from aeverse.methods._prepare import on_all
 from aeverse.methods._totalvi import isolated, one_of
 
 
 def multivi(
     data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> Fitted:
     """MultiVI [Ashuach2023]_ on RNA counts and peaks; cells that lack one of them are marked as such."""
     rna, peaks = (one_of(kinds, kind, "multivi") for kind in ("counts", "peaks"))
     import scvi
@@ -45,4 +45,4 @@ def multivi(
         latent = np.asarray(model.get_latent_representation(), np.float32)
     code = np.empty_like(latent)
     code[order] = latent
-    return code, {"n_latent": latent.shape[1]}
+    return Fitted(code, {"n_latent": latent.shape[1]})

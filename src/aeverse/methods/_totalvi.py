@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _settings, _slots
+from aeverse.methods._fitted import Fitted
 from aeverse.methods._prepare import N_GENES, on_all
 
 N_LATENT = 20
@@ -19,7 +19,7 @@ N_LATENT = 20
 
 def totalvi(
     data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> Fitted:
     """TotalVI [Gayoso2021]_ on the raw counts of RNA and protein; cells without protein are a batch of their own."""
     rna, protein = (one_of(kinds, kind, "totalvi") for kind in ("counts", "protein"))
     if len(data[rna].rows) < n_obs:
@@ -51,7 +51,9 @@ def totalvi(
         model = scvi.model.TOTALVI(adata, n_latent=n_latent or N_LATENT)
         model.train(enable_progress_bar=bool(progress), accelerator="auto")
         code = model.get_latent_representation()
-    return np.asarray(code, np.float32), {"n_latent": n_latent or N_LATENT, "epochs": len(model.history["elbo_train"])}
+    return Fitted(
+        np.asarray(code, np.float32), {"n_latent": n_latent or N_LATENT, "epochs": len(model.history["elbo_train"])}
+    )
 
 
 def one_of(kinds: Mapping[str, str], kind: str, method: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from aeverse import _slots
+from aeverse.methods._fitted import Fitted
 from aeverse.methods._prepare import normalised, principal_components, require_complete
 
 N_COMPONENTS, N_COORDINATES = 30, 15
@@ -16,7 +16,7 @@ N_COMPONENTS, N_COORDINATES = 30, 15
 
 def wnn(
     data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> Fitted:
     """WNN [Hao2021]_ gives a graph, no embedding: `n_latent` (15) diffusion coordinates of the graph stand for it."""
     require_complete(data, n_obs, "wnn")
     import muon
@@ -35,4 +35,4 @@ def wnn(
     place = joint.obs_names.astype(int).argsort()
     graph = sp.csr_matrix(joint.obsp["connectivities"])[place][:, place]
     n_coordinates = n_latent or N_COORDINATES
-    return diffusion_coordinates(graph, n_coordinates).astype(np.float32), {"n_coordinates": n_coordinates}
+    return Fitted(diffusion_coordinates(graph, n_coordinates).astype(np.float32), {"n_coordinates": n_coordinates})

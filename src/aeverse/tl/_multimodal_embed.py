@@ -116,7 +116,7 @@ def multimodal_embed(
         _slots.check_keys(mdata, [("obsm", key_added)], key_added)
         data = _slots.read_modalities(mdata, **reading)
         kinds = models.kinds_of(data, likelihood)
-        code, settings = methods.MULTIMODAL[method](
+        found = methods.MULTIMODAL[method](
             data,
             kinds,
             n_obs=mdata.n_obs,
@@ -125,9 +125,15 @@ def multimodal_embed(
             random_state=random_state,
             progress=progress,
         )
-        params = {"method": method, "batch_key": batch_key, "layer": layer, "random_state": random_state, **settings}
+        params = {
+            "method": method,
+            "batch_key": batch_key,
+            "layer": layer,
+            "random_state": random_state,
+            **found.settings,
+        }
         record = {"params": params, "kinds": kinds, "versions": _slots.versions()}
-        _slots.write(mdata, _slots.Results(name=key_added, record=record, obsm={key_added: code}))
+        _slots.write(mdata, _slots.Results(name=key_added, record=record, obsm={key_added: found.code}))
         return mdata if copy else None
 
     weights_key = WEIGHTS if key_added == "X_ae" else f"{key_added}_weights"
