@@ -208,7 +208,7 @@ def test_incomplete_models_are_refused(model, tmp_path):
         ae.io.save_arrays(tmp_path / "less.ae", kind, {k: c for k, c in config.items() if k != name}, arrays)
         with pytest.raises(ValueError, match="is not a complete Autoencoder"):
             load(tmp_path / "less.ae")
-    ae.io.save_arrays(tmp_path / "more.ae", kind, {**config, "config": {**config["config"], "n_latent": 7}}, arrays)
+    ae.io.save_arrays(tmp_path / "more.ae", kind, {**config, "settings": {**config["settings"], "n_latent": 7}}, arrays)
     with pytest.raises(ValueError, match="is not a complete Autoencoder"):
         load(tmp_path / "more.ae")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
@@ -44,6 +45,11 @@ def progress_bar(total: int, description: str, progress: bool | None = None) -> 
         progress = sys.stderr.isatty() or "ipykernel" in sys.modules
         progress = progress and "PYTEST_CURRENT_TEST" not in os.environ
     return tqdm(total=total, desc=description, disable=not progress, leave=False)
+
+
+def log(message: str) -> None:
+    """Say what was decided, on the logger ``"aeverse"`` at level INFO."""
+    logging.getLogger("aeverse").info(message)
 
 
 def warn(message: str) -> None:

@@ -1,10 +1,14 @@
-"""The autoencoder of one matrix, as an estimator."""
+"""The autoencoder of one matrix, as an estimator.
+
+What it does with counts only is in ``_counts.py``, what with other values in ``_values.py``.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,31 +18,48 @@ import scipy.sparse as sp
 import torch
 
 from aeverse import _settings, _slots, io
-from aeverse.models._genes import log_normalized_moments, overdispersed
+from aeverse.models import _counts, _values
+from aeverse.models._fronts import kind_of
+from aeverse.models._guide import coordinates
+from aeverse.models._programmes import membership, programmes_of
 from aeverse.nn import (
     AutoencoderNet,
-    Batch,
-    CountInput,
+    Contraction,
     Decoder,
+    Divergence,
     Encoder,
     Ensemble,
-    GammaPosterior,
-    NegativeBinomial,
-    Poisson,
-    Rows,
+    Guidance,
+    Masking,
+    Sparsity,
+    TargetActivity,
     Thinning,
 )
-from aeverse.train import Samples, Schedule, split_molecules, train
+from aeverse.train import Samples, Schedule, train
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+COUNTS = ("nb", "poisson")
+LIKELIHOODS = (*COUNTS, "gaussian", "bernoulli", "fractions")
+REGULARIZERS = ("sparse", "contractive", "denoising", "variational", "graph")
+DECODERS = ("linear", "mlp")
+LIKELIHOOD_OF_KIND = {
+    "counts": "nb",
+    "protein": "nb",
+    "peaks": "poisson",
+    "binary": "bernoulli",
+    "fractions": "fractions",
+    "continuous": "gaussian",
+}
+
 FEWEST_STEPS, FEWEST_EPOCHS = 350, 8
-NO_COUNTS = -1e4  # logit of a gene without molecules: its mean is exactly zero
-JUDGED_CELLS = 300  # cells whose held-out molecules are looked at after each epoch
-DISPERSION_CELLS = 5000  # cells from which the final dispersions are fitted
 BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
 SMALLEST_SHARE_OF_GENES = 0.1  # of the encoder's genes that new data must have
+N_GUIDED = 6  # dimensions of the code that are coordinates in the neighbour graph
+
+# Weights of the penalties, as shares of the deviance of a sample from the mean one.
+SPARSITY, ACTIVITY, CONTRACTION, GUIDANCE = 0.02, 0.01, 0.02, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,62 +69,115 @@ class Config:
     Parameters
     ----------
     likelihood
-        ``"nb"`` or ``"poisson"``.
+        ``"nb"`` or ``"poisson"`` for counts, ``"gaussian"`` for continuous values (standardised inside), ``"bernoulli"``
+        for 0 and 1, ``"fractions"`` for values between 0 and 1 (Gaussian on the logit [Du2010]_). ``"auto"`` looks at the
+        data; what it took is in `Autoencoder.settings`.
     regularizer
-        ``"denoising"`` (the input is thinned while training) or None.
+        None (undercomplete, [Hinton2006]_), or one or several of ``"sparse"``, ``"contractive"``, ``"denoising"``,
+        ``"variational"``, ``"graph"``. ``"auto"``: see `Autoencoder`.
+    decoder
+        ``"linear"`` (its weights are loadings) or ``"mlp"`` (the encoder's hidden layers in reverse).
+    gene_sets
+        Name -> genes, or name -> {gene: weight}: each dimension of the code is one of them and reaches its genes only.
+        Needs the linear decoder.
     n_latent
-        Dimensions of the code (of each member).
+        Dimensions of the code (of each member); None: 32, or one for each gene set.
     n_hidden
-        Widths of the encoder's hidden layers.
+        Widths of the encoder's hidden layers; ``()`` for an encoder of one layer.
     n_models
-        Members of the ensemble.
+        Members of the ensemble; None: 3 for counts, else 1.
     n_inputs
-        How many genes the encoder reads, the most overdispersed, where no mask says which.
+        How many genes the encoder reads of counts, the most overdispersed, where no mask says which.
     n_epochs, batch_size, learning_rate
-        Training; fewer epochs where held-out molecules say so. None: 350 steps, and at least 8 epochs.
+        Training; fewer epochs where held-out data say so. None: 350 steps, and at least 8 epochs.
+    strength
+        Factor on the weights of all penalties.
+    target_activity
+        With ``"sparse"``: the mean activity that units should have (a code between 0 and 1, [Ng2011]_); None: an L1
+        penalty on a code of rectified units.
     prior_precision
-        Of the Gaussian prior on the decoder's loadings, 1 / variance.
+        Of the Gaussian prior on the decoder's loadings, 1 / variance; None: 300 for counts, else 1.
     share_heldout
-        Share of the molecules that training does not see; they decide when to stop and are what is reported.
+        Share of the molecules or entries that training does not see; they decide when to stop and are what is reported.
     random_state
         Seed.
     """
 
-    likelihood: str = "nb"
-    regularizer: str | None = "denoising"
-    n_latent: int = 32
+    likelihood: str = "auto"
+    regularizer: str | tuple[str, ...] | None = "auto"
+    decoder: str = "linear"
+    gene_sets: Mapping[str, Mapping[str, float]] | None = None
+    n_latent: int | None = None
     n_hidden: tuple[int, ...] = (128,)
-    n_models: int = 3
+    n_models: int | None = None
     n_inputs: int = 3000
     n_epochs: int | None = None
     batch_size: int = 128
     learning_rate: float = 4e-3
-    prior_precision: float = 300.0
+    strength: float = 1.0
+    target_activity: float | None = None
+    prior_precision: float | None = None
     share_heldout: float = 0.05
     random_state: int = 0
 
     def __post_init__(self):
-        if self.likelihood not in ("nb", "poisson"):
-            raise ValueError(f"likelihood={self.likelihood!r} must be 'nb' or 'poisson'.")
-        if self.regularizer not in (None, "denoising"):
-            raise ValueError(f"regularizer={self.regularizer!r} must be None or 'denoising'.")
+        if self.likelihood not in ("auto", *LIKELIHOODS):
+            raise ValueError(f"likelihood={self.likelihood!r} must be 'auto' or one of {list(LIKELIHOODS)}.")
+        if self.decoder not in DECODERS:
+            raise ValueError(f"decoder={self.decoder!r} must be one of {list(DECODERS)}.")
+        object.__setattr__(self, "regularizer", _regularizer(self.regularizer))
         for name in ("n_latent", "n_models", "n_inputs", "n_epochs", "batch_size", "random_state"):
             value, least = getattr(self, name), 0 if name == "random_state" else 1
-            if name == "n_epochs" and value is None:
+            if value is None and name in ("n_latent", "n_models", "n_epochs"):
                 continue
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name}={value!r} must be an integer, at least {least}.")
             object.__setattr__(self, name, int(value))
         if not 0 < self.share_heldout < 1:
             raise ValueError(f"share_heldout={self.share_heldout!r} must lie between 0 and 1.")
+        if not self.strength >= 0:
+            raise ValueError(f"strength={self.strength!r} must be a number, not negative.")
+        if self.target_activity is not None and not 0 < self.target_activity < 1:
+            raise ValueError(f"target_activity={self.target_activity!r} must lie between 0 and 1, or be None.")
         object.__setattr__(self, "n_hidden", tuple(int(width) for width in self.n_hidden))
+        if self.gene_sets is not None:
+            self._check_gene_sets()
+
+    def _check_gene_sets(self) -> None:
+        object.__setattr__(self, "gene_sets", programmes_of(self.gene_sets))
+        if self.decoder != "linear":
+            raise ValueError(
+                "gene_sets need decoder='linear': behind a hidden layer every dimension reaches every gene."
+            )
+        if self.n_latent not in (None, len(self.gene_sets)):
+            raise ValueError(f"n_latent={self.n_latent} and {len(self.gene_sets)} gene sets: leave n_latent out.")
+        if self.n_models not in (None, 1):
+            raise ValueError(f"n_models={self.n_models}: with gene_sets there is one dimension for each, so one model.")
+        if "graph" in self.regularizers:
+            raise ValueError(
+                "regularizer='graph' takes dimensions of the code for coordinates; gene_sets name them all."
+            )
+
+    @property
+    def regularizers(self) -> tuple[str, ...]:
+        """The regularizers, however many, as a tuple."""
+        return (self.regularizer,) if isinstance(self.regularizer, str) else self.regularizer or ()
+
+
+def _regularizer(value: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    """One name, several, or None, checked; several without repetition."""
+    names = () if value is None else tuple(dict.fromkeys([value] if isinstance(value, str) else value))
+    if unknown := [name for name in names if name not in REGULARIZERS and value != "auto"]:
+        raise ValueError(f"regularizer={value!r}: {unknown} must be None, 'auto', or among {list(REGULARIZERS)}.")
+    return None if not names else names[0] if len(names) == 1 else names
 
 
 class Autoencoder:
-    """Autoencoder for counts: fit, encode, decode, save.
+    """Autoencoder of one matrix: fit, encode, decode, save.
 
-    The decoder's mean is the prior of a gamma-Poisson model whose posterior mean, given a cell's own counts, is
-    `denoise`. Training stops by the held-out likelihood of that posterior.
+    For counts, the decoder's mean is the prior of a gamma-Poisson model whose posterior mean, given a cell's own counts, is
+    `denoise`; training stops by the held-out likelihood of that posterior. For other values it stops by entries that were
+    held out.
 
     Parameters
     ----------
@@ -114,12 +188,16 @@ class Autoencoder:
     ----------
     config
         The frozen `Config`.
+    settings
+        The same with everything that was left open (``"auto"``, None) as the fit took it.
     var_names
-        Genes, in the order of the decoder's output.
+        Features, in the order of the decoder's output.
+    code_names
+        Names of the code's dimensions, where they have any (`gene_sets`).
     history
-        ``step``, ``loss`` and ``heldout`` (deviance explained on held-out molecules).
+        ``step``, ``loss`` and ``heldout`` (deviance explained on held-out molecules or entries).
     deviance_explained, heldout_deviance_explained
-        The same for each gene, and over all genes; on all cells, with the final weights.
+        The same for each feature, and over all; on all samples, with the final weights.
 
     Examples
     --------
@@ -152,17 +230,18 @@ class Autoencoder:
         device: str = "auto",
         progress: bool | None = None,
     ) -> Autoencoder:
-        """Learn from the raw counts of `adata`, which is not changed.
+        """Learn from `adata`, which is not changed.
 
         Parameters
         ----------
         adata
-            Cells x genes.
+            Samples x features: raw counts, or values in which missing entries are NaN.
         layer
-            Layer with the counts; None is ``adata.X``.
+            Layer to read; None is ``adata.X``.
         mask_var
-            Column of ``adata.var`` or boolean array: genes that the encoder reads. ``"auto"``: ``highly_variable``
-            where present, else the `n_inputs` most overdispersed genes. The decoder explains all genes.
+            Column of ``adata.var`` or boolean array: features that the encoder reads. ``"auto"``: ``highly_variable``
+            where present, else of counts the `n_inputs` most overdispersed, of other values all. The decoder explains
+            all features.
         batch_key
             Column of ``adata.obs`` whose effect encoder and decoder are told.
         device
@@ -174,53 +253,92 @@ class Autoencoder:
         -------
         The estimator itself.
         """
-        config, rng = self.config, np.random.default_rng(self.config.random_state)
-        counts = _slots.read_counts(adata, layer)
-        if counts.nnz == 0:
-            raise ValueError(
-                f"{_slots.place(layer)} holds no counts (shape {counts.shape}); there is nothing to learn."
-            )
+        rng, place = np.random.default_rng(self.config.random_state), _slots.place(layer)
+        self.settings = self._settle(adata, layer)
+        settings, side = self.settings, self._side
+        x = side.read(adata, layer)
+        side.check(x, settings.likelihood, place)
         mask = _slots.read_mask(adata, mask_var)
         batches = _slots.read_categories(adata, batch_key)
         self.heldout_deviance_explained = None
         self.device = _settings.resolve_device(device)
         self.var_names = pd.Index(adata.var_names.astype(str))
         self.batch_key, self.batches = batch_key, None if batches is None else [str(c) for c in batches.categories]
-        seen, heldout = split_molecules(counts, 1 - config.share_heldout, rng)
-        if seen.nnz == 0:
-            raise ValueError(f"{_slots.place(layer)} holds {int(counts.sum())} molecules, too few to learn from.")
-        self.inputs = overdispersed(seen, config.n_inputs) if mask is None else np.flatnonzero(mask)
+        seen, heldout = side.hold_out(x, settings.share_heldout, rng, place)
+        self.inputs = side.choose_inputs(seen, settings.n_inputs) if mask is None else np.flatnonzero(mask)
         samples = self._samples(seen, batches)
-        n_steps = config.n_epochs and config.n_epochs * samples.n_batches(config.batch_size)
-        n_steps = n_steps or max(FEWEST_STEPS, FEWEST_EPOCHS * samples.n_batches(config.batch_size))
-        judged = np.sort(rng.permutation(len(samples))[:JUDGED_CELLS])
-        with _settings.seeded(config.random_state):
-            expressed = np.asarray(counts.sum(0)).ravel() > 0
-            members = (self._new_member(samples, expressed) for _ in range(config.n_models))
-            self.net = Ensemble(members).to(self.device)
-            self.posterior = GammaPosterior(counts.shape[1]).to(self.device)
+        n_steps = settings.n_epochs and settings.n_epochs * samples.n_batches(settings.batch_size)
+        n_steps = n_steps or max(FEWEST_STEPS, FEWEST_EPOCHS * samples.n_batches(settings.batch_size))
+        judged = np.sort(rng.permutation(len(samples))[: side.N_JUDGED])
+        with _settings.seeded(settings.random_state):
+            input_layer, likelihood, bias = side.parts(settings.likelihood, samples, x)
+            if "graph" in settings.regularizers:
+                samples.guide = coordinates(samples, input_layer, self.n_guided, batches)
+            self.net = Ensemble(
+                self._new_member(copy.deepcopy(input_layer), copy.deepcopy(likelihood), bias, len(samples))
+                for _ in range(settings.n_models)
+            ).to(self.device)
+            self.posterior = side.new_posterior(self)
+            if {*settings.regularizers} - {"denoising"}:
+                unit = side.null_loss(self, samples)
+                for member in self.net.members:
+                    member.penalties = self._penalties(unit, n_steps)
             self.history = train(
                 self.net,
-                samples.shuffled(rng, config.batch_size),
-                lambda: self._judge(samples, heldout, judged),
-                Schedule(n_steps=n_steps, judge_every=max(1, n_steps // 8), learning_rate=config.learning_rate),
+                samples.shuffled(rng, settings.batch_size),
+                lambda: side.judge(self, samples, heldout, judged),
+                self._schedule(n_steps),
                 progress=progress,
             )
-        frequency = torch.as_tensor(np.asarray(seen.sum(0)).ravel() / seen.sum(), dtype=torch.float32)
-        for member in self.net.members:
-            member.orient(frequency.to(self.device))
-        self._fit_posterior(samples, np.sort(rng.permutation(len(samples))[:DISPERSION_CELLS]))
-        lost, null = self._deviances(samples, heldout, np.arange(len(samples)))
-        molecules = np.asarray(heldout.sum(0)).ravel()
-        self.deviance_explained = np.where((molecules > 0) & (null > 0), 1 - lost / np.where(null > 0, null, 1), np.nan)
-        self.heldout_deviance_explained = float(1 - lost.sum() / null.sum()) if null.sum() > 0 else 0.0
+        side.finish(self, samples, heldout, rng)
         return self
 
-    def _samples(self, counts: sp.csr_matrix, batches: pd.Categorical | None) -> Samples:
-        return Samples(
-            counts,
+    def _settle(self, adata: AnnData, layer: str | None) -> Config:
+        """The configuration with everything that was left open decided, and a log line that says so."""
+        config, likelihood = self.config, self.config.likelihood
+        if likelihood == "auto":
+            likelihood = likelihood_of(_slots.read_matrix(adata, layer), pd.Index(adata.var_names.astype(str)))
+        regularizer = config.regularizer
+        if regularizer == "auto":
+            regularizer = "denoising" if likelihood in COUNTS or config.gene_sets else ("denoising", "graph")
+        counts = likelihood in COUNTS
+        settled = dataclasses.replace(
+            config,
+            likelihood=likelihood,
+            regularizer=regularizer,
+            n_latent=config.n_latent or len(config.gene_sets or ()) or 32,
+            n_models=config.n_models or (3 if counts and not config.gene_sets else 1),
+            prior_precision=config.prior_precision or (300.0 if counts else 1.0),
+        )
+        taken = [f"{f}={getattr(settled, f)!r}" for f in ("likelihood", "regularizer") if getattr(config, f) == "auto"]
+        if taken:
+            _settings.log(f"{_slots.place(layer)}, {adata.n_obs} x {adata.n_vars}: {', '.join(taken)}")
+        return settled
+
+    @property
+    def _side(self):
+        """The module that knows what to do with this kind of data."""
+        return _counts if self.settings.likelihood in COUNTS else _values
+
+    @property
+    def n_guided(self) -> int:
+        """Leading dimensions of the code that are predicted coordinates in the neighbour graph."""
+        return min(N_GUIDED, self.settings.n_latent) if "graph" in self.settings.regularizers else 0
+
+    @property
+    def code_names(self) -> list[str] | None:
+        """Names of the dimensions of the code, where they are gene sets."""
+        return None if self.settings.gene_sets is None else list(self.settings.gene_sets)
+
+    @property
+    def is_free_to_turn(self) -> bool:
+        """Whether the code may be turned: its dimensions are neither named, nor units that are on or off, nor a sample's."""
+        return self.code_names is None and not {"sparse", "variational"} & set(self.settings.regularizers)
+
+    def _samples(self, x: sp.csr_matrix | np.ndarray, batches: pd.Categorical | None) -> Samples:
+        return self._side.samples_of(
+            x,
             input_features=self.inputs,
-            library=np.asarray(counts.sum(1), np.float32).ravel(),
             covariate=None if batches is None else self._covariates(batches.codes),
             device=self.device,
         )
@@ -230,101 +348,105 @@ class Autoencoder:
         n = len(self.batches)
         return np.vstack([np.eye(n, dtype=np.float32), np.full((1, n), 1 / n, np.float32)])[codes]
 
-    def _new_member(self, samples: Samples, expressed: np.ndarray) -> AutoencoderNet:
-        library = samples.library
-        median = float(np.median(library[library > 0]))
-        mean, sd = log_normalized_moments(samples.inputs, library, median)
-        molecules = np.asarray(samples.data.sum(0), np.float64).ravel()
-        # a gene of which all molecules are held out is rare, one without molecules is absent
-        bias = np.where(expressed, np.log(np.maximum(molecules, 0.5) / molecules.sum()), NO_COUNTS)
-        return self._build_member(CountInput(torch.from_numpy(mean), torch.from_numpy(sd), median), bias, len(samples))
-
-    def _build_member(self, input_layer: CountInput | None, bias: np.ndarray, n_samples: int = 1) -> AutoencoderNet:
-        config, n_covariates = self.config, len(self.batches or ())
-        encoder = None
+    def _new_member(
+        self, input_layer: torch.nn.Module | None, likelihood: torch.nn.Module, bias: np.ndarray, n_samples: int = 1
+    ) -> AutoencoderNet:
+        settings, n_covariates = self.settings, len(self.batches or ())
+        counts, encoder, allowed = settings.likelihood in COUNTS, None, None
         if input_layer is not None:
             encoder = Encoder(
-                input_layer, len(self.inputs), config.n_hidden, config.n_latent, n_covariates=n_covariates
+                input_layer,
+                self._side.n_columns(settings.likelihood, len(self.inputs)),
+                settings.n_hidden,
+                settings.n_latent,
+                n_covariates=n_covariates,
+                code_layer=self._code_layer(),
+                skip=not counts,
+                n_free=self.n_guided,
+                variational="variational" in settings.regularizers,
             )
-        start = torch.as_tensor(bias, dtype=torch.float32)
+        if settings.gene_sets is not None:
+            allowed = torch.as_tensor(membership(settings.gene_sets, self.var_names) != 0, dtype=torch.float32)
+        decoder = Decoder(
+            settings.n_latent,
+            settings.n_hidden[::-1] if settings.decoder == "mlp" else (),
+            len(bias),
+            bias=torch.as_tensor(bias, dtype=torch.float32),
+            n_covariates=n_covariates,
+            mask=allowed,
+        )
+        corruption = Thinning() if counts else Masking()
         return AutoencoderNet(
             encoder,
-            Decoder(config.n_latent, (), len(bias), bias=start, n_covariates=n_covariates),
-            NegativeBinomial(len(bias)) if config.likelihood == "nb" else Poisson(),
-            corrupt=Thinning() if config.regularizer == "denoising" else None,
-            prior_weight=config.prior_precision / n_samples,
+            decoder,
+            likelihood,
+            corrupt=corruption if "denoising" in settings.regularizers else None,
+            prior_weight=settings.prior_precision / n_samples,
         )
 
-    # ---- judging -----------------------------------------------------------------------------------------------
-    def _judge(self, samples: Samples, heldout: sp.csr_matrix, cells: np.ndarray) -> float:
-        """Deviance of held-out molecules explained by the posterior mean, with dispersions for the present weights."""
-        self._fit_posterior(samples, cells, slopes=(0.0,))  # the slopes matter at the end, and take time
-        lost, null = self._deviances(samples, heldout, cells)
-        return float(1 - lost.sum() / null.sum()) if null.sum() > 0 else 0.0
+    def _code_layer(self) -> torch.nn.Module | None:
+        """What follows the encoder's last affine map; None: LayerNorm."""
+        settings = self.settings
+        if "sparse" in settings.regularizers:
+            return torch.nn.ReLU() if settings.target_activity is None else torch.nn.Sigmoid()
+        if "contractive" in settings.regularizers and not settings.n_hidden:
+            return torch.nn.Sigmoid()  # the autoencoder of the paper; of an affine map it would be mere weight decay
+        if "variational" in settings.regularizers or settings.likelihood not in COUNTS:
+            return torch.nn.Identity()
+        return None
 
-    @torch.no_grad()
-    def _fit_posterior(self, samples: Samples, cells: np.ndarray, **options) -> None:
-        """Dispersions for the present weights; training goes on with them too."""
-        self.posterior.fit(lambda: self._means(samples, cells), **options)
-        for member in self.net.members:
-            if member.likelihood.dispersion is not None:
-                member.likelihood.dispersion.copy_(self.posterior.constant_theta)
+    def _penalties(self, unit: float, n_steps: int) -> list:
+        """Penalties on the code; their weights are shares of `unit`, the loss of a sample without a code."""
+        settings, weight, found = self.settings, self.settings.strength * unit, []
+        if "sparse" in settings.regularizers and settings.target_activity is None:
+            found.append(Sparsity(SPARSITY * weight, self.n_guided))
+        elif "sparse" in settings.regularizers:
+            found.append(TargetActivity(ACTIVITY * weight, settings.target_activity, self.n_guided))
+        if "contractive" in settings.regularizers:
+            found.append(Contraction(CONTRACTION * weight))
+        if "variational" in settings.regularizers:
+            found.append(Divergence(settings.strength, warm_up=n_steps // 2))
+        if "graph" in settings.regularizers:
+            found.append(Guidance(GUIDANCE * weight))
+        return found
 
-    def _means(self, samples: Samples, cells: np.ndarray) -> Iterator[tuple[Any, torch.Tensor]]:
-        for start in range(0, len(cells), self._block_size()):
-            batch = samples.batch(cells[start : start + self._block_size()])
-            yield batch.target, self.net.mean(self.net.encode(batch), batch.library, batch.covariate)
-
-    @torch.no_grad()
-    def _deviances(self, samples: Samples, heldout: sp.csr_matrix, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Poisson deviances of the held-out molecules by gene: of the posterior mean, and of the gene means."""
-        total = samples.data.sum()
-        share = float(heldout.sum() / total)
-        frequency = torch.as_tensor(
-            np.asarray(samples.data.sum(0)).ravel() / total, dtype=torch.float32, device=self.device
-        )
-        judged = frequency > 0  # of a gene that was never seen, even the gene mean says nothing
-        lost = torch.zeros(len(frequency), dtype=torch.float64, device=self.device)
-        null = torch.zeros_like(lost)
-        for start in range(0, len(cells), self._block_size()):
-            rows = cells[start : start + self._block_size()]
-            batch = samples.batch(rows)
-            x = Rows.from_scipy(heldout[rows], self.device).to_dense()
-            mu = self.net.mean(self.net.encode(batch), batch.library, batch.covariate)
-            mean = self.posterior.mean(mu, batch.target)
-            lost += Poisson.deviance(x, mean * share)
-            null += Poisson.deviance(x, batch.library * frequency * share)
-        return (lost * judged).cpu().numpy(), (null * judged).cpu().numpy()
+    def _schedule(self, n_steps: int) -> Schedule:
+        """Judged eight times; only at the end where the penalty is part of what is learnt, or is still growing."""
+        goes_on = {"graph", "variational"} & set(self.settings.regularizers)
+        judge_every = n_steps if goes_on else max(1, n_steps // 8)
+        return Schedule(n_steps=n_steps, judge_every=judge_every, learning_rate=self.settings.learning_rate)
 
     def _block_size(self) -> int:
         return max(1, BLOCK_ENTRIES // len(self.var_names))
 
     # ---- using -------------------------------------------------------------------------------------------------
     def encode(self, adata: AnnData, *, layer: str | None = None) -> np.ndarray:
-        """Code of each cell.
+        """Code of each sample; of a variational autoencoder the mean of its posterior, never a draw.
 
-        Genes are matched by name: order does not matter, others are ignored, missing ones count as zero (a warning
-        says how many were found).
+        Features are matched by name: order does not matter, others are ignored, missing ones count as zero in counts and
+        are at their means elsewhere (a warning says how many were found).
 
         Parameters
         ----------
         adata
-            Cells x genes with raw counts.
+            Samples x features, of the kind that the model was fitted to.
         layer
-            Layer with the counts; None is ``adata.X``.
+            Layer to read; None is ``adata.X``.
 
         Returns
         -------
-        Array of shape (cells, n_models * n_latent).
+        Array of shape (samples, n_models * n_latent).
 
         Raises
         ------
         ValueError
-            Fewer than a tenth of the encoder's genes are there, or the data are not counts.
+            Fewer than a tenth of the encoder's features are there, or the data are of another kind.
         """
-        samples = self._read_new(adata, layer)
-        with torch.no_grad():
-            blocks = [self.net.encode(batch) for _, batch in samples.blocks(4096)]
+        return self._encode(self._read_new(adata, layer))
+
+    @torch.no_grad()
+    def _encode(self, samples: Samples) -> np.ndarray:
+        blocks = [self.net.encode(batch) for _, batch in samples.blocks(4096)]
         return torch.cat(blocks).cpu().numpy() if blocks else np.zeros((0, self.n_code), np.float32)
 
     def decode(
@@ -335,22 +457,24 @@ class Autoencoder:
         library: float | np.ndarray = 1e4,
         batch: str | None = None,
     ) -> np.ndarray:
-        """Decoder's mean: expected counts of codes, before a cell's own counts are taken into account.
+        """Decoder's mean, in the units of the data: what codes stand for.
+
+        For counts, expected counts before a cell's own counts are taken into account; for 0 and 1, probabilities.
 
         Parameters
         ----------
         code
-            (cells, n_models * n_latent), as from `encode`.
+            (samples, n_models * n_latent), as from `encode`.
         genes
-            Names of the genes wanted; None: all.
+            Names of the features wanted; None: all.
         library
-            Library size that the means add up to (over all genes), a number or one for each cell.
+            For counts: library size that the means add up to (over all genes), a number or one for each cell.
         batch
             For a model with a `batch_key`: the batch as which to decode; None: the average over batches.
 
         Returns
         -------
-        Array of shape (cells, genes).
+        Array of shape (samples, features).
         """
         self._require_fit()
         columns = self._columns(genes)
@@ -372,7 +496,6 @@ class Autoencoder:
                 out[rows] = self.net.mean(z, size, own)[:, columns].cpu().numpy()
         return out
 
-    @torch.no_grad()
     def denoise(
         self,
         adata: AnnData,
@@ -407,20 +530,10 @@ class Autoencoder:
         -------
         Array of shape (cells, genes), or two.
         """
-        columns = self._columns(genes)
-        samples = self._read_new(adata, layer)
-        values = np.empty((len(samples), len(columns)), np.float32)
-        sd = np.empty_like(values) if return_sd else None
-        for rows, batch, z, mu, shape in self._priors(samples, adata.var_names, code):
-            mean = self.posterior.mean(mu, batch.target, shape)
-            target = batch.library if target_sum is None else target_sum * (batch.library > 0)
-            scale = target / mean.sum(1, keepdim=True).clamp_min(1e-30)
-            values[rows] = (mean * scale)[:, columns].cpu().numpy()
-            if sd is not None:
-                spread = self.net.variance(mu, z, batch.library, batch.covariate)
-                variance = self.posterior.variance(mean, mu, shape, spread)
-                sd[rows] = (variance.sqrt_() * scale)[:, columns].cpu().numpy()
-        return values if sd is None else (values, sd)
+        self._require_counts("denoise")
+        samples, measured = self._read_new(adata, layer), adata.var_names
+        options = {"target_sum": target_sum, "code": code, "return_sd": return_sd}
+        return _counts.denoise(self, samples, measured, self._columns(genes), **options)
 
     def dropouts(
         self,
@@ -448,37 +561,62 @@ class Autoencoder:
         The probabilities, CSR of shape (cells, genes), 0 where there are counts; the mean probability of the zeros of
         each gene wanted, and that of the zeros of each cell (NaN without zeros).
         """
+        self._require_counts("dropouts")
         if not depth > 1:
             raise ValueError(f"depth={depth!r} must be greater than 1, the cell's own depth.")
-        columns = self._columns(genes)
-        samples = self._read_new(adata, layer)
-        blocks, by_gene, zeros = [], np.zeros(len(columns)), np.zeros(len(columns))
-        by_cell = np.full(len(samples), np.nan)
-        for rows, batch, _, mu, shape in self._priors(samples, adata.var_names, code):
-            probability = self.posterior.seen_deeper(mu, shape, depth)
-            probability[batch.target.row_of_entry(), batch.target.columns] = torch.nan  # not zero
-            wanted = probability[:, columns].cpu().numpy()
-            absent, p = ~np.isnan(wanted), np.nan_to_num(wanted)
-            by_gene += p.sum(0)
-            zeros += absent.sum(0)
-            by_cell[rows] = np.where(absent.any(1), p.sum(1) / np.maximum(absent.sum(1), 1), np.nan)
-            blocks.append(sp.csr_matrix(np.where(p >= threshold, p, 0)))
-        by_gene = np.where(zeros > 0, by_gene / np.maximum(zeros, 1), np.nan)
-        return sp.vstack(blocks, format="csr"), by_gene, by_cell
+        samples, measured = self._read_new(adata, layer), adata.var_names
+        options = {"depth": depth, "threshold": threshold, "code": code}
+        return _counts.dropouts(self, samples, measured, self._columns(genes), **options)
 
-    @torch.no_grad()
-    def _priors(
-        self, samples: Samples, measured: pd.Index, code: np.ndarray | None
-    ) -> Iterator[tuple[slice, Batch, torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Blocks of cells: which, their batch, code, means, and shapes of the gamma prior."""
-        known = torch.as_tensor(self.var_names.isin(measured), device=self.device)
-        for rows, batch in samples.blocks(self._block_size()):
-            z = self.net.encode(batch) if code is None else torch.tensor(code[rows], device=self.device)
-            mu = self.net.mean(z, batch.library, batch.covariate)
-            if not known.all():  # the library is shared by the genes that were measured
-                mu *= known
-                mu *= batch.library / mu.sum(1, keepdim=True).clamp_min(1e-30)
-            yield rows, batch, z, mu, self.posterior.shape(mu, batch.target)
+    def sample(self, n: int, *, library: float | np.ndarray = 1e4, random_state: int = 0) -> np.ndarray:
+        """Draw new data from a variational autoencoder: codes from the standard normal, then data given the codes.
+
+        Parameters
+        ----------
+        n
+            How many samples.
+        library
+            For counts: library sizes, a number or one for each sample.
+        random_state
+            Seed.
+
+        Returns
+        -------
+        Array of shape (n, features), in the units of the data.
+
+        Raises
+        ------
+        ValueError
+            The model is not variational, so that its codes have no distribution to draw from.
+
+        Examples
+        --------
+        >>> import aeverse as ae
+        >>> adata = ae.datasets.pbmc68k_counts()
+        >>> model = ae.models.Autoencoder(regularizer="variational", n_models=1, n_epochs=2).fit(adata)
+        >>> model.sample(5, library=500).shape
+        (5, 765)
+        """
+        self._require_fit()
+        if "variational" not in self.settings.regularizers:
+            raise ValueError(
+                f"only a model with regularizer='variational' can be sampled from; this one has {self.settings.regularizer!r}."
+            )
+        code = np.random.default_rng(random_state).standard_normal((n, self.n_code), np.float32)
+        mean = torch.tensor(self.decode(code, library=library), device=self.device)
+        with _settings.seeded(random_state), torch.no_grad():
+            return self.net.members[0].likelihood.draw(mean).cpu().numpy()
+
+    def loadings(self) -> pd.DataFrame:
+        """How each dimension of the code moves each feature: weights of the linear decoder, (features, n_models * n_latent).
+
+        Of counts on the log scale, of 0 and 1 on the logit scale, of continuous values in standard deviations.
+        """
+        self._require_fit()
+        if self.settings.decoder != "linear":
+            raise ValueError("loadings are the weights of a linear decoder; this model has decoder='mlp'.")
+        weights = [member.decoder.loadings_at_zero().detach().cpu().numpy() for member in self.net.members]
+        return pd.DataFrame(np.hstack(weights), index=self.var_names, columns=self.code_names)
 
     def _columns(self, genes: Sequence[str] | str | None) -> np.ndarray:
         return np.arange(len(self.var_names)) if genes is None else _slots.positions(genes, self.var_names)
@@ -491,15 +629,23 @@ class Autoencoder:
     @property
     def n_code(self) -> int:
         """Columns of a code."""
-        return self.config.n_models * self.config.n_latent
+        return self.settings.n_models * self.settings.n_latent
 
     def _require_fit(self) -> None:
         if self.heldout_deviance_explained is None:
             raise RuntimeError("this Autoencoder is not fitted, or its last fit did not end; call .fit(adata) first.")
 
+    def _require_counts(self, what: str) -> None:
+        self._require_fit()
+        if self.settings.likelihood not in COUNTS:
+            raise ValueError(
+                f"{what} needs a model of counts, with likelihood 'nb' or 'poisson'; this one has "
+                f"{self.settings.likelihood!r}."
+            )
+
     def _read_new(self, adata: AnnData, layer: str | None) -> Samples:
         self._require_fit()
-        counts = self._match_genes(_slots.read_counts(adata, layer), pd.Index(adata.var_names.astype(str)))
+        x = self._match(self._side.read(adata, layer), pd.Index(adata.var_names.astype(str)), _slots.place(layer))
         batches = None
         if self.batches is not None:
             values = _slots.read_categories(adata, self.batch_key)
@@ -508,12 +654,13 @@ class Autoencoder:
                 _slots.warn(
                     f"batches {unknown[:5]} are not known to the model; their cells are taken as of an average batch."
                 )
-        return self._samples(counts, batches)
+        return self._samples(x, batches)
 
-    def _match_genes(self, counts: sp.csr_matrix, names: pd.Index) -> sp.csr_matrix:
-        """Bring columns into the model's order by name; missing genes are empty."""
+    def _match(self, x, names: pd.Index, place: str):
+        """Bring columns into the model's order by name, after checking that they are what the model knows."""
+        self._side.check_range(x, self.settings.likelihood, place)
         if names.equals(self.var_names):
-            return counts
+            return x
         if not names.is_unique or not self.var_names.is_unique:
             raise ValueError(
                 "gene names are not unique and differ from the model's; call adata.var_names_make_unique() first."
@@ -526,10 +673,8 @@ class Autoencoder:
                 f"{message}; do the names match? The model has {list(self.var_names[self.inputs][:3])} …, the data {list(names[:3])} …."
             )
         if not found.all():
-            _slots.warn(f"{message}; the others count as zero.")
-        columns = counts.tocsc()[:, where[where >= 0]].tocoo()
-        positions = np.flatnonzero(where >= 0)[columns.col]
-        return sp.csr_matrix((columns.data, (columns.row, positions)), shape=(counts.shape[0], len(self.var_names)))
+            _slots.warn(f"{message}; {self._side.ABSENT}.")
+        return self._side.match(x, where)
 
     # ---- keeping -----------------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> None:
@@ -562,6 +707,7 @@ class Autoencoder:
     def restore(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Autoencoder:
         """Rebuild a model from what `save` or `record` kept."""
         model = cls(**header["config"])
+        model.settings = Config(**header["settings"])
         model.var_names = pd.Index(header["var_names"])
         model.batch_key, model.batches, model.history = header["batch_key"], header["batches"], header["history"]
         model.heldout_deviance_explained = header["heldout_deviance_explained"]
@@ -570,19 +716,27 @@ class Autoencoder:
         def weights(part: str) -> dict[str, torch.Tensor]:
             return {k.removeprefix(part): torch.tensor(a) for k, a in arrays.items() if k.startswith(part)}
 
-        empty = torch.zeros(len(model.inputs))
-        input_layer = CountInput(empty, empty + 1, 1.0) if "net.members.0.encoder.first" in arrays else None
-        n_genes = len(model.var_names)
-        model.net = Ensemble(model._build_member(input_layer, np.zeros(n_genes)) for _ in range(model.config.n_models))
+        side, likelihood, n_features = model._side, model.settings.likelihood, len(model.var_names)
+        has_encoder = "net.members.0.encoder.first" in arrays
+        model.net = Ensemble(
+            model._new_member(
+                side.empty_input(likelihood, len(model.inputs)) if has_encoder else None,
+                side.new_likelihood(likelihood, n_features),
+                np.zeros(n_features),
+            )
+            for _ in range(model.settings.n_models)
+        )
         model.net.load_state_dict(weights("net."))
         model.net.eval()
-        model.posterior = GammaPosterior(n_genes)
-        model.posterior.load_state_dict(weights("posterior."))
+        model.posterior = side.new_posterior(model)
+        if model.posterior is not None:
+            model.posterior.load_state_dict(weights("posterior."))
         return model
 
     def _header(self) -> dict[str, Any]:
         return {
             "config": dataclasses.asdict(self.config),
+            "settings": dataclasses.asdict(self.settings),
             "var_names": list(self.var_names),
             "batch_key": self.batch_key,
             "batches": self.batches,
@@ -591,12 +745,17 @@ class Autoencoder:
         }
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        parts = {"net": self.net, "posterior": self.posterior}
+        modules = {"net": self.net} if self.posterior is None else {"net": self.net, "posterior": self.posterior}
         arrays = {
-            f"{part}.{k}": t.cpu().numpy() for part, module in parts.items() for k, t in module.state_dict().items()
+            f"{part}.{k}": t.cpu().numpy() for part, module in modules.items() for k, t in module.state_dict().items()
         }
-        return {
-            **arrays,
-            "inputs": self.inputs,
-            "deviance_explained": self.deviance_explained,
-        }
+        return {**arrays, "inputs": self.inputs, "deviance_explained": self.deviance_explained}
+
+
+def likelihood_of(x: sp.csr_matrix | np.ndarray, names: pd.Index) -> str:
+    """The likelihood that a matrix looks like: what ``likelihood="auto"`` takes."""
+    kind = kind_of(x, names)
+    if kind == "ordinal":  # small integers: a sparse panel of counts, or copy numbers
+        negative = x.shape[0] and (x.data if sp.issparse(x) else x[np.isfinite(x)]).min(initial=0) < 0
+        return "nb" if sp.issparse(x) and not negative else "gaussian"
+    return LIKELIHOOD_OF_KIND[kind]

@@ -1,13 +1,14 @@
 """The torch modules behind aeverse, free of AnnData: import them into your own models."""
 
-from aeverse.nn._autoencoder import AutoencoderNet, Batch, Ensemble, Thinning
-from aeverse.nn._corruption import add_noise, mask, thin
+from aeverse.nn._autoencoder import AutoencoderNet, Batch, Ensemble
+from aeverse.nn._corruption import Masking, Thinning, add_noise, mask, thin
 from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
-from aeverse.nn._encoder import CountInput, DenseInput, Encoder
+from aeverse.nn._encoder import BinaryInput, Code, CountInput, DenseInput, Encoder, LogitInput
 from aeverse.nn._fusion import FusionBatch, FusionNet, MemberLinear, MemberMLP
 from aeverse.nn._graph import diffusion_coordinates, fuse, local_kernel, nearest, row_normalised, smooth
 from aeverse.nn._likelihoods import Bernoulli, Gaussian, LogitGaussian, NegativeBinomial, Poisson
+from aeverse.nn._penalties import Contraction, Divergence, Guidance, Sparsity, TargetActivity
 from aeverse.nn._posterior import GammaPosterior
 from aeverse.nn._rows import Rows, product
 
@@ -15,21 +16,30 @@ __all__ = [
     "AutoencoderNet",
     "Batch",
     "Bernoulli",
+    "BinaryInput",
+    "Code",
+    "Contraction",
     "CountInput",
     "Decoder",
     "DenseInput",
+    "Divergence",
     "Encoder",
     "Ensemble",
     "FusionBatch",
     "FusionNet",
     "GammaPosterior",
     "Gaussian",
+    "Guidance",
     "LogitGaussian",
+    "LogitInput",
+    "Masking",
     "MemberLinear",
     "MemberMLP",
     "NegativeBinomial",
     "Poisson",
     "Rows",
+    "Sparsity",
+    "TargetActivity",
     "Thinning",
     "add_noise",
     "count_loss",

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from aeverse.nn._corruption import thin
 from aeverse.nn._decoder import Decoder
-from aeverse.nn._encoder import Encoder
+from aeverse.nn._encoder import Code, Encoder
 from aeverse.nn._rows import Rows
-
-EMPHASIS = 0.35
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A mini-batch: what the encoder reads, what the decoder has to explain, and what both are told."""
+    """A mini-batch: what the encoder reads, what the decoder has to explain, what both are told, and what guides the code."""
 
     x: Rows | Tensor
     target: Rows | Tensor
     library: Tensor | None = None
     covariate: Tensor | None = None
+    guide: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -37,7 +35,7 @@ class Batch:
                 return None
             return values.block(start, stop) if isinstance(values, Rows) else values[start:stop]
 
-        return Batch(cut(self.x), cut(self.target), cut(self.library), cut(self.covariate))
+        return Batch(cut(self.x), cut(self.target), cut(self.library), cut(self.covariate), cut(self.guide))
 
 
 class AutoencoderNet(nn.Module):
@@ -51,6 +49,8 @@ class AutoencoderNet(nn.Module):
         What is done to a training batch before the encoder reads it; None: nothing.
     prior_weight
         Weight of the Gaussian prior on the decoder, for the share that one sample has in it.
+    penalties
+        Called with the net, the code of a batch and the batch; their costs are added to the loss.
     """
 
     def __init__(
@@ -60,10 +60,11 @@ class AutoencoderNet(nn.Module):
         likelihood: nn.Module,
         corrupt: Callable[[Batch], Batch] | None = None,
         prior_weight: float = 0.0,
+        penalties: Sequence[Callable[[AutoencoderNet, Code, Batch], Tensor]] = (),
     ):
         super().__init__()
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
-        self.corrupt, self.prior_weight = corrupt, prior_weight
+        self.corrupt, self.prior_weight, self.penalties = corrupt, prior_weight, list(penalties)
 
     def encode(self, batch: Batch) -> Tensor:
         """Code of a batch, (samples, latent)."""
@@ -76,35 +77,49 @@ class AutoencoderNet(nn.Module):
         return self.likelihood.mean(hidden, self.decoder.weight, self.decoder.bias, library)
 
     @torch.no_grad()
-    def orient(self, frequency: Tensor) -> None:
-        """Turn and scale the code of a softmax decoder by what its dimensions change in the profiles.
+    def orient(self, mean: Tensor, power: float, covariance: Tensor | None = None) -> None:
+        """Turn and scale the code by what its dimensions change in the data; what is decoded stays the same.
 
-        What is decoded stays the same. The axes become those of the Fisher information at the mean profile (which gives
-        the Kullback-Leibler divergence between the profiles of two codes to second order), in order; each is as long as
-        its information to the power of `EMPHASIS`. At 0.5 distances would be divergences, and the abundant genes of
-        the great lineages would drown the rest; at 0 all dimensions would count alike, noise too.
+        The axes become those of the Fisher information of the likelihood at the data's mean (which gives the divergence
+        between what two codes stand for, to second order), in order. Each is as long as its information to the power of
+        `power`: at 0.5 distances would be divergences, and what is abundant would drown the rest; at 0 all dimensions
+        would count alike, noise too. Dimensions that guidance asks for stay as they are.
 
         Parameters
         ----------
-        frequency
-            Mean profile, (genes,), summing to one.
+        mean
+            Mean of each feature; for counts the mean profile, summing to one.
+        power
+            Between 0 and 0.5.
+        covariance
+            Of the codes of the samples, (n_latent, n_latent); None: they are spread alike in all directions.
         """
-        assert self.encoder is not None
-        loadings = self.decoder.loadings
-        mean = frequency @ loadings
-        information = (loadings * frequency[:, None]).T @ loadings - torch.outer(mean, mean)
-        values, axes = torch.linalg.eigh(information.double())
+        encoder, n = self.encoder, self.encoder.n_latent
+        information = self.likelihood.information(self.decoder.loadings_at_zero(), mean).double()
+        free = slice(encoder.n_free, n)
+        information = information[free, free]
+        root = torch.eye(n - encoder.n_free, dtype=torch.float64, device=mean.device)
+        if covariance is not None:
+            values, vectors = torch.linalg.eigh(covariance.double()[free, free])
+            root = vectors * values.clamp_min(1e-9 * float(values[-1]) + 1e-12).sqrt()
+        values, axes = torch.linalg.eigh(root.T @ information @ root)
         values, axes = values.flip(0), axes.flip(1)
-        scale = values.clamp_min(1e-6 * float(values[0]) + 1e-12) ** EMPHASIS
-        self.encoder.axes.copy_(self.encoder.axes.double() @ (axes * scale))
-        loadings.copy_(loadings.double() @ (axes / scale))
+        scale = values.clamp_min(1e-6 * float(values[0]) + 1e-12) ** power
+        turn = torch.eye(n, dtype=torch.float64, device=mean.device)
+        turn[free, free] = torch.linalg.solve(root.T, axes * scale)
+        encoder.axes.copy_(encoder.axes.double() @ turn)
+        reach = self.decoder.reach
+        reach.copy_(torch.linalg.solve(turn, reach.double().T).T)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood and prior, by sample."""
-        code = self.encode(batch if self.corrupt is None else self.corrupt(batch))
-        hidden = self.decoder(code, batch.covariate)
-        total = self.likelihood.loss(hidden, self.decoder.weight, self.decoder.bias, batch.target, batch.library)
-        return total / len(batch) + self.prior_weight * self.decoder.prior()
+        """Negative log-likelihood, prior and penalties, by sample."""
+        assert self.encoder is not None
+        shown = batch if self.corrupt is None else self.corrupt(batch)
+        code = self.encoder.coded(shown.x, shown.library, shown.covariate)
+        hidden = self.decoder(code.draw(), batch.covariate)
+        misfit = self.likelihood.loss(hidden, self.decoder.weight, self.decoder.bias, batch.target, batch.library)
+        penalty = sum(cost(self, code, batch) for cost in self.penalties)
+        return misfit / len(batch) + self.prior_weight * self.decoder.prior() + penalty
 
 
 class Ensemble(nn.Module):
@@ -147,14 +162,3 @@ class Ensemble(nn.Module):
         for own in self.means(code, library, covariate):
             squares.add_(own.sub_(mean).square_())
         return squares / (k * max(k - 1, 1))
-
-
-class Thinning:
-    """Corrupt counts: each sample keeps a share of its molecules, drawn between ``1 - strength`` and 1."""
-
-    def __init__(self, strength: float = 0.6):
-        self.strength = strength
-
-    def __call__(self, batch: Batch) -> Batch:
-        keep = 1 - self.strength * torch.rand(len(batch), device=batch.x.device)
-        return replace(batch, x=thin(batch.x, keep[batch.x.row_of_entry()]))

@@ -1,11 +1,20 @@
-"""Corruptions of the input, from which a denoising autoencoder must recover."""
+"""Corruptions of the input, from which a denoising autoencoder must recover [Vincent2010]_.
+
+The functions change values, the classes the input of a `Batch`.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from aeverse.nn._rows import Rows
+
+if TYPE_CHECKING:
+    from aeverse.nn._autoencoder import Batch
 
 
 def thin(counts: Rows, keep: float | Tensor) -> Rows:
@@ -39,3 +48,26 @@ def mask(x: Rows | Tensor, share: float) -> Rows | Tensor:
 def add_noise(x: Tensor, sd: float) -> Tensor:
     """Add Gaussian noise to standardised values."""
     return x + sd * torch.randn_like(x)
+
+
+class Thinning:
+    """Corrupt counts: each sample keeps a share of its molecules, drawn between ``1 - strength`` and 1."""
+
+    def __init__(self, strength: float = 0.6):
+        self.strength = strength
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with thinned input."""
+        keep = 1 - self.strength * torch.rand(len(batch), device=batch.x.device)
+        return replace(batch, x=thin(batch.x, keep[batch.x.row_of_entry()]))
+
+
+class Masking:
+    """Corrupt dense data: hide a share of each sample's entries, as if they had not been measured (NaN)."""
+
+    def __init__(self, share: float = 0.5):
+        self.share = share
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with holes in its input."""
+        return replace(batch, x=batch.x.masked_fill(torch.rand_like(batch.x) < self.share, torch.nan))

@@ -60,6 +60,18 @@ class Decoder(nn.Module):
         loadings = self.loadings if self.mask is None else self.loadings * self.mask
         return loadings if self.offsets is None else torch.cat([loadings, self.offsets], 1)
 
+    @property
+    def reach(self) -> Tensor:
+        """Weights of the first layer that reads the code, (its outputs, n_latent)."""
+        return self.layers[0].weight if len(self.layers) else self.loadings
+
+    def loadings_at_zero(self) -> Tensor:
+        """How each dimension of the code moves each feature, at a code of zero, (features, n_latent)."""
+        if not len(self.layers):
+            return self.weight[:, : self.loadings.shape[1]]
+        zero = self.reach.new_zeros(self.reach.shape[1])
+        return self.loadings @ torch.autograd.functional.jacobian(self.layers, zero)
+
     def prior(self) -> Tensor:
         """Minus the log density of a Gaussian prior on the loadings and on what a bias may leave its start by.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,12 @@ class CountInput(nn.Module):
 
 
 class DenseInput(nn.Module):
-    """Standardised values; a missing value (NaN) becomes zero, the feature's mean."""
+    """Standardised values, clipped; a missing value (NaN) becomes zero, the feature's mean.
+
+    Rows are scaled up for what they lack, so that a code is as long as that of a complete sample.
+    """
+
+    limit = 10.0  # standard deviations
 
     def __init__(self, mean: Tensor, sd: Tensor):
         super().__init__()
@@ -45,7 +51,72 @@ class DenseInput(nn.Module):
 
     def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
         """Standardise."""
-        return torch.nan_to_num((x - self.mean) * self.scale)
+        missing = torch.isnan(x)
+        values = ((x - self.mean) * self.scale).clamp(-self.limit, self.limit).masked_fill(missing, 0.0)
+        return values * (1 - missing.to(values.dtype).mean(1, keepdim=True)).clamp_min(0.01).rsqrt()
+
+
+class LogitInput(DenseInput):
+    """As `DenseInput`, on the logit of fractions."""
+
+    edge = 1e-3
+
+    def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
+        """Logit, then standardise."""
+        return super().forward(torch.logit(x, eps=self.edge))
+
+
+class BinaryInput(nn.Module):
+    """0/1 as the profile of a sample: rows of unit length less their mean, and, as one more input, how many ones.
+
+    A tumour with a thousand mutations is then compared by which genes they hit, not by how many there are.
+    """
+
+    def __init__(self, mean: Tensor, scale: float, log_burden: tuple[float, float]):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        self.register_buffer("log_burden", torch.tensor(log_burden))
+        self.shift = None
+
+    @staticmethod
+    def profile(x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of unit length (missing entries zero), and the logarithm of one more than the expected number of ones."""
+        missing = torch.isnan(x)
+        ones = x.masked_fill(missing, 0.0)
+        share = (1 - missing.to(x.dtype).mean(1, keepdim=True)).clamp_min(0.01)
+        burden = torch.log1p(ones.sum(1, keepdim=True) / share)
+        return ones / ones.square().sum(1, keepdim=True).clamp_min(1e-9).sqrt(), burden
+
+    def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
+        """Centred profile and standardised burden, (rows, features + 1)."""
+        profile, burden = self.profile(x)
+        return torch.cat([(profile - self.mean) * self.scale, (burden - self.log_burden[0]) / self.log_burden[1]], 1)
+
+
+@dataclass(frozen=True)
+class Code:
+    """What an encoder says about a batch.
+
+    Parameters
+    ----------
+    mean
+        The code, (rows, latent).
+    log_variance
+        Of a variational encoder, the logarithm of the variance of its posterior around the mean; else None.
+    hidden
+        Output of the first layer, before any activation: what `Contractive` differentiates by.
+    """
+
+    mean: Tensor
+    log_variance: Tensor | None
+    hidden: Tensor
+
+    def draw(self) -> Tensor:
+        """The mean, or a draw around it: ``mean + sd * noise`` (reparameterised [Kingma2014]_)."""
+        if self.log_variance is None:
+            return self.mean
+        return self.mean + torch.exp(0.5 * self.log_variance) * torch.randn_like(self.mean)
 
 
 class Encoder(nn.Module):
@@ -54,21 +125,30 @@ class Encoder(nn.Module):
     Parameters
     ----------
     input_layer
-        `CountInput` or `DenseInput`.
+        `CountInput`, `DenseInput`, `LogitInput` or `BinaryInput`.
     n_inputs, n_hidden, n_latent
-        Widths; ``n_hidden=()`` gives one linear map.
+        Widths; ``n_hidden=()`` gives one affine map.
     n_covariates
-        Columns of a one-hot covariate that every layer's input is extended with.
+        Columns of a one-hot covariate that the first layer is told.
     activation
         Class of the activation between layers.
-    normalize
-        LayerNorm behind every layer, the code included: all codes then have the same length, which steadies training.
+    code_layer
+        What the last affine map is followed by: None for LayerNorm (all codes then have the same length, which steadies
+        training), ``nn.Identity()`` for a linear code, ``nn.Sigmoid()`` or ``nn.ReLU()`` for active and silent units.
+    skip
+        A linear way from the inputs to the code beside the hidden layers.
+    n_free
+        So many leading dimensions are spared by the `code_layer` (those that `Guidance` asks for).
+    variational
+        The encoder also tells how far the code may lie off its mean.
 
     Attributes
     ----------
     axes
         Linear map that the code is given at last, the identity until `AutoencoderNet.orient`.
     """
+
+    axes: Tensor
 
     def __init__(
         self,
@@ -79,30 +159,58 @@ class Encoder(nn.Module):
         *,
         n_covariates: int = 0,
         activation: type[nn.Module] = nn.GELU,
-        normalize: bool = True,
+        code_layer: nn.Module | None = None,
+        skip: bool = False,
+        n_free: int = 0,
+        variational: bool = False,
     ):
         super().__init__()
-        widths = [*n_hidden, n_latent]
+        n_out = n_latent * (2 if variational else 1)
+        widths = [*n_hidden, n_out]
+        self.skipped = n_out if skip and n_hidden else 0
+        self.n_latent, self.n_free, self.variational = n_latent, n_free, variational
         self.input_layer = input_layer
-        self.first = nn.Parameter(torch.empty(n_inputs, widths[0]))
-        self.first_bias = nn.Parameter(torch.zeros(widths[0]))
+        self.first = nn.Parameter(torch.empty(n_inputs, widths[0] + self.skipped))
+        self.first_bias = nn.Parameter(torch.zeros(widths[0] + self.skipped))
         nn.init.normal_(self.first, std=n_inputs**-0.5)
-        self.covariate = nn.Linear(n_covariates, widths[0], bias=False) if n_covariates else None
+        self.covariate = nn.Linear(n_covariates, widths[0] + self.skipped, bias=False) if n_covariates else None
         layers: list[nn.Module] = []
         for width, following in itertools.pairwise(widths):
-            layers += [nn.LayerNorm(width)] if normalize else []
-            layers += [activation(), nn.Linear(width, following)]
-        layers += [nn.LayerNorm(n_latent)] if normalize else []
+            layers += [nn.LayerNorm(width), activation(), nn.Linear(width, following)]
         self.rest = nn.Sequential(*layers)
+        self.code_layer = nn.LayerNorm(n_latent - n_free) if code_layer is None else code_layer
         self.register_buffer("axes", torch.eye(n_latent))
 
-    def forward(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
-        """Code of each row, (rows, latent)."""
+    @property
+    def is_one_layer(self) -> bool:
+        """Whether the code is an elementwise function of one affine map of the inputs."""
+        return len(self.rest) == 0 and not isinstance(self.code_layer, nn.LayerNorm)
+
+    def hidden(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
+        """Output of the first layer, before its activation."""
         x = self.input_layer(x, library)
         bias = (
             self.first_bias if self.input_layer.shift is None else self.first_bias - self.input_layer.shift @ self.first
         )
         hidden = product(x, self.first) + bias
-        if self.covariate is not None:
-            hidden = hidden + self.covariate(covariate)
-        return self.rest(hidden) @ self.axes
+        return hidden if self.covariate is None else hidden + self.covariate(covariate)
+
+    def coded(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Code:
+        """Code of each row, with what the penalties ask for."""
+        return self.from_hidden(self.hidden(x, library, covariate))
+
+    def from_hidden(self, hidden: Tensor) -> Code:
+        """Code, given the output of the first layer."""
+        past = hidden[:, hidden.shape[1] - self.skipped :]
+        out = self.rest(hidden[:, : hidden.shape[1] - self.skipped])
+        out = out + past if self.skipped else out
+        mean, log_variance = out.chunk(2, 1) if self.variational else (out, None)
+        if self.n_free:
+            mean = torch.cat([mean[:, : self.n_free], self.code_layer(mean[:, self.n_free :])], 1)
+        else:
+            mean = self.code_layer(mean)
+        return Code(mean @ self.axes, log_variance, hidden)
+
+    def forward(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
+        """Code of each row, (rows, latent)."""
+        return self.coded(x, library, covariate).mean

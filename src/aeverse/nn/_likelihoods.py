@@ -1,8 +1,10 @@
-"""Likelihoods: how the decoder's output explains the data. One class each; they all answer the same three questions.
+"""Likelihoods: how the decoder's output explains the data. One class each; they all answer the same questions.
 
-``loss``      negative log-likelihood of a mini-batch, summed
-``mean``      expected value, in the units of the data
-``deviance``  of each feature, given the mean; missing entries (NaN) do not count
+``loss``         negative log-likelihood of a mini-batch, summed
+``mean``         expected value, in the units of the data
+``deviance``     of each feature, given the mean; missing entries (NaN) do not count
+``information``  Fisher information of the code, (latent, latent), given loadings (features, latent) and the data's mean
+``draw``         data, given the mean
 """
 
 from __future__ import annotations
@@ -39,6 +41,19 @@ class Poisson(nn.Module):
         mean = mean.clamp_min(SMALLEST)
         return 2 * (torch.xlogy(x, x / mean) - x + mean).sum(0)
 
+    @staticmethod
+    def information(loadings: Tensor, mean: Tensor) -> Tensor:
+        """Of a code, by molecule."""
+        average = mean @ loadings
+        return (loadings * mean[:, None]).T @ loadings - torch.outer(average, average)
+
+    def draw(self, mean: Tensor) -> Tensor:
+        """Counts."""
+        if self.dispersion is None:
+            return torch.poisson(mean)
+        shape = self.dispersion.expand_as(mean)
+        return torch.poisson(torch.distributions.Gamma(shape, shape / mean.clamp_min(1e-30)).sample())
+
 
 class NegativeBinomial(Poisson):
     """Counts with gene-wise dispersions theta: variance ``mu + mu**2 / theta``."""
@@ -56,6 +71,7 @@ class Gaussian(nn.Module):
         super().__init__()
         self.register_buffer("center", mean)
         self.register_buffer("scale", sd)
+        self.register_buffer("residual", torch.ones_like(sd))  # standard deviation of what the decoder leaves
 
     def standardise(self, x: Tensor) -> Tensor:
         """From units of the data to units of the decoder."""
@@ -76,6 +92,15 @@ class Gaussian(nn.Module):
     def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
         """Squared error of the standardised values."""
         return torch.nan_to_num(self.standardise(x) - self.standardise(mean)).square().sum(0)
+
+    @staticmethod
+    def information(loadings: Tensor, mean: Tensor) -> Tensor:
+        """Of a code, at unit variance."""
+        return loadings.T @ loadings
+
+    def draw(self, mean: Tensor) -> Tensor:
+        """Values around the mean, with the residual variance of each feature."""
+        return self.restore(self.standardise(mean) + self.residual * torch.randn_like(mean))
 
 
 class LogitGaussian(Gaussian):
@@ -114,3 +139,13 @@ class Bernoulli(nn.Module):
         """Binomial deviance."""
         mean = mean.clamp(SMALLEST, 1 - SMALLEST)
         return -2 * torch.nan_to_num(torch.xlogy(x, mean) + torch.xlogy(1 - x, 1 - mean)).sum(0)
+
+    @staticmethod
+    def information(loadings: Tensor, mean: Tensor) -> Tensor:
+        """Of a code, at the data's frequencies."""
+        return (loadings * (mean * (1 - mean))[:, None]).T @ loadings
+
+    @staticmethod
+    def draw(mean: Tensor) -> Tensor:
+        """0 or 1."""
+        return torch.bernoulli(mean)

@@ -1,13 +1,15 @@
-"""`tl.embed`: the code of an autoencoder."""
+"""`tl.embed`: the code of an autoencoder, or of what it is compared with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from aeverse import _slots
+from aeverse import _slots, methods, models
 from aeverse.tl._run import fitted, record
 
 if TYPE_CHECKING:
@@ -19,13 +21,16 @@ if TYPE_CHECKING:
 def embed(
     adata: AnnData,
     *,
-    likelihood: str = "nb",
-    regularizer: str | None = "denoising",
+    method: str = "ae",
+    likelihood: str = "auto",
+    regularizer: str | Sequence[str] | None = "auto",
+    decoder: str = "linear",
+    gene_sets: Mapping[str, Any] | pd.DataFrame | None = None,
     layer: str | None = None,
     mask_var: str | np.ndarray | None = "auto",
     batch_key: str | None = None,
-    n_latent: int = 32,
-    n_models: int = 1,
+    n_latent: int | None = None,
+    n_models: int | None = None,
     model: Autoencoder | str | Path | None = None,
     key_added: str = "X_ae",
     random_state: int = 0,
@@ -33,31 +38,49 @@ def embed(
     progress: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed cells with an autoencoder: a compact code instead of principal components.
+    """Embed samples with an autoencoder: a compact code instead of principal components.
 
-    The model is that of `aeverse.tl.denoise`; only the code is written.
+    For raw counts the model is that of `aeverse.tl.denoise`. Other values (expression on a log scale, copy numbers, drug
+    responses, methylation, mutations) get the likelihood that suits them; entries that are NaN are left out of what is
+    learnt, never filled in. :doc:`/family` shows what each regularizer does to the code.
 
     Parameters
     ----------
     adata
-        Cells x genes with raw counts; sparse, dense, a view, or backed.
+        Samples x features; sparse, dense, a view, or backed.
+    method
+        ``"ae"``, or for comparison ``"pca"``, ``"kernel_pca"`` (RBF kernel [Schoelkopf1998]_) or ``"scvi"`` (raw counts
+        [Lopez2018]_), each on a copy with its own recommended settings; `n_latent`, `likelihood`, `layer`, `mask_var` and
+        `batch_key` (scVI) are passed on, the rest is the autoencoder's.
     likelihood
-        ``"nb"`` or ``"poisson"``.
+        ``"nb"`` or ``"poisson"`` (raw counts), ``"gaussian"`` (continuous; standardised inside), ``"bernoulli"`` (0 and
+        1), ``"fractions"`` (0 to 1; Gaussian on the logit [Du2010]_). ``"auto"`` looks at the data: what it took is in
+        ``uns["ae"][key_added]["params"]``, and on the logger ``"aeverse"``.
     regularizer
-        ``"denoising"`` thins the molecules of the input while training [Vincent2010]_; None does not.
+        None for a plain undercomplete autoencoder [Hinton2006]_, or one or several of ``"sparse"`` (few units of the code
+        are active in a sample [Olshausen1996]_), ``"contractive"`` (the code changes little where the data do not vary
+        [Rifai2011]_), ``"denoising"`` (molecules are thinned, entries hidden while training [Vincent2010]_),
+        ``"variational"`` (a distribution to draw new samples from [Kingma2014]_), ``"graph"`` (the code foretells where a
+        sample lies in the neighbour graph [Mishne2019]_). ``"auto"``: denoising for counts, else denoising and graph.
+    decoder
+        ``"linear"``: its weights are loadings. ``"mlp"``: with a hidden layer, and no loadings.
+    gene_sets
+        Pathways, one dimension of the code each, that reach their own genes only: a dict from names to genes, or a table
+        with the columns ``source``, ``target`` and perhaps ``weight``, as decoupler has them. Needs the linear decoder.
     layer
-        Layer with the counts; None is ``adata.X``.
+        Layer to read; None is ``adata.X``.
     mask_var
-        Column of ``adata.var`` or boolean array: the genes that the encoder reads. ``"auto"``: ``highly_variable`` where
-        present, else the 3,000 most overdispersed genes.
+        Column of ``adata.var`` or boolean array: the features that the encoder reads. ``"auto"``: ``highly_variable`` where
+        present, else of counts the 3,000 most overdispersed genes, of other values all.
     batch_key
-        Column of ``adata.obs``: encoder and decoder are told the batch of a cell, so that the code need not hold it.
+        Column of ``adata.obs``: encoder and decoder are told the batch of a sample, so that the code need not hold it.
     n_latent
-        Dimensions of the code of each member.
+        Dimensions of the code of each member; None: 32, or one for each gene set.
     n_models
-        Members of the ensemble, whose codes stand side by side.
+        Members of the ensemble, whose codes stand side by side; None: 3 for counts (1 with `gene_sets`), else 1.
     model
-        A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training.
+        A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training. The parameters that
+        describe a model are then ignored.
     key_added
         Key of the code in ``adata.obsm``.
     random_state, device, progress, copy
@@ -65,26 +88,54 @@ def embed(
 
     Returns
     -------
-    `None`, or the copy. Written are ``obsm[key_added]``, (cells, n_models * n_latent), and ``uns["ae"][key_added]``.
+    `None`, or the copy. Written are
+
+    ``obsm[key_added]``
+        The code, (samples, n_models * n_latent), float32; of a variational autoencoder the posterior mean, never a draw.
+    ``varm[key_added + "_loadings"]``
+        With a linear decoder (and for ``method="pca"``): how each dimension moves each feature, as scanpy's
+        ``varm["PCs"]``; NaN for features that the model does not know.
+    ``obs[key_added + "_active"]``
+        With ``"sparse"``: the share of the code's units that are active in the sample.
+    ``uns["ae"][key_added]``
+        Parameters as they were taken, versions, training history, ``deviance_explained`` of the held-out molecules or
+        entries, the decoder; with `gene_sets` their names (``code_names``), with ``"variational"`` how many units are in
+        use (``active_units``).
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        As in `aeverse.tl.denoise`; `adata` is then as it was.
+        Something named does not exist, the values are not what the likelihood needs, or a result would overwrite what
+        aeverse did not write. `adata` is then as it was.
 
     Examples
     --------
     >>> import aeverse as ae
     >>> adata = ae.datasets.pbmc68k_counts()
-    >>> ae.tl.embed(adata)
-    >>> adata.obsm["X_ae"].shape
-    (700, 32)
+    >>> ae.tl.embed(adata, n_models=1)
+    >>> adata.obsm["X_ae"].shape, adata.varm["X_ae_loadings"].shape
+    ((700, 32), (765, 32))
     """
+    if method != "ae" and method not in methods.MATRIX:
+        raise ValueError(f"method={method!r} must be one of {['ae', *methods.MATRIX]}.")
+    if method != "ae" and model is not None:
+        raise ValueError(f"model= goes with method='ae', not with {method!r}.")
     adata = _slots.target(adata, copy)
-    _slots.check_keys(adata, [("obsm", key_added)], key_added)
+    loadings_key, active_key = f"{key_added}_loadings", f"{key_added}_active"
+    keys = [("obsm", key_added), ("varm", loadings_key)]
+    if method != "ae":
+        _slots.check_keys(adata, keys, key_added)
+        reading = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "likelihood": likelihood}
+        found = models.embed_otherwise(method, adata, n_latent, random_state, progress, **reading)
+        _slots.write(adata, found)
+        return adata if copy else None
+
+    _slots.check_keys(adata, [*keys, ("obs", active_key)], key_added)
     config = {
         "likelihood": likelihood,
         "regularizer": regularizer,
+        "decoder": decoder,
+        "gene_sets": gene_sets,
         "n_latent": n_latent,
         "n_models": n_models,
         "random_state": random_state,
@@ -93,6 +144,13 @@ def embed(
         model, adata, config, layer=layer, mask_var=mask_var, batch_key=batch_key, device=device, progress=progress
     )
     code = trained.encode(adata, layer=layer)
-    described = record(trained, adata, {"layer": layer})
-    _slots.write(adata, _slots.Results(name=key_added, record=described, obsm={key_added: code}))
+    described = record(trained, adata, {"method": "ae", "layer": layer})
+    results = _slots.Results(name=key_added, record=described, obsm={key_added: code})
+    if trained.settings.decoder == "linear":
+        results.varm[loadings_key] = trained.loadings().reindex(adata.var_names.astype(str)).to_numpy(np.float32)
+    if "sparse" in trained.settings.regularizers:
+        results.obs[active_key] = trained.active_share(code)
+    if "variational" in trained.settings.regularizers:
+        described["active_units"] = trained.active_units(code)
+    _slots.write(adata, results)
     return adata if copy else None

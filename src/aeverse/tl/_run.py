@@ -1,4 +1,4 @@
-"""What the count tools share: take a fitted model or train one, and say what was done."""
+"""What the tools of one matrix share: take a fitted model or train one, and say what was done."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ def fitted(
 
 
 def record(model: models.Autoencoder, adata, params: dict[str, Any]) -> dict[str, Any]:
-    """Entry for ``uns["ae"]``: parameters, versions, history and the decoder."""
+    """Entry for ``uns["ae"]``: parameters as they were taken, versions, history and the decoder."""
+    taken = dataclasses.asdict(model.settings)
+    taken.pop("gene_sets")  # names of genes are no keys of a file; those of the sets are below, the rest in the decoder
     return {
-        "params": {**dataclasses.asdict(model.config), "batch_key": model.batch_key, **params},
+        "params": {**taken, "batch_key": model.batch_key, **params},
+        "code_names": model.code_names,
+        "deviance_explained": model.heldout_deviance_explained,
         "genes_found": int(model.var_names.isin(adata.var_names).sum()),
         "versions": _slots.versions(),
         "history": model.history,

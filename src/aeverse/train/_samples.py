@@ -24,6 +24,10 @@ class Samples:
         Library sizes, (samples,), for counts.
     covariate
         One-hot covariates, (samples, categories).
+    guide
+        Coordinates that guide the code, (samples, coordinates).
+    dense
+        Give sparse rows out as dense tensors; the matrix itself stays sparse. Stored NaN are missing entries.
     device
         Where batches go.
     """
@@ -35,11 +39,14 @@ class Samples:
         input_features: np.ndarray | None = None,
         library: np.ndarray | None = None,
         covariate: np.ndarray | None = None,
+        guide: np.ndarray | None = None,
+        dense: bool = False,
         device: torch.device | str = "cpu",
     ):
         self.data, self.device = data, device
+        self.input_features = input_features
         self.inputs = data if input_features is None else data[:, input_features]
-        self.library, self.covariate = library, covariate
+        self.library, self.covariate, self.guide, self.dense = library, covariate, guide, dense
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -52,6 +59,7 @@ class Samples:
             target=x if self.inputs is self.data else self._tensor(self.data[rows]),
             library=None if self.library is None else self._tensor(self.library[rows, None]),
             covariate=None if self.covariate is None else self._tensor(self.covariate[rows]),
+            guide=None if self.guide is None else self._tensor(self.guide[rows]),
         )
 
     def shuffled(self, rng: np.random.Generator, size: int) -> Iterator[Batch]:
@@ -71,6 +79,8 @@ class Samples:
         return max(1, len(self) // size)
 
     def _tensor(self, values) -> Rows | torch.Tensor:
+        if sp.issparse(values) and self.dense:
+            values = values.toarray()
         if sp.issparse(values):
             return Rows.from_scipy(values, self.device)
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)

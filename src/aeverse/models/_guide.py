@@ -1,0 +1,61 @@
+"""Where the samples lie in their neighbour graph: what the regularizer ``"graph"`` has the code predict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+
+from aeverse.models._fronts import _moments, _svd
+from aeverse.models._multimodal import _neighbours
+from aeverse.nn import Rows, diffusion_coordinates, fuse, local_kernel
+from aeverse.train import Samples
+
+N_NEIGHBORS = (5, 10, 20)
+MAX_COMPONENTS = 64
+DIFFUSION_TIME = 2
+
+
+def coordinates(
+    samples: Samples, input_layer: torch.nn.Module, n_coordinates: int, batches: pd.Categorical | None
+) -> np.ndarray:
+    """Diffusion coordinates of the samples, (samples, n_coordinates), of unit mean square.
+
+    Neighbours are sought in the significant principal components of what the encoder reads (in every batch alike), and
+    kernels of several widths are averaged.
+    """
+    scores = significant_scores(_as_read(samples, input_layer))
+    distances, indices = _neighbours(scores, max(N_NEIGHBORS), None if batches is None else np.asarray(batches.codes))
+    widths = N_NEIGHBORS if batches is None else (distances.shape[1],)
+    kernels = [local_kernel(distances[:, :k], indices[:, :k]) for k in widths]
+    n = len(scores)
+    graph = fuse(kernels, [np.arange(n)] * len(kernels), [1.0] * len(kernels), n)
+    found = diffusion_coordinates(graph, n_coordinates, DIFFUSION_TIME)
+    found = np.pad(found, ((0, 0), (0, n_coordinates - found.shape[1])))  # fewer samples than coordinates
+    found = found - found.mean(0)
+    return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
+
+
+def significant_scores(y: sp.csr_matrix | np.ndarray) -> np.ndarray:
+    """Scores on the principal components above the edge of the spectrum of noise (Marchenko-Pastur), two at least."""
+    n, p = y.shape
+    centre, sd = _moments(y)
+    noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
+    s, v = _svd(y, centre, min(MAX_COMPONENTS, n - 1, p))
+    loadings = np.ascontiguousarray(v[: max(2, int((s > noise).sum()))].T, np.float32)
+    return np.asarray(y @ loadings - centre @ loadings, np.float32)
+
+
+@torch.no_grad()
+def _as_read(samples: Samples, input_layer: torch.nn.Module) -> sp.csr_matrix | np.ndarray:
+    """What the encoder's first layer is given, for all samples."""
+    blocks = []
+    for _, batch in samples.blocks(1024):
+        y = input_layer.to(samples.device)(batch.x, batch.library)
+        if isinstance(y, Rows):
+            values, columns, pointers = (t.cpu().numpy() for t in (y.values, y.columns, y.pointers))
+            blocks.append(sp.csr_matrix((values, columns, pointers), shape=y.shape))
+        else:
+            blocks.append(y.cpu().numpy())
+    return sp.vstack(blocks, format="csr") if sp.issparse(blocks[0]) else np.vstack(blocks)

@@ -1,0 +1,58 @@
+"""Gene sets, from a dict or a table as decoupler has them, for a decoder whose dimensions have names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def programmes_of(gene_sets: Mapping[str, Any] | pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Name -> {gene: weight}, from name -> genes, name -> {gene: weight}, or a table of source, target and weight.
+
+    Raises
+    ------
+    KeyError
+        The table lacks a column.
+    ValueError
+        There is no set, or one is empty.
+    """
+    if isinstance(gene_sets, pd.DataFrame):
+        if missing := [c for c in ("source", "target") if c not in gene_sets]:
+            raise KeyError(f"gene_sets lacks the columns {missing}; it has {list(gene_sets.columns)}.")
+        weights = gene_sets["weight"] if "weight" in gene_sets else np.ones(len(gene_sets))
+        table = pd.DataFrame({"source": gene_sets["source"], "target": gene_sets["target"], "weight": weights})
+        gene_sets = {
+            str(name): dict(zip(own["target"].astype(str), own["weight"].astype(float), strict=True))
+            for name, own in table.groupby("source", sort=False, observed=True)
+        }
+    found = {}
+    for name, genes in gene_sets.items():
+        genes = (
+            genes if isinstance(genes, Mapping) else dict.fromkeys([genes] if isinstance(genes, str) else genes, 1.0)
+        )
+        found[str(name)] = {str(gene): float(weight) for gene, weight in genes.items() if weight != 0}
+    if empty := [name for name, genes in found.items() if not genes]:
+        raise ValueError(f"gene_sets: {empty[:5]} hold no gene.")
+    if not found:
+        raise ValueError("gene_sets is empty.")
+    return found
+
+
+def membership(programmes: Mapping[str, Mapping[str, float]], names: pd.Index) -> np.ndarray:
+    """Weights of the genes in the sets, (genes, sets), zero for those that are not in it.
+
+    Raises
+    ------
+    KeyError
+        None of a set's genes is among `names`.
+    """
+    table = np.zeros((len(names), len(programmes)), np.float32)
+    for column, (name, genes) in enumerate(programmes.items()):
+        where = names.get_indexer_for(list(genes))
+        if (where < 0).all():
+            raise KeyError(f"gene_sets: none of the {len(genes)} genes of {name!r} is in adata.var_names.")
+        table[where[where >= 0], column] = np.asarray(list(genes.values()), np.float32)[where >= 0]
+    return table

@@ -1,0 +1,120 @@
+"""Penalties on the code of an autoencoder: one small class each, called with the net, the code of a batch and the batch.
+
+Each returns its cost by sample, which `AutoencoderNet.loss` adds to the negative log-likelihood. Corruptions, the other
+way to regularize, are in ``_corruption.py``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from aeverse.nn._encoder import Code
+
+if TYPE_CHECKING:
+    from aeverse.nn._autoencoder import AutoencoderNet, Batch
+
+EDGE = 1e-4  # activities are kept away from 0 and 1
+
+
+class Sparsity:
+    """L1 norm of the code, each unit weighted by the length of its way into the decoder [Olshausen1996]_.
+
+    Without that length a net would shrink its code and stretch its decoder.
+    """
+
+    def __init__(self, weight: float, n_free: int = 0):
+        self.weight, self.n_free = weight, n_free
+
+    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+        """Cost by sample."""
+        reach = net.decoder.reach.norm(dim=0)
+        return self.weight * (code.mean.abs() * reach)[:, self.n_free :].sum(1).mean()
+
+
+class TargetActivity:
+    """Kullback-Leibler divergence between the activity that units should have and that they have on average [Ng2011]_.
+
+    For a code between 0 and 1, such as that of a sigmoid.
+    """
+
+    def __init__(self, weight: float, target: float, n_free: int = 0):
+        self.weight, self.target, self.n_free = weight, target, n_free
+
+    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+        """Cost by sample."""
+        target, activity = self.target, code.mean[:, self.n_free :].mean(0).clamp(EDGE, 1 - EDGE)
+        divergence = target * torch.log(target / activity)
+        divergence = divergence + (1 - target) * torch.log((1 - target) / (1 - activity))
+        return self.weight * divergence.sum()
+
+
+class Contraction:
+    """Squared Frobenius norm of the Jacobian of the code by the standardised inputs [Rifai2011]_.
+
+    The Jacobian is that of what follows the first layer, times the first layer's weights; the inputs themselves, sparse or
+    not, are never touched. For one layer followed by an elementwise activation the norm is exact. For deeper encoders it
+    is an unbiased estimate: the squared length of ``J.T v`` for one random direction ``v`` of the code a sample
+    [Hutchinson1989]_.
+    """
+
+    def __init__(self, weight: float):
+        self.weight = weight
+
+    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+        """Cost by sample."""
+        return self.weight * self.norms(net, code).mean()
+
+    @staticmethod
+    def norms(net: AutoencoderNet, code: Code) -> Tensor:
+        """Squared Frobenius norm of each row's Jacobian, or an estimate of it."""
+        encoder = net.encoder
+        assert encoder is not None
+        if encoder.is_one_layer:
+            slope = torch.autograd.grad(code.mean.sum(), code.hidden, create_graph=True)[0]
+            return slope.square() @ encoder.first.square().sum(0)
+        direction = torch.randn_like(code.mean)
+        back = torch.autograd.grad((code.mean * direction).sum(), code.hidden, create_graph=True)[0]
+        return ((back @ (encoder.first.T @ encoder.first)) * back).sum(1)
+
+
+class Divergence:
+    """Kullback-Leibler divergence of the code's posterior from the standard normal, in nats [Kingma2014]_.
+
+    Its weight grows from zero to `weight` over the first `warm_up` batches, lest the code be given up before the decoder
+    has learnt to use it [Bowman2016]_.
+    """
+
+    def __init__(self, weight: float = 1.0, warm_up: int = 1):
+        self.weight, self.warm_up, self.seen = weight, warm_up, 0
+
+    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+        """Cost by sample."""
+        self.seen += 1
+        return self.weight * min(1.0, self.seen / self.warm_up) * self.by_unit(code).sum()
+
+    @staticmethod
+    def by_unit(code: Code) -> Tensor:
+        """Divergence of each dimension of the code, mean over the rows."""
+        log_variance = code.log_variance
+        assert log_variance is not None, "the encoder is not variational"
+        return 0.5 * (code.mean.square() + log_variance.exp() - 1 - log_variance).mean(0)
+
+
+class Guidance:
+    """Squared distance of the leading dimensions of the code from where the sample lies in a neighbour graph.
+
+    The coordinates come with the batch (``batch.guide``), from `diffusion_coordinates` of the training samples; the
+    encoder learns to predict them and so places new samples in the graph too (an autoencoder with the manifold's
+    coordinates as a target, after diffusion nets [Mishne2019]_).
+    """
+
+    def __init__(self, weight: float):
+        self.weight = weight
+
+    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+        """Cost by sample."""
+        assert batch.guide is not None, "the batch has no coordinates to be guided by"
+        return self.weight * (code.mean[:, : batch.guide.shape[1]] - batch.guide).square().mean()
