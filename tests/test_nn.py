@@ -294,11 +294,11 @@ def test_poisson_deviance_equals_scikit_learn():
 
 
 def test_masked_decoder_reaches_only_its_features():
-    mask = torch.tensor([[1.0, 0], [0, 1], [1, 1]])
-    decoder = nn.Decoder(2, (), 3, mask=mask)
-    assert ((decoder.weight != 0) == (mask != 0)).all()
+    programmes = torch.tensor([[1.0, 0], [0, -2], [1, 1]])
+    decoder = nn.Decoder(2, (), 3, programmes=programmes)
+    assert ((decoder.weight != 0) == (programmes != 0)).all()
     with pytest.raises(ValueError, match="must be linear"):
-        nn.Decoder(2, (4,), 3, mask=mask)
+        nn.Decoder(2, (4,), 3, programmes=programmes)
 
 
 def test_a_cell_unlike_all_that_were_fitted_has_a_posterior():

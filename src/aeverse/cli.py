@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
     embed = _command(commands, "embed", "embed cells in a few dimensions", EMBED, EMBED_EXAMPLES, _embed)
     _add_files(embed)
-    _add_model(embed, n_models=1, key_added="X_ae")
+    _add_model(embed, n_models=3, key_added="X_ae")
 
     demo = _command(commands, "demo", "denoise, cluster and picture real blood cells", DEMO, None, _demo)
     demo.add_argument(

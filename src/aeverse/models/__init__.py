@@ -1,7 +1,8 @@
 """Estimators: fit, encode, decode, save, load."""
 
 from aeverse.models._autoencoder import Autoencoder, Config
+from aeverse.models._fronts import kind_of
 from aeverse.models._load import load
 from aeverse.models._multimodal import MultimodalAutoencoder, MultimodalConfig, kinds_of
 
-__all__ = ["Autoencoder", "Config", "MultimodalAutoencoder", "MultimodalConfig", "kinds_of", "load"]
+__all__ = ["Autoencoder", "Config", "MultimodalAutoencoder", "MultimodalConfig", "kind_of", "kinds_of", "load"]

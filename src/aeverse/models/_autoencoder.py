@@ -58,8 +58,10 @@ BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in
 SMALLEST_SHARE_OF_GENES = 0.1  # of the encoder's genes that new data must have
 N_GUIDED = 6  # dimensions of the code that are coordinates in the neighbour graph
 
+ACTIVE_VARIANCE = 0.01  # of a unit's posterior means, above which it is in use
+
 # Weights of the penalties, as shares of the deviance of a sample from the mean one.
-SPARSITY, ACTIVITY, CONTRACTION, GUIDANCE = 0.02, 0.01, 0.02, 1.0
+SPARSITY, ACTIVITY, CONTRACTION, GUIDANCE = 0.02, 0.1, 0.05, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,8 @@ class Config:
         if self.target_activity is not None and not 0 < self.target_activity < 1:
             raise ValueError(f"target_activity={self.target_activity!r} must lie between 0 and 1, or be None.")
         object.__setattr__(self, "n_hidden", tuple(int(width) for width in self.n_hidden))
+        if "graph" in self.regularizers and self.n_latent == 1:
+            raise ValueError("regularizer='graph' needs n_latent of at least 2: half of the code are coordinates.")
         if self.gene_sets is not None:
             self._check_gene_sets()
 
@@ -290,6 +294,10 @@ class Autoencoder:
                 self._schedule(n_steps),
                 progress=progress,
             )
+        for member in self.net.members:
+            member.face_up()
+            if "variational" in settings.regularizers:
+                self._match_prior(member, samples)
         side.finish(self, samples, heldout, rng)
         return self
 
@@ -300,7 +308,8 @@ class Autoencoder:
             likelihood = likelihood_of(_slots.read_matrix(adata, layer), pd.Index(adata.var_names.astype(str)))
         regularizer = config.regularizer
         if regularizer == "auto":
-            regularizer = "denoising" if likelihood in COUNTS or config.gene_sets else ("denoising", "graph")
+            guided = likelihood not in COUNTS and config.gene_sets is None and config.n_latent != 1
+            regularizer = ("denoising", "graph") if guided else "denoising"
         counts = likelihood in COUNTS
         settled = dataclasses.replace(
             config,
@@ -323,7 +332,7 @@ class Autoencoder:
     @property
     def n_guided(self) -> int:
         """Leading dimensions of the code that are predicted coordinates in the neighbour graph."""
-        return min(N_GUIDED, self.settings.n_latent) if "graph" in self.settings.regularizers else 0
+        return min(N_GUIDED, self.settings.n_latent // 2) if "graph" in self.settings.regularizers else 0
 
     @property
     def code_names(self) -> list[str] | None:
@@ -352,7 +361,7 @@ class Autoencoder:
         self, input_layer: torch.nn.Module | None, likelihood: torch.nn.Module, bias: np.ndarray, n_samples: int = 1
     ) -> AutoencoderNet:
         settings, n_covariates = self.settings, len(self.batches or ())
-        counts, encoder, allowed = settings.likelihood in COUNTS, None, None
+        counts, encoder, programmes = settings.likelihood in COUNTS, None, None
         if input_layer is not None:
             encoder = Encoder(
                 input_layer,
@@ -366,14 +375,14 @@ class Autoencoder:
                 variational="variational" in settings.regularizers,
             )
         if settings.gene_sets is not None:
-            allowed = torch.as_tensor(membership(settings.gene_sets, self.var_names) != 0, dtype=torch.float32)
+            programmes = torch.as_tensor(membership(settings.gene_sets, self.var_names))
         decoder = Decoder(
             settings.n_latent,
             settings.n_hidden[::-1] if settings.decoder == "mlp" else (),
             len(bias),
             bias=torch.as_tensor(bias, dtype=torch.float32),
             n_covariates=n_covariates,
-            mask=allowed,
+            programmes=programmes,
         )
         corruption = Thinning() if counts else Masking()
         return AutoencoderNet(
@@ -391,7 +400,8 @@ class Autoencoder:
             return torch.nn.ReLU() if settings.target_activity is None else torch.nn.Sigmoid()
         if "contractive" in settings.regularizers and not settings.n_hidden:
             return torch.nn.Sigmoid()  # the autoencoder of the paper; of an affine map it would be mere weight decay
-        if "variational" in settings.regularizers or settings.likelihood not in COUNTS:
+        named = settings.gene_sets is not None  # how active a pathway is must not depend on the others
+        if named or "variational" in settings.regularizers or settings.likelihood not in COUNTS:
             return torch.nn.Identity()
         return None
 
@@ -409,6 +419,16 @@ class Autoencoder:
         if "graph" in settings.regularizers:
             found.append(Guidance(GUIDANCE * weight))
         return found
+
+    @torch.no_grad()
+    def _match_prior(self, member: AutoencoderNet, samples: Samples) -> None:
+        """Turn the code so that over all samples its second moments are those of the prior that samples are drawn from."""
+        moments = torch.zeros(self.settings.n_latent, self.settings.n_latent, dtype=torch.float64, device=self.device)
+        for _, batch in samples.blocks(4096):
+            code = member.encoder.coded(batch.x, batch.library, batch.covariate)
+            moments += (code.mean.T @ code.mean + code.log_variance.exp().sum(0).diag()).double()
+        values, axes = torch.linalg.eigh(moments / len(samples))
+        member.turn(axes * values.clamp_min(1e-6).rsqrt() @ axes.T)
 
     def _schedule(self, n_steps: int) -> Schedule:
         """Judged eight times; only at the end where the penalty is part of what is learnt, or is still growing."""
@@ -617,6 +637,17 @@ class Autoencoder:
             raise ValueError("loadings are the weights of a linear decoder; this model has decoder='mlp'.")
         weights = [member.decoder.loadings_at_zero().detach().cpu().numpy() for member in self.net.members]
         return pd.DataFrame(np.hstack(weights), index=self.var_names, columns=self.code_names)
+
+    def active_share(self, code: np.ndarray) -> np.ndarray:
+        """Share of a sparse code's units that are active in each sample: above zero, or above one half where they are bounded."""
+        threshold = 0.0 if self.settings.target_activity is None else 0.5
+        units = np.hstack([own[:, self.n_guided :] for own in np.split(code, self.settings.n_models, 1)])
+        return (units > threshold).mean(1)
+
+    @staticmethod
+    def active_units(code: np.ndarray) -> int:
+        """How many dimensions of a variational code are in use: their means vary over the samples [Burda2016]_."""
+        return int((code.var(0) > ACTIVE_VARIANCE).sum())
 
     def _columns(self, genes: Sequence[str] | str | None) -> np.ndarray:
         return np.arange(len(self.var_names)) if genes is None else _slots.positions(genes, self.var_names)

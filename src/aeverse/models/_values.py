@@ -73,6 +73,9 @@ def hold_out(x: sp.csr_matrix | np.ndarray, share: float, rng: np.random.Generat
     """The matrix without a share of its entries, and these: stored ones of a CSR matrix, or all that is not NaN."""
     if not sp.issparse(x):
         heldout, seen = split_entries(x, share, rng)
+        if not np.isfinite(heldout).any():  # a tiny matrix: one entry must do as a judge
+            one = tuple(np.argwhere(np.isfinite(x))[0])
+            heldout[one], seen[one] = x[one], np.nan
         return seen, heldout
     n, p = x.shape
     position = np.unique(rng.integers(0, n * p, max(1, int(share * n * p))))

@@ -107,9 +107,20 @@ class AutoencoderNet(nn.Module):
         scale = values.clamp_min(1e-6 * float(values[0]) + 1e-12) ** power
         turn = torch.eye(n, dtype=torch.float64, device=mean.device)
         turn[free, free] = torch.linalg.solve(root.T, axes * scale)
-        encoder.axes.copy_(encoder.axes.double() @ turn)
-        reach = self.decoder.reach
-        reach.copy_(torch.linalg.solve(turn, reach.double().T).T)
+        self.turn(turn)
+
+    @torch.no_grad()
+    def turn(self, matrix: Tensor) -> None:
+        """Multiply the code by a matrix (n_latent, n_latent); what is decoded stays the same."""
+        reach, matrix = self.decoder.reach, matrix.double()
+        self.encoder.axes.copy_(self.encoder.axes.double() @ matrix)
+        reach.copy_(torch.linalg.solve(matrix, reach.double().T).T)
+
+    @torch.no_grad()
+    def face_up(self) -> None:
+        """Turn the sign of each dimension that stands for a programme, so that more of the code is more of the programme."""
+        if self.decoder.programmes is not None:
+            self.turn(torch.where((self.decoder.loadings * self.decoder.programmes).sum(0) < 0, -1.0, 1.0).diag())
 
     def loss(self, batch: Batch) -> Tensor:
         """Negative log-likelihood, prior and penalties, by sample."""

@@ -24,8 +24,9 @@ class Decoder(nn.Module):
         Start of the output bias, (features,): what the decoder says when the code says nothing.
     n_covariates
         One-hot covariates (batches), each with an output of its own for every feature.
-    mask
-        (features, n_latent) of 0 and 1: which dimension of the code may reach which feature (linear decoder only).
+    programmes
+        Weights (features, n_latent), zero where a dimension of the code may not reach a feature; loadings start from them
+        (linear decoder only).
     """
 
     def __init__(
@@ -36,11 +37,11 @@ class Decoder(nn.Module):
         *,
         bias: Tensor | None = None,
         n_covariates: int = 0,
-        mask: Tensor | None = None,
+        programmes: Tensor | None = None,
     ):
         super().__init__()
-        if mask is not None and n_hidden:
-            raise ValueError("a masked decoder must be linear")
+        if programmes is not None and n_hidden:
+            raise ValueError("a decoder of programmes must be linear")
         layers: list[nn.Module] = []
         widths = [n_latent, *n_hidden]
         for width, following in itertools.pairwise(widths):
@@ -52,12 +53,14 @@ class Decoder(nn.Module):
         start = torch.zeros(n_features) if bias is None else bias
         self.bias = nn.Parameter(start.clone())
         self.register_buffer("start", start.clone())
-        self.register_buffer("mask", mask)
+        self.register_buffer("programmes", programmes)
+        if programmes is not None:
+            self.loadings.data.copy_(0.1 * programmes)
 
     @property
     def weight(self) -> Tensor:
         """Output weights, (features, hidden + covariates)."""
-        loadings = self.loadings if self.mask is None else self.loadings * self.mask
+        loadings = self.loadings if self.programmes is None else self.loadings * (self.programmes != 0)
         return loadings if self.offsets is None else torch.cat([loadings, self.offsets], 1)
 
     @property

@@ -4,6 +4,7 @@
 ``mean``         expected value, in the units of the data
 ``deviance``     of each feature, given the mean; missing entries (NaN) do not count
 ``information``  Fisher information of the code, (latent, latent), given loadings (features, latent) and the data's mean
+``noise``        variance that the loss takes for one: a loss in nats is ``loss / noise``
 ``draw``         data, given the mean
 """
 
@@ -16,12 +17,14 @@ from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._rows import Rows
 
 SMALLEST = 1e-6
+NOISE_STEP = 0.05  # share of a batch in the running mean of the noise
 
 
 class Poisson(nn.Module):
     """Counts on library size x softmax. Given the library size this is the multinomial likelihood."""
 
     is_count = True
+    noise = 1.0
 
     def __init__(self, dispersion: Tensor | None = None):
         super().__init__()
@@ -72,6 +75,7 @@ class Gaussian(nn.Module):
         self.register_buffer("center", mean)
         self.register_buffer("scale", sd)
         self.register_buffer("residual", torch.ones_like(sd))  # standard deviation of what the decoder leaves
+        self.register_buffer("noise", torch.ones(()))  # its running mean square over all features, while training
 
     def standardise(self, x: Tensor) -> Tensor:
         """From units of the data to units of the decoder."""
@@ -83,7 +87,11 @@ class Gaussian(nn.Module):
 
     def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor, library=None) -> Tensor:
         """Half the squared error of the standardised values."""
-        return 0.5 * torch.nan_to_num(hidden @ weight.T + bias - self.standardise(target)).square().sum()
+        error = torch.nan_to_num(hidden @ weight.T + bias - self.standardise(target)).square().sum()
+        if self.training:
+            mean = error.detach() / (~torch.isnan(target)).sum().clamp_min(1)
+            self.noise.lerp_(mean.to(self.noise.dtype), NOISE_STEP)
+        return 0.5 * error
 
     def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library=None) -> Tensor:
         """Expected value in the units of the data."""
@@ -121,6 +129,7 @@ class Bernoulli(nn.Module):
     """0 or 1: somatic mutations, accessibility."""
 
     is_count = False
+    noise = 1.0
 
     def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor, library=None) -> Tensor:
         """Cross-entropy."""

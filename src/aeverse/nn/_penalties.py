@@ -84,7 +84,8 @@ class Divergence:
     """Kullback-Leibler divergence of the code's posterior from the standard normal, in nats [Kingma2014]_.
 
     Its weight grows from zero to `weight` over the first `warm_up` batches, lest the code be given up before the decoder
-    has learnt to use it [Bowman2016]_.
+    has learnt to use it [Bowman2016]_. Squared errors are no nats until they are divided by the noise's variance; instead
+    of that, the divergence is multiplied by it [Rybkin2021]_.
     """
 
     def __init__(self, weight: float = 1.0, warm_up: int = 1):
@@ -93,7 +94,7 @@ class Divergence:
     def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
         self.seen += 1
-        return self.weight * min(1.0, self.seen / self.warm_up) * self.by_unit(code).sum()
+        return self.weight * net.likelihood.noise * min(1.0, self.seen / self.warm_up) * self.by_unit(code).sum()
 
     @staticmethod
     def by_unit(code: Code) -> Tensor:

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from aeverse.models import Autoencoder
 
 
+KINDS = {
+    "nb": "counts",
+    "poisson": "counts",
+    "gaussian": "continuous",
+    "bernoulli": "binary",
+    "fractions": "fractions",
+}
+
+
 def embed(
     adata: AnnData,
     *,
@@ -42,7 +51,7 @@ def embed(
 
     For raw counts the model is that of `aeverse.tl.denoise`. Other values (expression on a log scale, copy numbers, drug
     responses, methylation, mutations) get the likelihood that suits them; entries that are NaN are left out of what is
-    learnt, never filled in. :doc:`/family` shows what each regularizer does to the code.
+    learnt, never filled in.
 
     Parameters
     ----------
@@ -93,7 +102,7 @@ def embed(
     ``obsm[key_added]``
         The code, (samples, n_models * n_latent), float32; of a variational autoencoder the posterior mean, never a draw.
     ``varm[key_added + "_loadings"]``
-        With a linear decoder (and for ``method="pca"``): how each dimension moves each feature, as scanpy's
+        With a linear decoder: how each dimension moves each feature, (features, n_models * n_latent), as scanpy's
         ``varm["PCs"]``; NaN for features that the model does not know.
     ``obs[key_added + "_active"]``
         With ``"sparse"``: the share of the code's units that are active in the sample.
@@ -122,15 +131,26 @@ def embed(
         raise ValueError(f"model= goes with method='ae', not with {method!r}.")
     adata = _slots.target(adata, copy)
     loadings_key, active_key = f"{key_added}_loadings", f"{key_added}_active"
-    keys = [("obsm", key_added), ("varm", loadings_key)]
     if method != "ae":
-        _slots.check_keys(adata, keys, key_added)
-        reading = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "likelihood": likelihood}
-        found = models.embed_otherwise(method, adata, n_latent, random_state, progress, **reading)
-        _slots.write(adata, found)
+        _slots.check_keys(adata, [("obsm", key_added)], key_added)
+        names, x = adata.var_names.astype(str), _slots.read_matrix(adata, layer)
+        kind = models.kind_of(x, names) if likelihood == "auto" else KINDS[likelihood]
+        found = methods.MATRIX[method](
+            x,
+            kind=kind,
+            names=names,
+            mask=_slots.read_mask(adata, mask_var),
+            batches=_slots.read_categories(adata, batch_key),
+            n_latent=n_latent,
+            random_state=random_state,
+            progress=progress,
+        )
+        params = {"method": method, "layer": layer, "batch_key": batch_key, "random_state": random_state}
+        described = {"params": {**params, **found.settings}, "kind": kind, "versions": _slots.versions()}
+        _slots.write(adata, _slots.Results(name=key_added, record=described, obsm={key_added: found.code}))
         return adata if copy else None
 
-    _slots.check_keys(adata, [*keys, ("obs", active_key)], key_added)
+    _slots.check_keys(adata, [("obsm", key_added), ("varm", loadings_key), ("obs", active_key)], key_added)
     config = {
         "likelihood": likelihood,
         "regularizer": regularizer,
@@ -147,10 +167,16 @@ def embed(
     described = record(trained, adata, {"method": "ae", "layer": layer})
     results = _slots.Results(name=key_added, record=described, obsm={key_added: code})
     if trained.settings.decoder == "linear":
-        results.varm[loadings_key] = trained.loadings().reindex(adata.var_names.astype(str)).to_numpy(np.float32)
+        results.varm[loadings_key] = _in_order(trained.loadings(), adata.var_names)
     if "sparse" in trained.settings.regularizers:
         results.obs[active_key] = trained.active_share(code)
     if "variational" in trained.settings.regularizers:
         described["active_units"] = trained.active_units(code)
     _slots.write(adata, results)
     return adata if copy else None
+
+
+def _in_order(loadings: pd.DataFrame, names: pd.Index) -> np.ndarray:
+    """Rows of the loadings in the order of `names`, NaN for names that the model does not know."""
+    names = names.astype(str)
+    return (loadings if names.equals(loadings.index) else loadings.reindex(names)).to_numpy(np.float32)

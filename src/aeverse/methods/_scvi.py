@@ -1,0 +1,44 @@
+"""scVI (scvi-tools)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from aeverse.methods._features import Features
+from aeverse.methods._fitted import Fitted
+from aeverse.methods._totalvi import isolated
+
+N_LATENT = 10
+
+
+def scvi(x, *, kind, names, mask, batches, n_latent, random_state, progress) -> Fitted:
+    """ScVI [Lopez2018]_ on the raw counts of 2,000 highly variable genes, with its defaults (10 dimensions)."""
+    if kind not in ("counts", "protein", "peaks"):
+        raise ValueError(f"method='scvi' needs raw counts; these data look {kind}. Pass layer= or likelihood='nb'.")
+    import scvi as scvi_tools
+    from anndata import AnnData
+
+    columns = Features(x, kind, names, mask).columns
+    known = None if batches is None else batches.categories
+
+    def prepared(new, codes) -> AnnData:
+        adata = AnnData(sp.csr_matrix(new, dtype=np.float32)[:, columns], var=pd.DataFrame(index=columns.astype(str)))
+        if known is not None:
+            adata.obs["batch"] = pd.Categorical.from_codes(codes, known)
+        return adata
+
+    adata = prepared(x, None if batches is None else batches.codes)
+    with isolated(random_state):
+        scvi_tools.model.SCVI.setup_anndata(adata, batch_key=None if known is None else "batch")
+        model = scvi_tools.model.SCVI(adata, n_latent=n_latent or N_LATENT)
+        model.train(enable_progress_bar=bool(progress), accelerator="auto")
+        code = np.asarray(model.get_latent_representation(), np.float32)
+
+    def encode(new) -> np.ndarray:
+        with isolated(random_state):
+            return np.asarray(model.get_latent_representation(prepared(new, np.zeros(new.shape[0], int))), np.float32)
+
+    settings = {"n_latent": n_latent or N_LATENT, "epochs": len(model.history["elbo_train"])}
+    return Fitted(code, settings, encode)
