@@ -1,16 +1,20 @@
-"""Tumour cohorts: codes of patients never seen in training.
+"""Tumour cohorts: codes of patients never seen in training, ours beside other methods.
 
-    python benchmarks/cohorts.py --data tcga_brca tcga_kirc brca_mixomics cll_mofa --seeds 0 1 2 --methods aeverse pca
+    python benchmarks/cohorts.py --seeds 0 1 2 --codes ~/cohort-codes
 
-Five folds: a method is fitted to four and encodes the fifth. Printed, and written to benchmarks/results/cohorts.csv and
-cohorts.md (after every fold, so that an interrupted run leaves what it has):
+Five folds: a method is fitted to four and encodes the fifth; scaling, choice of features and groups are learnt there
+too. (SNF has no code for new patients: it sees them all, without their labels.) Results are added to
+benchmarks/results/cohorts.csv after every fold; cohorts.md and cohorts.png are their means.
 
-ari      k-means on the held-out codes against the published subtypes
-knn      balanced accuracy of the ten nearest training patients
-lr       balanced accuracy of logistic regression on the code
-c        concordance of a ridge Cox model on the code (needs lifelines)
-less     ari with one modality missing in every held-out patient, mean over the modalities
-seconds  wall time of a fit
+ari, nmi   k-means on the held-out codes against the published subtypes
+knn        balanced accuracy of the ten nearest training patients
+lr         balanced accuracy of logistic regression on the code
+c          concordance of a ridge Cox model on the code (needs lifelines)
+logrank    -log10 p of the log-rank test between groups of held-out patients (k-means of the training codes)
+less       ari with one modality missing in every held-out patient, mean over the modalities; patients who had no other
+           are left out
+only       ari with all modalities but one missing, likewise (with two modalities the same as `less`)
+seconds    wall time of a fit
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import time
 import warnings
 from pathlib import Path
 
+import anndata as ad
 import mudata as md
 import numpy as np
 import pandas as pd
@@ -30,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results"
 COHORTS = ["tcga_brca", "tcga_kirc", "brca_mixomics", "cll_mofa"]
+COLUMNS = ["ari", "nmi", "knn", "lr", "c", "logrank", "less", "only", "seconds"]
+UNKNOWN = ("NA", "nan", "None")
 
 
 # ---- methods: training patients to a function that encodes -----------------------------------------------------
@@ -40,12 +47,13 @@ def aeverse(train, seed):
     return ae.models.MultimodalAutoencoder(random_state=seed).fit(train).encode
 
 
-def pca(train, seed):
-    """32 components of all modalities side by side, standardised; what is missing takes the mean."""
+def pca(train, seed, modalities=None):
+    """32 components of all features side by side, standardised; what is missing takes the mean."""
+    modalities = list(train.mod) if modalities is None else modalities
 
     def matrix(mdata):
         blocks = []
-        for m in train.mod:
+        for m in modalities:
             block = np.full((mdata.n_obs, train[m].n_vars), np.nan)
             if m in mdata.mod:
                 x = mdata[m].X
@@ -60,59 +68,208 @@ def pca(train, seed):
     return lambda mdata: np.nan_to_num((matrix(mdata) - mean) / sd) @ axes.T
 
 
-METHODS = {f.__name__: f for f in (aeverse, pca)}
+def pca_first(train, seed):
+    """The same of the first modality alone: expression, in cll_mofa the response to drugs."""
+    return pca(train, seed, [next(iter(train.mod))])
+
+
+def foreign(name):
+    """A method of aeverse.methods, fitted to the training patients."""
+
+    def method(train, seed):
+        from aeverse import _slots, methods, models
+
+        data = _slots.read_modalities(train)
+        kinds = models.kinds_of(data, "auto")
+        fitted = methods.MULTIMODAL[name](
+            data, kinds, n_obs=train.n_obs, batches=None, n_latent=None, random_state=seed, progress=False
+        )
+
+        def encode(mdata):
+            return fitted.code if mdata is train else fitted.encode(_slots.read_modalities(mdata), mdata.n_obs)
+
+        return encode
+
+    return method
+
+
+METHODS = {
+    "aeverse": aeverse,
+    "pca": pca,
+    "pca_first": pca_first,
+    **{name: foreign(name) for name in ("concat_pca", "kernel_pca", "mfa", "mofa", "snf")},
+}
+TRANSDUCTIVE = ("snf",)
+
+
+# ---- codes -----------------------------------------------------------------------------------------------------
+def restricted(mdata, modalities):
+    """The patients' modalities among some, and which of the patients have any."""
+    rest = md.MuData({m: mdata[m] for m in modalities})
+    there = np.isin(mdata.obs_names, rest.obs_names)
+    return rest[mdata.obs_names[there]].copy(), there
+
+
+def encoder(method: str, train, seed: int):
+    """Function from held-out patients to the codes of the training patients and theirs."""
+    if method not in TRANSDUCTIVE:
+        encode = METHODS[method](train, seed)
+        own = encode(train)
+        return lambda mdata: (own, encode(mdata))
+
+    def both(mdata):
+        parts = {m: [d[m] for d in (train, mdata) if m in d.mod] for m in train.mod}
+        joined = md.MuData({m: ad.concat(p) for m, p in parts.items()})
+        code = METHODS[method](joined, seed)(joined)
+        return tuple(code[joined.obs_names.get_indexer(d.obs_names)] for d in (train, mdata))
+
+    return both
+
+
+def codes_of(method: str, train, test, seed: int) -> dict[str, np.ndarray]:
+    """Codes of the training and the held-out patients, of these also with modalities missing (NaN: had no other)."""
+    start = time.perf_counter()
+    encode = encoder(method, train, seed)
+    own, new = encode(test)
+    codes = {"train": own, "test": new, "seconds": np.array(time.perf_counter() - start)}
+    for m in test.mod if len(test.mod) > 1 else ():
+        for what, kept in (("less", [o for o in test.mod if o != m]), ("only", [m])):
+            rest, there = restricted(test, kept)
+            codes[f"{what} {m}"] = np.full(new.shape, np.nan)
+            codes[f"{what} {m}"][there] = encode(rest)[1]
+    return codes
+
+
+def cached(folder: Path | None, name: str, compute) -> dict[str, np.ndarray]:
+    """What was computed before and kept in a folder, else computed now."""
+    if folder is None:
+        return compute()
+    path = folder / f"{name}.npz"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, **compute())
+    return dict(np.load(path))
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------
-def without(mdata, modality: str):
-    """The patients without one modality, all of them."""
-    rest = md.MuData({m: a for m, a in mdata.mod.items() if m != modality})
-    return rest if list(rest.obs_names) == list(mdata.obs_names) else None  # a patient with nothing left
-
-
-def scores(encode, train, test, seconds: float, survival: bool) -> dict[str, float]:
+def scores(codes: dict[str, np.ndarray], train, test) -> dict[str, float]:
     """All scores of one fold."""
     from scoring import cohort_scores, concordance
 
     labels = [d.obs["label"].astype(str).to_numpy() for d in (train, test)]
-    codes = encode(train), encode(test)
-    row = cohort_scores(*codes, *labels)
-    less = [d for d in (without(test, m) for m in test.mod) if d is not None] if len(test.mod) > 1 else []
-    row["less"] = float(np.mean([cohort_scores(codes[0], encode(d), *labels)["ari"] for d in less])) if less else np.nan
-    if survival and "OS_time" in train.obs:
-        events = [d.obs[c].to_numpy(float) for d in (train, test) for c in ("OS_time", "event")]
-        row["c"] = concordance(*codes, *events)
-    return {**row, "seconds": seconds}
+    pair = codes["train"], codes["test"]
+    row = cohort_scores(*pair, *labels)
+    n_types = len(set(np.concatenate(labels)) - set(UNKNOWN))
+    for what in ("less", "only"):
+        partial = [z for name, z in codes.items() if name.startswith(what)]
+        if partial:
+            row[what] = float(np.mean([grouped(z, labels[1], n_types) for z in partial]))
+    if "OS_time" in train.obs:
+        outcome = [d.obs[c].to_numpy(float) for d in (train, test) for c in ("OS_time", "event")]
+        row["c"] = concordance(*pair, *outcome)
+        row["logrank"] = log_rank(*pair, n_types, *outcome[2:])
+    return {**row, "seconds": float(codes["seconds"])}
 
 
-def report(rows: list[dict], command: str) -> None:
-    """Write both tables: every fold, and means over folds and seeds, then over cohorts."""
-    table = pd.DataFrame(rows)
+def grouped(code: np.ndarray, labels: np.ndarray, n_types: int) -> float:
+    """ARI of k-means on the codes that there are."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+
+    there = np.isfinite(code).all(1)
+    known = ~np.isin(labels[there], UNKNOWN)
+    found = KMeans(n_types, n_init=20, random_state=0).fit(code[there]).labels_
+    return float(adjusted_rand_score(labels[there][known], found[known]))
+
+
+def log_rank(train_code, test_code, n_groups: int, months: np.ndarray, event: np.ndarray) -> float:
+    """-log10 p of the log-rank test between the held-out patients of the groups found in training."""
+    from lifelines.statistics import multivariate_logrank_test
+    from sklearn.cluster import KMeans
+
+    groups = KMeans(n_groups, n_init=20, random_state=0).fit(train_code).predict(test_code)
+    usable = np.isfinite(months) & np.isfinite(event) & (months > 0)
+    if len(set(groups[usable])) < 2:
+        return 0.0
+    return float(-np.log10(multivariate_logrank_test(months[usable], groups[usable], event[usable]).p_value))
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------
+def report(rows: list[dict]) -> None:
+    """Put rows into the table on disk, in place of older ones of the same runs; write its means and their picture."""
     RESULTS.mkdir(exist_ok=True)
-    table.to_csv(RESULTS / "cohorts.csv", index=False, float_format="%.4g")
-    columns = [c for c in ("ari", "knn", "lr", "c", "less", "seconds") if c in table]
+    path, key = RESULTS / "cohorts.csv", ["method", "data", "seed", "fold"]
+    table = pd.DataFrame(rows)
+    if path.exists():
+        old = pd.read_csv(path)
+        table = pd.concat([old[~old.set_index(key).index.isin(table.set_index(key).index)], table])
+    order = {name: i for i, name in enumerate([*METHODS, *COHORTS])}
+    table = table.sort_values(key, key=lambda c: c.map(order) if c.dtype == object else c, kind="stable")
+    table = table[[*key, *(c for c in COLUMNS if c in table)]]
+    table.to_csv(path, index=False, float_format="%.4g")
+    columns = [c for c in COLUMNS if c in table]
     mean = table.groupby(["method", "data"], sort=False)[columns].mean()
     total = mean.groupby("method", sort=False).mean()
-    total.index = pd.MultiIndex.from_tuples([(m, "mean") for m in total.index], names=mean.index.names)
-    mean = pd.concat([mean, total]).reset_index()
-    runs = table.groupby("data")["seed"].nunique()
-    seeds = ", ".join(f"{data} {n}" for data, n in runs.items())
-    lines = [f"`{command}`, {table['fold'].nunique()} folds; seeds run: {seeds}.", ""]
-    lines += ["| " + " | ".join(mean.columns) + " |", "|" + "---|" * len(mean.columns)]
-    for values in mean.itertuples(index=False):
-        lines.append(
-            "| " + " | ".join("" if v != v else f"{v:.3f}" if isinstance(v, float) else str(v) for v in values) + " |"
-        )
+    runs = table.groupby("method", sort=False)["seed"].nunique()
+    lines = [f"`python {Path(sys.argv[0]).name}`, see there; five folds. The machine was shared: times are rough.", ""]
+    for data, part in [("all", total), *((d, mean.xs(d, level="data")) for d in table["data"].unique())]:
+        shown = part.dropna(axis=1, how="all")
+        heading = "mean over the cohorts" if data == "all" else data
+        lines += [f"**{heading}**", "", "| method | seeds | " + " | ".join(shown.columns) + " |"]
+        lines.append("|" + "---|" * (2 + shown.shape[1]))
+        for method, values in shown.iterrows():
+            cells = " | ".join("" if v != v else f"{v:.3f}" for v in values)
+            star = " *" if method in TRANSDUCTIVE else ""
+            lines.append(f"| {method}{star} | {runs[method]} | {cells} |")
+        lines.append("")
+    lines.append("`*` is fitted to the held-out patients too.")
     (RESULTS / "cohorts.md").write_text("\n".join(lines) + "\n")
+    draw(mean, total)
+
+
+def draw(mean: pd.DataFrame, total: pd.DataFrame) -> None:
+    """A panel a score: the mean over the cohorts, and each cohort."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    titles = {
+        "ari": "ARI of clusters",
+        "knn": "accuracy of neighbours",
+        "lr": "accuracy of a linear classifier",
+        "c": "C-index",
+        "less": "ARI, one layer missing",
+    }
+    titles = {c: t for c, t in titles.items() if c in total}
+    methods = list(total.index)[::-1]
+    fig, axes = plt.subplots(
+        1, len(titles), figsize=(2.9 * len(titles), 0.36 * len(methods) + 1.3), layout="constrained", sharey=True
+    )
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        for y, method in enumerate(methods):
+            color = "#D55E00" if method == "aeverse" else "#0072B2"
+            each = mean.loc[method, column].dropna()
+            ax.scatter(each, [y] * len(each), s=12, color=color, alpha=0.35, linewidths=0)
+            ax.scatter(total.loc[method, column], y, s=55, color=color, zorder=3)
+        ax.axvline(total[column].max(), color="#BBBBBB", lw=0.8, zorder=0)
+        ax.set_title(title, fontsize=10, loc="left")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="x", color="#EEEEEE")
+        ax.set_axisbelow(True)
+    axes[0].set_yticks(range(len(methods)), [f"{m} *" if m in TRANSDUCTIVE else m for m in methods])
+    fig.suptitle("Patients never seen in training: mean (large) and each cohort", fontsize=10, x=0.01, ha="left")
+    fig.savefig(RESULTS / "cohorts.png", dpi=110)
+    plt.close(fig)
 
 
 def main() -> None:
-    """Run everything asked for and write the tables."""
+    """Run everything asked for; add to the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=COHORTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--no-survival", action="store_true")
+    parser.add_argument("--codes", type=Path, help="folder in which codes are kept, and found again, between runs")
     args = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"needs the data sets in {DATA}")
@@ -120,27 +277,24 @@ def main() -> None:
     from scoring import cohort_folds
 
     warnings.simplefilter("ignore")  # of lifelines and scikit-learn: convergence on some folds
-    command = (
-        f"python benchmarks/cohorts.py --seeds {' '.join(map(str, args.seeds))} --methods {' '.join(args.methods)}"
-    )
-    rows = []
-    for seed in args.seeds:
-        for data in args.data:
-            mdata = md.read_h5mu(DATA / f"{data}.h5mu")
-            events = mdata.obs["event"].to_numpy(float) if "event" in mdata.obs else None
-            folds = cohort_folds(mdata.obs["label"].astype(str).to_numpy(), events)
-            for fold, (train, test) in enumerate(folds):
-                train, test = mdata[train].copy(), mdata[test].copy()
-                for method in args.methods:
-                    start = time.perf_counter()
-                    encode = METHODS[method](train, seed)
-                    seconds = time.perf_counter() - start
-                    found = scores(encode, train, test, seconds, not args.no_survival)
-                    rows.append({"method": method, "data": data, "seed": seed, "fold": fold, **found})
-            report(rows, command)
-            print(
-                pd.DataFrame(rows).groupby(["method", "data"], sort=False).mean(numeric_only=True).round(3), flush=True
-            )
+    for data in args.data:
+        mdata = md.read_h5mu(DATA / f"{data}.h5mu")
+        events = mdata.obs["event"].to_numpy(float) if "event" in mdata.obs else None
+        folds = cohort_folds(mdata.obs["label"].astype(str).to_numpy(), events)
+        for method in args.methods:
+            rows = []
+            for seed in args.seeds:
+                for fold, (train, test) in enumerate(folds):
+                    train, test = mdata[train].copy(), mdata[test].copy()
+
+                    def compute(parts=(method, train, test, seed)):
+                        return codes_of(*parts)
+
+                    codes = cached(args.codes, f"{method}-{data}-{seed}-{fold}", compute)
+                    row = {"method": method, "data": data, "seed": seed, "fold": fold, **scores(codes, train, test)}
+                    rows.append(row)
+            report(rows)
+            print(pd.DataFrame(rows).groupby(["method", "data"]).mean(numeric_only=True).round(3), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,26 +8,26 @@ entry of `MATRIX` takes one matrix (CSR or dense) with its kind of data; its ``e
 from aeverse.methods._concat_pca import concat_pca
 from aeverse.methods._fitted import Fitted
 from aeverse.methods._kernel_pca import kernel_pca
+from aeverse.methods._mfa import mfa
 from aeverse.methods._mofa import mofa
+from aeverse.methods._multimodal_kernel_pca import multimodal_kernel_pca
 from aeverse.methods._multivi import multivi
 from aeverse.methods._pca import pca
 from aeverse.methods._scvi import scvi
+from aeverse.methods._snf import snf
 from aeverse.methods._totalvi import totalvi
 from aeverse.methods._wnn import wnn
 
-MULTIMODAL = {"concat_pca": concat_pca, "wnn": wnn, "mofa": mofa, "totalvi": totalvi, "multivi": multivi}
+MULTIMODAL = {
+    "concat_pca": concat_pca,
+    "kernel_pca": multimodal_kernel_pca,
+    "mfa": mfa,
+    "snf": snf,
+    "wnn": wnn,
+    "mofa": mofa,
+    "totalvi": totalvi,
+    "multivi": multivi,
+}
 MATRIX = {"pca": pca, "kernel_pca": kernel_pca, "scvi": scvi}
 
-__all__ = [
-    "MATRIX",
-    "MULTIMODAL",
-    "Fitted",
-    "concat_pca",
-    "kernel_pca",
-    "mofa",
-    "multivi",
-    "pca",
-    "scvi",
-    "totalvi",
-    "wnn",
-]
+__all__ = ["MATRIX", "MULTIMODAL", "Fitted"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from aeverse import _slots
 from aeverse.methods._fitted import Fitted
-from aeverse.methods._prepare import normalised, on_all, principal_components
+from aeverse.methods._prepare import Components, Preparation, on_all
 
 N_COMPONENTS = 30
 
@@ -17,11 +17,20 @@ def concat_pca(
     data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
 ) -> Fitted:
     """At most `n_latent` (30) components a modality, blocks of unit variance; a missing block is its mean."""
-    n_components, blocks = n_latent or N_COMPONENTS, []
+    n_components, parts = n_latent or N_COMPONENTS, {}
     for m, d in data.items():
-        adata = normalised(d, kinds[m])
-        principal_components(adata, kinds[m], n_components, random_state)
-        scores = adata.obsm["X_pca"]
-        length = float(np.sqrt((scores**2).sum(1).mean()))
-        blocks.append(on_all(scores / max(length, 1e-12), d.rows, n_obs))
-    return Fitted(np.hstack(blocks).astype(np.float32), {"n_components": n_components})
+        prepare = Preparation(d, kinds[m])
+        components = Components(prepare(d), kinds[m], n_components, random_state)
+        length = float(np.sqrt((components.scores**2).sum(1).mean()))
+        parts[m] = prepare, components, max(length, 1e-12)
+
+    def encode(data: Mapping[str, _slots.Modality], n_obs: int) -> np.ndarray:
+        blocks = []
+        for m, (prepare, components, length) in parts.items():
+            code = np.zeros((n_obs, components.loadings.shape[1]), np.float32)
+            if m in data:
+                code = on_all(components(prepare(data[m])) / length, data[m].rows, n_obs)
+            blocks.append(code)
+        return np.hstack(blocks).astype(np.float32)
+
+    return Fitted(encode(data, n_obs), {"n_components": n_components}, encode)

@@ -1,67 +1,121 @@
-"""What the multimodal methods share: normalisation as their tutorials do it, and joining on all samples."""
+"""What the multimodal methods share: normalisation as their tutorials do it, components, joining on all samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import contextlib
+import random
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _slots
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 N_GENES = 2000
+CLIP = 10.0  # standard deviations
+TERM_FREQUENCY = 1e4  # of a peak whose cell has no other
 
 
-def normalised(d: _slots.Modality, kind: str) -> AnnData:
-    """A new AnnData as scanpy's and muon's tutorials prepare it.
+class Preparation:
+    """Normalisation of one modality as scanpy's and muon's tutorials do it, learnt from some samples, for any.
 
-    Counts: normalised, log1p, 2,000 highly variable genes; protein: CLR; peaks: TF-IDF; anything else: as it is. Entries
-    that are NaN take the mean of their feature, since none of these methods knows missing entries.
+    Counts: normalised to the median depth, log1p, 2,000 highly variable genes (or those of the mask); protein: CLR;
+    peaks: TF-IDF; anything else: as it is. Entries that are NaN take the mean of their feature, since these methods
+    know no missing entries.
     """
-    import scanpy as sc
-    from anndata import AnnData
 
-    adata = AnnData(without_nan(d.x), obs=pd.DataFrame(index=d.rows.astype(str)), var=pd.DataFrame(index=d.names))
-    adata.var_names_make_unique()
-    if d.mask is not None:
-        adata = adata[:, d.mask].copy()
-    if kind == "counts":
-        sc.pp.normalize_total(adata)
-        sc.pp.log1p(adata)
-        if d.mask is None and adata.n_vars > N_GENES:
-            sc.pp.highly_variable_genes(adata, n_top_genes=N_GENES, subset=True)
-    elif kind == "protein":
-        from muon import prot
+    def __init__(self, d: _slots.Modality, kind: str):
+        self.kind, self.names, self.mean = kind, d.names, _feature_means(d.x)
+        self.read = np.arange(len(d.names)) if d.mask is None else np.flatnonzero(d.mask)
+        self.kept: slice | np.ndarray = slice(None)
+        x = self._read(d.x)
+        if kind == "counts":
+            depth = _sums(x, 1)
+            self.depth = float(np.median(depth[depth > 0])) if (depth > 0).any() else 1.0
+            if d.mask is None and x.shape[1] > N_GENES:
+                self.kept = _highly_variable(self._normalised(x))
+        elif kind == "protein":
+            self.geometric_mean = np.exp(_sums(np.log1p(x), 0) / max(len(d.rows), 1))
+        elif kind == "peaks":
+            total = _sums(x, 0)
+            self.idf = np.log1p(np.where(total > 0, x.shape[0] / np.maximum(total, 1e-12), 0))
 
-        prot.pp.clr(adata)
-    elif kind == "peaks":
-        from muon import atac
+    def __call__(self, d: _slots.Modality) -> sp.csr_matrix | np.ndarray:
+        """Normalised values of (new) samples, (samples, features kept), float32; features are matched by name."""
+        if d.names.equals(self.names):
+            return self._normalised(self._read(d.x))
+        if not d.names.is_unique or not self.names.isin(d.names).all():
+            lost = self.names[~self.names.isin(d.names)]
+            raise ValueError(
+                "new data must hold every feature that the method was fitted to, each once; "
+                f"{len(lost)} of {len(self.names)} are missing: {list(lost[:3])} …."
+            )
+        return self._normalised(self._read(d.x[:, d.names.get_indexer(self.names)]))
 
-        atac.pp.tfidf(adata, scale_factor=1e4)
-    return adata
+    def _read(self, x) -> sp.csr_matrix | np.ndarray:
+        if sp.issparse(x):
+            return sp.csr_matrix(x)[:, self.read].astype(np.float32)
+        return np.where(np.isfinite(x), x, self.mean).astype(np.float32)[:, self.read]
+
+    def _normalised(self, x) -> sp.csr_matrix | np.ndarray:
+        if self.kind in ("counts", "peaks"):
+            factor = (self.depth if self.kind == "counts" else TERM_FREQUENCY) / np.maximum(_sums(x, 1), 1e-12)
+            x = np.log1p(_scaled(x, factor, np.ones(x.shape[1])))
+        if self.kind == "protein":
+            x = np.log1p(_scaled(x, np.ones(x.shape[0]), 1 / self.geometric_mean))
+        if self.kind == "peaks":
+            x = _scaled(x, np.ones(x.shape[0]), self.idf)
+        return x[:, self.kept]
 
 
-def principal_components(adata: AnnData, kind: str, n_components: int, random_state: int) -> None:
-    """Write ``obsm["X_pca"]``; features that are not counts are standardised first."""
-    import scanpy as sc
+class Components:
+    """Leading principal components as scanpy computes them; features that are no counts are standardised first.
 
-    if kind not in ("counts", "peaks"):
-        sc.pp.scale(adata, max_value=10)
-    sc.pp.pca(adata, n_comps=max(1, min(n_components, adata.n_obs - 1, adata.n_vars - 1)), random_state=random_state)
+    ``scores`` are those of the samples that they were learnt from, (samples, components).
+    """
+
+    def __init__(self, x: sp.csr_matrix | np.ndarray, kind: str, n_components: int, random_state: int):
+        import scanpy as sc
+
+        self.standardised = kind not in ("counts", "peaks")
+        self.centre, self.sd = moments(x)
+        n = max(1, min(n_components, x.shape[0] - 1, x.shape[1] - 1))
+        self.scores, loadings, *_ = sc.pp.pca(self._scaled(x), n_comps=n, random_state=random_state, return_info=True)
+        self.loadings = loadings.T
+        # scanpy centres what it is given; after clipping the mean is no longer zero
+        self.shift = np.asarray(self._scaled(x).mean(0)).ravel() @ self.loadings
+
+    def __call__(self, x: sp.csr_matrix | np.ndarray) -> np.ndarray:
+        """Scores of new samples."""
+        return np.asarray(self._scaled(x) @ self.loadings - self.shift)
+
+    def _scaled(self, x) -> sp.csr_matrix | np.ndarray:
+        return standardise(x, self.centre, self.sd) if self.standardised else x
 
 
-def without_nan(x: sp.csr_matrix | np.ndarray) -> sp.csr_matrix | np.ndarray:
-    """A copy whose missing entries are the means of their features."""
+def standardise(x, centre: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Dense z-scores, at most 10 in size; features that do not vary become zero."""
+    x = x.toarray() if sp.issparse(x) else x
+    return np.clip((x - centre) / np.where(sd > 1e-6, sd, np.inf), -CLIP, CLIP).astype(np.float32)
+
+
+def moments(x: sp.csr_matrix | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column."""
     if sp.issparse(x):
-        return x.copy()
-    there = np.isfinite(x)
-    mean = np.where(there, x, 0).sum(0) / np.maximum(there.sum(0), 1)
-    return np.where(there, x, mean).astype(np.float32)
+        mean, square = (np.asarray(a.mean(0), np.float64).ravel() for a in (x, x.multiply(x)))
+        return mean, np.sqrt(np.maximum(square - mean**2, 0))
+    return x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+
+
+@contextlib.contextmanager
+def states_kept() -> Iterator[None]:
+    """Put the global random states of Python and numpy back, which some packages seed."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 (it is what we guard)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def on_all(values: np.ndarray | sp.csr_matrix, rows: np.ndarray, n: int) -> np.ndarray | sp.csr_matrix:
@@ -78,3 +132,36 @@ def require_complete(data: Mapping[str, _slots.Modality], n: int, method: str) -
                 f"method={method!r} needs every modality in every cell; {n - len(d.rows)} of the {n} cells lack {name!r}. "
                 "Use method='ae', or leave them out first: muon.pp.intersect_obs(mdata)."
             )
+
+
+def require_few(n: int, most: int, method: str) -> None:
+    """Refuse more samples than a method with a matrix of all pairs of them can take."""
+    if n > most:
+        raise ValueError(f"method={method!r} compares every two samples: {n} are too many, at most {most}.")
+
+
+def _feature_means(x) -> np.ndarray | None:
+    """Means of the entries that are there (0 where there is none); None for a sparse matrix, which has no gaps."""
+    if sp.issparse(x):
+        return None
+    there = np.isfinite(x)
+    return np.where(there, x, 0).sum(0) / np.maximum(there.sum(0), 1)
+
+
+def _sums(x, axis: int) -> np.ndarray:
+    return np.asarray(x.sum(axis), np.float64).ravel()
+
+
+def _scaled(x, rows: np.ndarray, columns: np.ndarray) -> sp.csr_matrix | np.ndarray:
+    """Rows and columns times factors, float32."""
+    if sp.issparse(x):
+        return sp.csr_matrix(sp.diags(rows) @ x @ sp.diags(columns), dtype=np.float32)
+    return (x * rows[:, None] * columns).astype(np.float32)
+
+
+def _highly_variable(x) -> np.ndarray:
+    import scanpy as sc
+    from anndata import AnnData
+
+    chosen = sc.pp.highly_variable_genes(AnnData(x), n_top_genes=N_GENES, inplace=False)["highly_variable"]
+    return np.flatnonzero(chosen.to_numpy())

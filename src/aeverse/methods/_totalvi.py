@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,7 +11,7 @@ import scipy.sparse as sp
 
 from aeverse import _settings, _slots
 from aeverse.methods._fitted import Fitted
-from aeverse.methods._prepare import N_GENES, on_all
+from aeverse.methods._prepare import N_GENES, on_all, states_kept
 
 N_LATENT = 20
 
@@ -71,11 +70,6 @@ def isolated(random_state: int) -> Iterator[None]:
     """scvi-tools seeds Python, numpy and torch globally; put their states back afterwards."""
     import scvi
 
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002 (it is what we guard)
-    with _settings.seeded(random_state):
+    with states_kept(), _settings.seeded(random_state):
         scvi.settings.seed = random_state
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+        yield

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from aeverse import _slots
+from aeverse.tl._evidence import linear_code
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,7 +35,7 @@ def subtypes(
     *,
     n_subtypes: int | None = None,
     use_rep: str = "X_ae",
-    evidence_rep: str | None = None,
+    evidence_rep: str | None = "auto",
     max_subtypes: int = 8,
     n_resamples: int = 100,
     model: AnnData | MuData | Mapping[str, Any] | None = None,
@@ -66,10 +67,12 @@ def subtypes(
         Key of the code in ``data.obsm``, (patients, dimensions). Distances are Euclidean, so the scale of its columns
         counts.
     evidence_rep
-        Key of a linear code of the same patients, such as that of ``multimodal_embed(method="concat_pca")``, in which
-        to judge whether there are subtypes at all. A code that was itself guided by the patients' neighbourhoods (the
-        default of `aeverse.tl.multimodal_embed`) draws them together and holds groups even where the data have none;
-        its own evidence, which is taken for None, is then too good. The number is chosen by the stability of `use_rep`.
+        Where to judge whether there are subtypes at all. A code that was learnt together with the patients'
+        neighbourhoods, as that of `aeverse.tl.multimodal_embed`, draws them together and holds groups even where the
+        data have none. So ``"auto"`` judges a code that aeverse made by the significant principal components of the
+        data that it was made of (read again from `data`), and any other code, or one that is itself linear, by the code.
+        Else the key of a linear code in ``data.obsm``; None: always `use_rep`. The number of subtypes is chosen by the
+        stability of `use_rep` in any case.
     max_subtypes
         Largest number that is tried.
     n_resamples
@@ -124,7 +127,7 @@ def subtypes(
         written.append(("obsp", f"{key_added}_consensus"))
     _slots.check_keys(data, written, key_added)
     code = _read_code(data, use_rep)
-    linear = None if evidence_rep is None else _read_code(data, evidence_rep)
+    linear = None if model is not None else _read_evidence(data, use_rep, evidence_rep, random_state)
     params = {"use_rep": use_rep, "random_state": random_state, "assigned": model is not None}
     obsp = {}
     if model is None:
@@ -174,6 +177,13 @@ def _read_code(data, use_rep: str) -> np.ndarray:
             f"matrix is dense; for cells, sc.pp.neighbors(data, use_rep={use_rep!r}) and sc.tl.leiden."
         )
     return code
+
+
+def _read_evidence(data, use_rep: str, evidence_rep: str | None, random_state: int) -> np.ndarray | None:
+    """The linear code to judge by, or None where `use_rep` is its own judge."""
+    if evidence_rep is None:
+        return None
+    return linear_code(data, use_rep, random_state) if evidence_rep == "auto" else _read_code(data, evidence_rep)
 
 
 def _read_centroids(record: Mapping[str, Any], n_dims: int) -> np.ndarray:

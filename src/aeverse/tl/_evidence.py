@@ -1,0 +1,94 @@
+"""The linear code in which `tl.subtypes` asks whether there are subtypes at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aeverse import _slots, models
+from aeverse.models._fronts import Front
+
+LINEAR = ("pca", "concat_pca", "mfa", "mofa")  # codes that are linear themselves
+MAX_COMPONENTS = 30  # of each modality
+FEWEST_TO_PREDICT = 20  # patients with both, below which a modality says nothing about another
+RIDGE = 1.0  # of scores of unit variance
+
+
+def linear_code(data, use_rep: str, random_state: int) -> np.ndarray | None:
+    """Significant principal components of what a code was made of, (patients, components), or None.
+
+    None where the code was not made by aeverse or is linear itself. A modality weighs as much as it has significant
+    components. Where a patient lacks a modality its components are drawn from the normal distribution that they have
+    given the other modalities: under the null hypothesis, one normal distribution, this is exact, whereas the mean in
+    their place would set the patients without it apart.
+    """
+    record = _maker(data, use_rep)
+    if record is None or record["params"].get("method", "ae") in LINEAR:
+        return None
+    rng = np.random.default_rng(random_state)
+    params = record["params"]
+    parts = _modalities(data, record, params)
+    kinds = record.get("kinds") or models.kinds_of(parts, "auto")
+    batches = _slots.read_categories(data, params.get("batch_key"))
+    blocks, weights = {}, {}
+    for m, d in parts.items():
+        front = Front(kinds[m], max_components=MAX_COMPONENTS)
+        scores = front.fit(d.x, d.names, None if d.mask is None else np.flatnonzero(d.mask))
+        if batches is not None:
+            scores = _centred(scores, np.asarray(batches.codes)[d.rows])
+        blocks[m] = np.full((data.n_obs, scores.shape[1]), np.nan)
+        blocks[m][d.rows] = scores
+        weights[m] = max(front.n_significant, 0.5) / scores.shape[1]
+    filled = {m: _drawn(m, blocks, rng) for m in blocks}
+    return np.hstack([z * weights[m] ** 0.5 for m, z in filled.items()])
+
+
+def _maker(data, use_rep: str) -> Mapping[str, Any] | None:
+    """Record of the call that wrote a code."""
+    for record in data.uns.get("ae", {}).values():
+        if f"obsm/{use_rep}" in {str(key) for key in record.get("writes", ())} and "params" in record:
+            return record
+    return None
+
+
+def _modalities(data, record: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, _slots.Modality]:
+    """What the code was made of, an AnnData being its only modality."""
+    layer = params.get("layer")
+    if hasattr(data, "mod"):
+        names = [m for m in record.get("kinds", data.mod) if m in data.mod]
+        return _slots.read_modalities(data, names, {m: layer[m] for m in names if m in layer} if layer else None)
+    x = _slots.read_matrix(data, layer)
+    return {"X": _slots.Modality(x, np.arange(data.n_obs), data.var_names.astype(str), _slots.read_mask(data))}
+
+
+def _centred(scores: np.ndarray, batches: np.ndarray) -> np.ndarray:
+    """Scores less the mean of their batch."""
+    for b in np.unique(batches):
+        scores[batches == b] -= scores[batches == b].mean(0)
+    return scores
+
+
+def _drawn(name: str, blocks: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """One modality's scores, the missing ones drawn given each patient's other modalities."""
+    z = blocks[name].copy()
+    has = {m: np.isfinite(b).all(1) for m, b in blocks.items()}
+    rest = [m for m in blocks if m != name]
+    pattern = np.stack([has[m] for m in rest], 1) if rest else np.zeros((len(z), 0), bool)
+    lacking = ~has[name]
+    for given in np.unique(pattern[lacking], axis=0):
+        which = lacking & (pattern == given).all(1)
+        others = [m for m, there in zip(rest, given, strict=True) if there]
+        known = has[name] & np.all([has[m] for m in others], 0) if others else has[name]
+        if not others or known.sum() < FEWEST_TO_PREDICT:
+            known, x, new = has[name], np.ones((len(z), 1)), np.ones((len(z), 1))
+        else:
+            x = np.hstack([blocks[m] for m in others] + [np.ones((len(z), 1))])
+            new = x
+        beta = np.linalg.solve(x[known].T @ x[known] + RIDGE * np.eye(x.shape[1]), x[known].T @ z[known])
+        residual = z[known] - x[known] @ beta
+        # Residuals of whole patients, so that the components keep their covariance whatever its rank.
+        mix = rng.standard_normal((int(which.sum()), len(residual))) / np.sqrt(len(residual))
+        z[which] = new[which] @ beta + mix @ (residual - residual.mean(0))
+    return z
