@@ -163,4 +163,4 @@ def test_methods_of_all_pairs_refuse_too_many(method, monkeypatch):
     mdata = cohort(30)
     with pytest.raises(ValueError, match="30 are too many, at most 20"):
         ae.tl.multimodal_embed(mdata, method=method)
-    assert not mdata.obsm
+    assert "X_ae" not in mdata.obsm

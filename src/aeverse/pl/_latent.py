@@ -1,4 +1,4 @@
-"""`pl.latent`: the code of the cells, in two dimensions."""
+"""`pl.latent`: the code of cells or patients, in two dimensions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from aeverse.pl._axes import COLORS, finish, panels, point_size, scatter_categor
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 
 def latent(
-    adata: AnnData,
+    adata: AnnData | MuData,
     *,
     color: str | Sequence[str] | None = None,
     basis: str = "X_ae",
@@ -27,7 +28,7 @@ def latent(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes | np.ndarray:
-    """Cells by their code, in two dimensions.
+    """Cells or patients by their code, in two dimensions.
 
     Drawn is ``obsm["X_umap"]`` where it was computed from the code (``sc.pp.neighbors(adata, use_rep="X_ae")``, then
     ``sc.tl.umap(adata)``), else the first two principal components of the code.
@@ -37,12 +38,14 @@ def latent(
     adata
         Object with a code in ``obsm[basis]``.
     color
-        Column of ``adata.obs`` or gene, or several: a panel each. The colours that scanpy has left in
-        ``adata.uns[color + "_colors"]`` are used.
+        Column of ``adata.obs`` or gene, or several: a panel each; of a MuData features are named
+        ``"modality:feature"``. The colours that scanpy has left in ``adata.uns[color + "_colors"]`` are used. What is
+        unknown (NaN, ``"NA"``, ``"[Not Available]"``, …) is grey.
     basis
         Key of the code in ``adata.obsm``.
     layer
-        Layer from which genes are taken; None is ``adata.X``. Their colours are spaced by ``log1p``.
+        Layer from which genes are taken; None is ``adata.X``. Their colours are spaced by ``log1p`` where none is
+        negative.
     ax
         Axes to draw on, as many as there are colours.
     show
@@ -83,7 +86,7 @@ def latent(
     return finish(axes, own=ax is None, show=show, save=save)
 
 
-def view(adata: AnnData, basis: str) -> tuple[np.ndarray, tuple[str, str]]:
+def view(adata: AnnData | MuData, basis: str) -> tuple[np.ndarray, tuple[str, str]]:
     """Two coordinates of each cell, and what to call them."""
     if basis not in adata.obsm:
         raise KeyError(
@@ -106,7 +109,7 @@ def tidy_view(ax: Axes, title: str, labels: tuple[str, str]) -> None:
     ax.spines[["left", "bottom"]].set_color("#BBBBBB")
 
 
-def _umap_is_of(adata: AnnData, basis: str) -> bool:
+def _umap_is_of(adata: AnnData | MuData, basis: str) -> bool:
     neighbors = adata.uns.get("neighbors", {})
     params = neighbors.get("params", {}) if isinstance(neighbors, Mapping) else {}
     return params.get("use_rep") == basis
@@ -121,13 +124,15 @@ def _principal_components(code: np.ndarray, basis: str) -> tuple[np.ndarray, tup
     return centred @ axes, tuple(f"PC {i + 1} of {basis} ({share:.0%})" for i, share in enumerate(shares))  # type: ignore[return-value]
 
 
-def column(adata: AnnData, name: str, layer: str | None) -> pd.Series:
+def column(adata: AnnData | MuData, name: str, layer: str | None) -> pd.Series:
     if name in adata.obs:
-        return adata.obs[name]
-    if name not in adata.var_names:
-        raise KeyError(
-            f"color={name!r} is neither a column of adata.obs nor a gene; columns are: {list(adata.obs.columns)}."
-        )
+        return _slots.known(adata.obs[name])
+    modality, _, feature = name.partition(":")
+    if hasattr(adata, "mod") and modality in adata.mod:
+        return column(adata.mod[modality], feature, layer).reindex(adata.obs_names)
+    if hasattr(adata, "mod") or name not in adata.var_names:
+        what = f"nor 'modality:feature' of {list(adata.mod)}" if hasattr(adata, "mod") else "nor a gene"
+        raise KeyError(f"color={name!r} is neither a column of obs {what}; columns are: {list(adata.obs.columns)}.")
     return pd.Series(gene_values(adata, name, layer), adata.obs_names)
 
 
@@ -142,7 +147,7 @@ def is_categorical(values: pd.Series) -> bool:
     return not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
 
 
-def scanpy_colors(adata: AnnData, name: str, values: pd.Series) -> list[str] | None:
+def scanpy_colors(adata: AnnData | MuData, name: str, values: pd.Series) -> list[str] | None:
     """The user's colours, for the categories that occur."""
     colors = adata.uns.get(f"{name}_colors")
     if colors is None or not isinstance(values.dtype, pd.CategoricalDtype) or len(colors) < len(values.cat.categories):
