@@ -17,10 +17,10 @@ N_COMPONENTS, MOST_SAMPLES = 30, 10_000
 def multimodal_kernel_pca(
     data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
 ) -> Fitted:
-    """Kernel PCA [Scholkopf1998]_, `n_latent` (30) components of a Gaussian kernel.
+    """Kernel PCA [Schoelkopf1998]_, `n_latent` (30) components of a Gaussian kernel.
 
     The squared distance of two samples is the mean over the modalities that both have, each divided by its mean over
-    the training samples; so nothing is filled in. New samples are projected [Scholkopf1998]_.
+    the training samples; so nothing is filled in. New samples are projected [Schoelkopf1998]_.
     """
     require_few(n_obs, MOST_SAMPLES, "kernel_pca")
     parts = {}

@@ -48,7 +48,7 @@ def multimodal_embed(
         Cells or patients; modalities with different samples, rows or entries that are NaN are normal.
     method
         ``"ae"``, or for comparison, each on a copy with its own recommended settings: ``"concat_pca"`` (components of
-        each modality side by side), ``"kernel_pca"`` [Scholkopf1998]_, ``"mfa"`` (multiple factor analysis
+        each modality side by side), ``"kernel_pca"`` [Schoelkopf1998]_, ``"mfa"`` (multiple factor analysis
         [Escofier1994]_), ``"mofa"`` (MOFA+ of muon [Argelaguet2020]_), ``"totalvi"`` (RNA and protein counts
         [Gayoso2021]_), ``"multivi"`` (RNA and peaks [Ashuach2023]_); and coordinates of graphs: ``"wnn"`` (muon's
         weighted nearest neighbours [Hao2021]_), ``"snf"`` (similarity network fusion [Wang2014]_).
