@@ -22,6 +22,7 @@ from aeverse.models import _counts, _values
 from aeverse.models._fronts import kind_of
 from aeverse.models._guide import coordinates
 from aeverse.models._programmes import membership, programmes_of
+from aeverse.models._transfer import settings_from, shared_inputs, start_from
 from aeverse.nn import (
     AutoencoderNet,
     Contraction,
@@ -231,6 +232,7 @@ class Autoencoder:
         layer: str | None = None,
         mask_var: str | np.ndarray | None = "auto",
         batch_key: str | None = None,
+        init: Autoencoder | None = None,
         device: str = "auto",
         progress: bool | None = None,
     ) -> Autoencoder:
@@ -248,6 +250,10 @@ class Autoencoder:
             all features.
         batch_key
             Column of ``adata.obs`` whose effect encoder and decoder are told.
+        init
+            A fitted `Autoencoder` of other data to start from, for data with few samples: what it learnt of shared
+            features (matched by name) is copied, and training goes on from there, more slowly and near to it. What the net
+            is, and which features the encoder reads, then comes from that model; `mask_var` is ignored.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
         progress
@@ -257,19 +263,21 @@ class Autoencoder:
         -------
         The estimator itself.
         """
+        self.heldout_deviance_explained = None
         rng, place = np.random.default_rng(self.config.random_state), _slots.place(layer)
-        self.settings = self._settle(adata, layer)
+        self.settings = self._settle(adata, layer) if init is None else settings_from(self.config, init)
         settings, side = self.settings, self._side
         x = side.read(adata, layer)
         side.check(x, settings.likelihood, place)
         mask = _slots.read_mask(adata, mask_var)
         batches = _slots.read_categories(adata, batch_key)
-        self.heldout_deviance_explained = None
         self.device = _settings.resolve_device(device)
         self.var_names = pd.Index(adata.var_names.astype(str))
         self.batch_key, self.batches = batch_key, None if batches is None else [str(c) for c in batches.categories]
         seen, heldout = side.hold_out(x, settings.share_heldout, rng, place)
         self.inputs = side.choose_inputs(seen, settings.n_inputs) if mask is None else np.flatnonzero(mask)
+        if init is not None:
+            self.inputs = shared_inputs(init, self.var_names)
         samples = self._samples(seen, batches)
         n_steps = settings.n_epochs and settings.n_epochs * samples.n_batches(settings.batch_size)
         n_steps = n_steps or max(FEWEST_STEPS, FEWEST_EPOCHS * samples.n_batches(settings.batch_size))
@@ -283,6 +291,9 @@ class Autoencoder:
                 for _ in range(settings.n_models)
             ).to(self.device)
             self.posterior = side.new_posterior(self)
+            if init is not None:
+                for member, old in zip(self.net.members, init.net.members, strict=True):
+                    start_from(member, old, init, self)
             if {*settings.regularizers} - {"denoising"}:
                 unit = side.null_loss(self, samples)
                 for member in self.net.members:
@@ -291,7 +302,7 @@ class Autoencoder:
                 self.net,
                 samples.shuffled(rng, settings.batch_size),
                 lambda: side.judge(self, samples, heldout, judged),
-                self._schedule(n_steps),
+                self._schedule(n_steps, keep_start=init is not None),
                 progress=progress,
             )
         for member in self.net.members:
@@ -430,11 +441,12 @@ class Autoencoder:
         values, axes = torch.linalg.eigh(moments / len(samples))
         member.turn(axes * values.clamp_min(1e-6).rsqrt() @ axes.T)
 
-    def _schedule(self, n_steps: int) -> Schedule:
+    def _schedule(self, n_steps: int, keep_start: bool) -> Schedule:
         """Judged eight times; only at the end where the penalty is part of what is learnt, or is still growing."""
         goes_on = {"graph", "variational"} & set(self.settings.regularizers)
         judge_every = n_steps if goes_on else max(1, n_steps // 8)
-        return Schedule(n_steps=n_steps, judge_every=judge_every, learning_rate=self.settings.learning_rate)
+        rate = self.settings.learning_rate
+        return Schedule(n_steps=n_steps, judge_every=judge_every, learning_rate=rate, keep_start=keep_start)
 
     def _block_size(self) -> int:
         return max(1, BLOCK_ENTRIES // len(self.var_names))

@@ -53,6 +53,7 @@ class Decoder(nn.Module):
         start = torch.zeros(n_features) if bias is None else bias
         self.bias = nn.Parameter(start.clone())
         self.register_buffer("start", start.clone())
+        self.register_buffer("center", None, persistent=False)  # of the prior on the loadings; None: zero
         self.register_buffer("programmes", programmes)
         if programmes is not None:
             self.loadings.data.copy_(0.1 * programmes)
@@ -80,7 +81,8 @@ class Decoder(nn.Module):
 
         Without it, the optimiser moves the loadings of a rare gene as fast as those of an abundant one, and fits noise.
         """
-        prior = 0.5 * self.loadings.square().sum() + 0.5 / LOADINGS_PER_BIAS * (self.bias - self.start).square().sum()
+        away = self.loadings if self.center is None else self.loadings - self.center
+        prior = 0.5 * away.square().sum() + 0.5 / LOADINGS_PER_BIAS * (self.bias - self.start).square().sum()
         return prior if self.offsets is None else prior + 0.5 * self.offsets.square().sum()
 
     def forward(self, code: Tensor, covariate: Tensor | None = None) -> Tensor:

@@ -30,6 +30,8 @@ class Schedule:
         Stop after this many judgements without a better one.
     clip
         Largest norm of the gradient.
+    keep_start
+        Judge the weights that training starts from too, and keep them where nothing better comes.
     """
 
     n_steps: int
@@ -38,6 +40,7 @@ class Schedule:
     average: float = 0.99
     patience: int = 3
     clip: float = 100.0
+    keep_start: bool = False
 
 
 class AveragedWeights:
@@ -107,6 +110,9 @@ def train(
     averaged = AveragedWeights(module, schedule.average)
     history: dict[str, list[float]] = {"step": [], "loss": [], "heldout": []}
     best_score, best_weights, waited, total = -math.inf, None, 0, 0.0
+    if schedule.keep_start:
+        module.eval()
+        best_score, best_weights = judge(), _weights(module)
     bar = _settings.progress_bar(schedule.n_steps, "training", progress)
     module.train()
     try:
