@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from aeverse.models import _counts, _values
 from aeverse.models._fronts import kind_of
 from aeverse.models._guide import coordinates
 from aeverse.models._programmes import membership, programmes_of
+from aeverse.models._reference import Group, Reference, as_labels, calibration_rows, kept_rows, labels_of
 from aeverse.models._transfer import settings_from, shared_inputs, start_from
 from aeverse.nn import (
     AutoencoderNet,
@@ -222,6 +223,7 @@ class Autoencoder:
         self.config = Config(**config)
         self.device = torch.device("cpu")
         self.net: Ensemble | None = None
+        self.reference: Reference | None = None
         self.heldout_deviance_explained: float | None = None  # the last thing that a fit learns
 
     # ---- learning ----------------------------------------------------------------------------------------------
@@ -274,18 +276,20 @@ class Autoencoder:
         self.device = _settings.resolve_device(device)
         self.var_names = pd.Index(adata.var_names.astype(str))
         self.batch_key, self.batches = batch_key, None if batches is None else [str(c) for c in batches.categories]
-        seen, heldout = side.hold_out(x, settings.share_heldout, rng, place)
+        learnt, kept_out = calibration_rows(x.shape[0], settings.random_state)
+        seen, heldout = side.hold_out(x[learnt], settings.share_heldout, rng, place)
         self.inputs = side.choose_inputs(seen, settings.n_inputs) if mask is None else np.flatnonzero(mask)
         if init is not None:
             self.inputs = shared_inputs(init, self.var_names)
-        samples = self._samples(seen, batches)
+        own_batches = None if batches is None else batches[learnt]
+        samples = self._samples(seen, own_batches)
         n_steps = settings.n_epochs and settings.n_epochs * samples.n_batches(settings.batch_size)
         n_steps = n_steps or max(FEWEST_STEPS, FEWEST_EPOCHS * samples.n_batches(settings.batch_size))
         judged = np.sort(rng.permutation(len(samples))[: side.N_JUDGED])
         with _settings.seeded(settings.random_state):
             input_layer, likelihood, bias = side.parts(settings.likelihood, samples, x)
             if "graph" in settings.regularizers:
-                samples.guide = coordinates(samples, input_layer, self.n_guided, batches)
+                samples.guide = coordinates(samples, input_layer, self.n_guided, own_batches)
             self.net = Ensemble(
                 self._new_member(copy.deepcopy(input_layer), copy.deepcopy(likelihood), bias, len(samples))
                 for _ in range(settings.n_models)
@@ -310,6 +314,7 @@ class Autoencoder:
             if "variational" in settings.regularizers:
                 self._match_prior(member, samples)
         side.finish(self, samples, heldout, rng)
+        self.reference = self._remember(self._samples(x, batches), adata, learnt, kept_out)
         return self
 
     def _settle(self, adata: AnnData, layer: str | None) -> Config:
@@ -475,6 +480,35 @@ class Autoencoder:
             Fewer than a tenth of the encoder's features are there, or the data are of another kind.
         """
         return self._encode(self._read_new(adata, layer))
+
+    def placed(self, adata: AnnData, *, layer: str | None = None) -> Iterator[Group]:
+        """Codes of new samples, and the training samples to compare them with; what `aeverse.tl.map_query` is made of.
+
+        Parameters as in `encode`.
+        """
+        samples = self._read_new(adata, layer, any_batch=True)
+        if self.reference is None:
+            raise ValueError("this model keeps no training samples to compare new ones with; fit it again.")
+        code, measured = self._encode(samples), samples.measured()
+        for rows, reference in ((np.flatnonzero(measured), self.reference), (np.flatnonzero(~measured), None)):
+            if len(rows):
+                yield Group(rows, code[rows], reference)
+
+    def labelled(self, adata: AnnData, labels: Sequence[str], group: Group, *, layer: str | None = None) -> Reference:
+        """Other samples to take labels from, in the place of the training samples."""
+        return Reference(
+            self.encode(adata, layer=layer), np.empty(0), {name: as_labels(adata.obs[name], name) for name in labels}
+        )
+
+    @property
+    def labels(self) -> dict[str, pd.Categorical]:
+        """Labels of the training samples that the model keeps."""
+        return {} if self.reference is None else self.reference.labels
+
+    def _remember(self, samples: Samples, adata: AnnData, learnt: np.ndarray, kept_out: np.ndarray) -> Reference:
+        kept = learnt[kept_rows(len(learnt), self.settings.random_state)]
+        code = self._encode(samples.some(np.concatenate([kept, kept_out])))
+        return Reference.of(code[: len(kept)], labels_of(adata, kept), code[len(kept) :] if len(kept_out) else None)
 
     @torch.no_grad()
     def _encode(self, samples: Samples) -> np.ndarray:
@@ -686,11 +720,14 @@ class Autoencoder:
                 f"{self.settings.likelihood!r}."
             )
 
-    def _read_new(self, adata: AnnData, layer: str | None) -> Samples:
+    def _read_new(self, adata: AnnData, layer: str | None, *, any_batch: bool = False) -> Samples:
         self._require_fit()
         x = self._match(self._side.read(adata, layer), pd.Index(adata.var_names.astype(str)), _slots.place(layer))
         batches = None
-        if self.batches is not None:
+        if self.batches is not None and any_batch and self.batch_key not in adata.obs:
+            _slots.warn(f"{self.batch_key!r} is not a column of adata.obs; cells are taken as of an average batch.")
+            batches = pd.Categorical([None] * adata.n_obs, categories=self.batches)
+        elif self.batches is not None:
             values = _slots.read_categories(adata, self.batch_key)
             batches = pd.Categorical(values.astype(str), categories=self.batches)
             if unknown := sorted(set(values.categories) - set(self.batches)):
@@ -723,6 +760,9 @@ class Autoencoder:
     def save(self, path: str | Path) -> None:
         """Write the model to one file (safetensors with a JSON header); an existing file is replaced.
 
+        It also holds the codes of up to 5,000 training samples and the categorical columns of their ``obs``, for
+        `aeverse.tl.map_query`; none of their names or values.
+
         Examples
         --------
         >>> import aeverse as ae, tempfile, os
@@ -734,7 +774,9 @@ class Autoencoder:
         True
         """
         self._require_fit()
-        io.save_arrays(path, type(self).__name__, self._header(), self._arrays())
+        labels, reference = ({}, {}) if self.reference is None else self.reference.state()
+        arrays = self._arrays() | {f"reference.{name}": a for name, a in reference.items()}
+        io.save_arrays(path, type(self).__name__, self._header() | labels, arrays)
 
     def record(self) -> dict[str, Any]:
         """What `get.denoised` needs to decode without the model: header and arrays, without the encoder."""
@@ -761,6 +803,8 @@ class Autoencoder:
 
         side, likelihood, n_features = model._side, model.settings.likelihood, len(model.var_names)
         has_encoder = "net.members.0.encoder.first" in arrays
+        own = {k.removeprefix("reference."): a for k, a in arrays.items() if k.startswith("reference.")}
+        model.reference = Reference.restore(header, own) if own else None
         model.net = Ensemble(
             model._new_member(
                 side.empty_input(likelihood, len(model.inputs)) if has_encoder else None,

@@ -15,6 +15,7 @@ import torch
 from aeverse import _settings, _slots, io
 from aeverse.models._fronts import COUNT_KINDS, KINDS, Front, kind_of
 from aeverse.models._prediction import Target, calibration, from_neighbours
+from aeverse.models._reference import Group, Reference, as_labels, kept_rows, labels_of, labels_state, restore_labels
 from aeverse.nn import FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
 from aeverse.train import Schedule, train
 
@@ -272,6 +273,7 @@ class MultimodalAutoencoder:
         self._fit_code(*self._outputs(x, weights), share)  # type: ignore[call-arg]
         self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
         self.reference, self.reference_names = {m: v.cpu().numpy() for m, v in x.items()}, mdata.obs_names.astype(str)
+        self.labels = labels_of(mdata, np.arange(mdata.n_obs))
         self.variance_explained = self._explained(x, weights, covariate, judged)
         return self
 
@@ -586,6 +588,40 @@ class MultimodalAutoencoder:
         names = known.names[columns]
         return tuple(pd.DataFrame(a, index=mdata.obs_names, columns=names) for a in (mean, sd))  # type: ignore[return-value]
 
+    def placed(self, mdata: MuData, *, layer: Mapping[str, str | None] | None = None) -> Iterator[Group]:
+        """Codes of new samples, and the training samples to compare them with: coded from the same modalities.
+
+        Parameters as in `encode`; what `aeverse.tl.map_query` is made of.
+        """
+        x, weights = self._read_new(mdata, None, layer)
+        code, has = self._code(*self._outputs(x, weights)), (weights > 0).cpu().numpy()
+        for pattern in np.unique(has, axis=0):
+            rows = np.flatnonzero((has == pattern).all(1))
+            given = [m for m, there in zip(self.fronts, pattern, strict=True) if there]
+            yield Group(rows, code[rows], self._like(given) if given else None, given)
+
+    def _like(self, given: Sequence[str]) -> Reference:
+        """Training samples that have some modalities, coded from these alone."""
+        rows = np.arange(len(self.reference_names))
+        for m in given:
+            rows = rows[np.isin(rows, self.targets[m].rows)]
+        if len(rows) < FEWEST_COMMON:  # as in a mosaic: those that have any of them, coded from what they have
+            rows = np.unique(np.concatenate([self.targets[m].rows for m in given]))
+        rows = rows[kept_rows(len(rows), self.config.random_state)]
+        place = {m: np.flatnonzero(np.isin(rows, self.targets[m].rows)) for m in given}
+        own = {m: self.reference[m][rows[place[m]]] for m in given}
+        code = self._code(*self._outputs(*self._tensors(own, place, len(rows))))
+        return Reference.of(code, {name: values[rows] for name, values in self.labels.items()})
+
+    def labelled(
+        self, mdata: MuData, labels: Sequence[str], group: Group, *, layer: Mapping[str, str | None] | None = None
+    ) -> Reference:
+        """Other samples to take labels from, coded from the modalities of a group."""
+        x, weights = self._read_new(mdata, group.modalities, layer)
+        rows = np.flatnonzero((weights > 0).any(1).cpu().numpy())
+        code = self._code(*self._outputs(x, weights))[rows]
+        return Reference(code, np.empty(0), {name: as_labels(mdata.obs[name], name)[rows] for name in labels})
+
     def _spaces(self, scores: Mapping[str, np.ndarray], given: Sequence[str], rows: np.ndarray) -> list[np.ndarray]:
         """Where samples lie, by some of their modalities: the linear part of their code, and their components."""
         own, place = {m: scores[m][rows] for m in given}, dict.fromkeys(given, np.arange(len(rows)))
@@ -622,6 +658,9 @@ class MultimodalAutoencoder:
         return scores, rows
 
     def _batch_codes(self, mdata) -> np.ndarray:
+        if self.batch_key not in mdata.obs:
+            _slots.warn(f"{self.batch_key!r} is not a column of mdata.obs; cells are coded as they are.")
+            return np.full(mdata.n_obs, -1)
         values = _slots.read_categories(mdata, self.batch_key)
         if unknown := sorted(set(values.categories) - set(self.batches)):
             _slots.warn(f"batches {unknown[:5]} are not known to the model; their cells are coded as they are.")
@@ -655,6 +694,7 @@ class MultimodalAutoencoder:
             "fronts": {m: head for m, (head, _) in fronts.items()},
             "targets": {m: names for m, (names, _) in targets.items()},
             "reference_names": list(self.reference_names),
+            **labels_state(self.labels)[0],
             "shifts": {m: shift.tolist() for m, shift in self.shifts.items()},
             **{name: getattr(self, name) for name in _KEPT},
         }
@@ -663,6 +703,7 @@ class MultimodalAutoencoder:
             arrays |= {f"front.{i}.{name}": a for name, a in own.items()}
         for i, (m, (_, own)) in enumerate(targets.items()):
             arrays |= {f"target.{i}.{name}": a for name, a in own.items()} | {f"reference.{i}": self.reference[m]}
+        arrays |= labels_state(self.labels)[1]
         io.save_arrays(path, type(self).__name__, header, arrays | {name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
@@ -675,6 +716,7 @@ class MultimodalAutoencoder:
             setattr(model, name, arrays[name])
         model.fronts, model.targets, model.reference = {}, {}, {}
         model.reference_names = pd.Index(header["reference_names"])
+        model.labels = restore_labels(header, arrays)
         model.shifts = {m: np.asarray(shift, np.float32) for m, shift in header["shifts"].items()}
         for i, (m, head) in enumerate(header["fronts"].items()):
             model.fronts[m] = Front.restore(head, _under(arrays, f"front.{i}."))

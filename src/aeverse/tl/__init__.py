@@ -4,6 +4,7 @@ from aeverse.tl._associations import associations
 from aeverse.tl._denoise import denoise
 from aeverse.tl._dropouts import dropouts
 from aeverse.tl._embed import embed
+from aeverse.tl._map_query import map_query
 from aeverse.tl._multimodal_embed import multimodal_embed
 from aeverse.tl._predict_modality import predict_modality
 from aeverse.tl._subtypes import subtypes
@@ -15,6 +16,7 @@ __all__ = [
     "embed",
     "multimodal_embed",
     "predict_modality",
+    "map_query",
     "subtypes",
     "survival",
     "associations",

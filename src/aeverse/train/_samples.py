@@ -62,6 +62,24 @@ class Samples:
             guide=None if self.guide is None else self._tensor(self.guide[rows]),
         )
 
+    def some(self, rows: np.ndarray) -> Samples:
+        """Some of the samples."""
+        return Samples(
+            self.data[rows],
+            input_features=self.input_features,
+            library=None if self.library is None else self.library[rows],
+            covariate=None if self.covariate is None else self.covariate[rows],
+            guide=None if self.guide is None else self.guide[rows],
+            dense=self.dense,
+            device=self.device,
+        )
+
+    def measured(self) -> np.ndarray:
+        """Which samples hold anything: a molecule, or an entry that is not missing."""
+        if self.library is not None:
+            return self.library > 0
+        return np.ones(len(self), bool) if sp.issparse(self.data) else ~np.isnan(self.data).all(1)
+
     def shuffled(self, rng: np.random.Generator, size: int) -> Iterator[Batch]:
         """Batches without end, in a new random order for each pass; a short last batch is spread over the others."""
         while True:

@@ -1,0 +1,84 @@
+"""What the scores of codes share: checked input, and the inverse Simpson index of neighbourhoods."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from aeverse import _slots
+
+
+def as_code(code: np.ndarray, name: str = "code") -> np.ndarray:
+    """A code as float64, (samples, dimensions), without missing values."""
+    code = np.asarray(code, np.float64)
+    if code.ndim != 2 or 0 in code.shape:
+        raise ValueError(f"{name} must have the shape (samples, dimensions), found {code.shape}.")
+    if not np.isfinite(code).all():
+        raise ValueError(f"{name} has missing or infinite values.")
+    return code
+
+
+def as_labels(labels, n: int, name: str = "labels") -> np.ndarray:
+    """Labels as objects; None where unknown (NaN, ``"NA"``, ``"unknown"``, …)."""
+    values = pd.Series(np.asarray(labels, dtype=object))
+    if len(values) != n:
+        raise ValueError(f"{len(values)} {name} for {n} samples.")
+    values = _slots.known(values)
+    return np.array([str(v) if there else None for v, there in zip(values, values.notna(), strict=True)], object)
+
+
+def is_known(labels: np.ndarray) -> np.ndarray:
+    """Which labels are there."""
+    return np.array([label is not None for label in labels], bool)
+
+
+def neighbours(code: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and positions of the nearest samples, each sample first among its own, as scIB has it."""
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=min(k, len(code))).fit(code).kneighbors(code)
+
+
+def inverse_simpson(distances: np.ndarray, indices: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Local inverse Simpson index (LISI) [Korsunsky2019]_: the effective number of groups around each sample.
+
+    Parameters
+    ----------
+    distances, indices
+        As from `neighbours`; a sample does not count for itself.
+    groups
+        Integers from 0.
+
+    Returns
+    -------
+    One number a sample. Neighbours weigh ``exp(-beta * distance)``, with the beta that gives a perplexity of a third of
+    their number.
+    """
+    n, k = distances.shape
+    other = indices != np.arange(n)[:, None]
+    target, beta = np.log(max(k // 3, 1)), np.ones(n)
+    low, high = np.full(n, -np.inf), np.full(n, np.inf)
+    for _ in range(50):
+        entropy, weight = _entropy(distances, other, beta)
+        wrong = np.abs(entropy - target) >= 1e-5
+        if not wrong.any():
+            break
+        low = np.where(wrong & (entropy > target), beta, low)
+        high = np.where(wrong & (entropy <= target), beta, high)
+        up = np.where(np.isinf(high), beta * 2, (beta + high) / 2)
+        down = np.where(np.isinf(low), beta / 2, (beta + low) / 2)
+        beta = np.where(wrong, np.where(entropy > target, up, down), beta)
+    entropy, weight = _entropy(distances, other, beta)
+    share = np.zeros((n, int(groups.max()) + 1))
+    np.add.at(share, (np.arange(n)[:, None], groups[indices]), weight)
+    simpson = (share**2).sum(1)
+    return np.where(simpson > 0, 1 / np.where(simpson > 0, simpson, 1), np.nan)
+
+
+def _entropy(distances: np.ndarray, other: np.ndarray, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Entropy of the neighbours' weights, and the weights, which sum to one."""
+    weight = np.where(other, np.exp(-distances * beta[:, None]), 0)
+    total = weight.sum(1)
+    safe = np.where(total > 0, total, 1)
+    entropy = np.where(total > 0, np.log(safe) + beta * (distances * weight).sum(1) / safe, 0)
+    return entropy, weight / safe[:, None]

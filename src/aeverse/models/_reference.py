@@ -1,0 +1,152 @@
+"""What a fitted model remembers of its training samples: where they lie in the code, and their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aeverse import _slots
+from aeverse.nn import nearest
+
+MOST_KEPT = 5000  # samples
+SHARE_CALIBRATION, MOST_CALIBRATION = 0.05, 500  # samples that training does not see
+FEWEST_CALIBRATION, SHARE_FEW = 50, 0.08  # of few samples, rather so many, but no larger a share
+MOST_CATEGORIES = 500  # of a column of labels; more are names of samples
+N_NEIGHBORS = 15
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Codes of training samples, (samples, dimensions), and their labels by column of ``obs``.
+
+    ``calibration``: how far samples like these lie from them, for the p-value of a new one.
+    """
+
+    code: np.ndarray
+    calibration: np.ndarray
+    labels: dict[str, pd.Categorical] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, code: np.ndarray, labels: Mapping[str, pd.Categorical], calibration: np.ndarray | None = None
+    ) -> Reference:
+        """Training samples, with the codes of others that were kept out of training (None: each against the others)."""
+        return cls(code, strangeness(code, calibration), dict(labels))
+
+    def p_values(self, code: np.ndarray) -> np.ndarray:
+        """Conformal p-values of new codes: the share of the calibration samples that lie at least as far off.
+
+        Of samples like those of the training data, a share of at most alpha has a p-value of at most alpha.
+        """
+        beyond = np.sort(self.calibration)
+        at_least = len(beyond) - np.searchsorted(beyond, strangeness(self.code, code), side="left")
+        return (1 + at_least) / (1 + len(beyond))
+
+    def transfer(self, column: str, code: np.ndarray) -> tuple[pd.Categorical, np.ndarray]:
+        """Label of new codes by their nearest samples whose label is known, and the share of their votes."""
+        labels = self.labels[column]
+        known = np.flatnonzero(labels.codes >= 0)
+        distances, indices = nearest(code, min(N_NEIGHBORS, len(known)), among=self.code[known])
+        weights = 1 / np.maximum(distances, 1e-6 * max(float(distances.mean()), 1e-12))
+        votes = np.zeros((len(code), len(labels.categories)))
+        np.add.at(votes, (np.arange(len(code))[:, None], labels.codes[known][indices]), weights)
+        votes /= np.maximum(votes.sum(1, keepdims=True), 1e-12)
+        return pd.Categorical.from_codes(votes.argmax(1), labels.categories), votes.max(1)
+
+    # ---- keeping -----------------------------------------------------------------------------------------------
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What JSON holds, and the arrays."""
+        header, arrays = labels_state(self.labels)
+        return header, arrays | {"code": self.code, "calibration": self.calibration}
+
+    @classmethod
+    def restore(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Reference:
+        """Rebuild from `state`."""
+        return cls(arrays["code"], arrays["calibration"], restore_labels(header, arrays))
+
+
+@dataclass(frozen=True)
+class Group:
+    """New samples of which the same was measured, so that the same training samples are to be compared with.
+
+    ``rows``: their positions; ``reference``: None where nothing was measured, so that the code says nothing;
+    ``modalities``: what was measured, for several modalities.
+    """
+
+    rows: np.ndarray
+    code: np.ndarray
+    reference: Reference | None
+    modalities: list[str] | None = None
+
+
+def strangeness(code: np.ndarray, new: np.ndarray | None = None) -> np.ndarray:
+    """Mean distance to the nearest samples: of new ones, or of the samples themselves, each without itself."""
+    if new is None and len(code) < 2:
+        return np.zeros(len(code))
+    distances, _ = nearest(code, N_NEIGHBORS) if new is None else nearest(new, N_NEIGHBORS, among=code)
+    return distances.mean(1)
+
+
+def calibration_rows(n: int, random_state: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the samples to learn from, and of those that are kept out to calibrate p-values.
+
+    The codes of training samples lie further apart than those of new ones, for the net has seen their noise: measured
+    against one another, too few new samples would seem strange.
+    """
+    size = max(SHARE_CALIBRATION * n, min(FEWEST_CALIBRATION, SHARE_FEW * n))
+    order = np.random.default_rng(random_state).permutation(n)
+    size = int(min(size, MOST_CALIBRATION))
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def kept_rows(n: int, random_state: int) -> np.ndarray:
+    """Positions of the training samples that are remembered."""
+    return np.sort(np.random.default_rng(random_state).permutation(n)[:MOST_KEPT])
+
+
+def labels_of(data, rows: np.ndarray) -> dict[str, pd.Categorical]:
+    """The columns of ``obs`` that label samples: categories, words, yes and no; those unknown are missing."""
+    found = {}
+    for name in data.obs.columns:
+        values = data.obs[name]
+        is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        if not is_number and 0 < values.nunique() <= min(MOST_CATEGORIES, max(2, len(values) // 2)):
+            labels = as_labels(values, name) if _slots.known(values).notna().any() else None
+            found |= {} if labels is None else {str(name): labels[rows]}
+    return found
+
+
+def as_labels(values: pd.Series, name: str) -> pd.Categorical:
+    """A column as labels; those that say that nothing is known are missing."""
+    if pd.api.types.is_float_dtype(values):
+        raise ValueError(f"{name!r} holds numbers ({values.dtype}), not labels.")
+    words = _slots.known(values).astype(object).map(str, na_action="ignore")
+    order = (
+        [str(c) for c in values.cat.categories]
+        if isinstance(values.dtype, pd.CategoricalDtype)
+        else sorted(words.dropna().unique())
+    )
+    present = set(words.dropna())
+    labels = pd.Categorical(words, categories=[c for c in order if c in present])
+    if not 0 < len(labels.categories) <= MOST_CATEGORIES:
+        raise ValueError(f"{name!r} has {len(labels.categories)} different values; labels have 1 to {MOST_CATEGORIES}.")
+    return labels
+
+
+def labels_state(labels: Mapping[str, pd.Categorical]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Categories, for JSON, and codes: -1 where a label is missing."""
+    header = {name: [str(c) for c in values.categories] for name, values in labels.items()}
+    arrays = {f"labels.{i}": np.asarray(values.codes, np.int16) for i, values in enumerate(labels.values())}
+    return {"labels": header}, arrays
+
+
+def restore_labels(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, pd.Categorical]:
+    """Rebuild labels from `labels_state`."""
+    return {
+        name: pd.Categorical.from_codes(arrays[f"labels.{i}"].astype(int), categories)
+        for i, (name, categories) in enumerate(header["labels"].items())
+    }

@@ -1,0 +1,153 @@
+"""`tl.map_query`: new samples in the code of a trained model, their labels, and whether the model may be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from aeverse import _slots, models
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+    from aeverse.models import Autoencoder, MultimodalAutoencoder
+
+ALPHA = 0.05
+MANY = 0.2  # share of samples unlike the training data from which on a warning is due
+
+
+def map_query(
+    data: AnnData | MuData,
+    model: Autoencoder | MultimodalAutoencoder | str | Path,
+    *,
+    transfer: Sequence[str] | str = (),
+    reference: AnnData | MuData | None = None,
+    layer: str | Mapping[str, str | None] | None = None,
+    key_added: str = "X_ae",
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Map new samples with a trained model: their code, their labels, and how unlike the training data they are.
+
+    Nothing is trained, and the training data are not needed: a model keeps the codes of up to 5,000 of its training
+    samples and the categorical columns of their ``obs``. Features are matched by name, whatever their order; those that
+    are missing are taken to be absent (counts) or at their means, with a warning, and with less than a tenth of them the
+    call is refused. Samples of a batch that the model does not know are taken as of an average one.
+
+    Labels are those of the 15 nearest training samples in the code, which vote by the inverse of their distance. Every
+    sample gets one, also a sample whose kind the model has never seen: the confidence says how far its neighbours agree,
+    and the p-value whether they are neighbours at all. It is a conformal one [Vovk2005]_, [Angelopoulos2023]_: the share
+    of training samples that lie as far from the others as the new one does (mean distance to the 15 nearest). Of samples
+    like the training data 5 % have a p-value of at most 0.05.
+
+    Parameters
+    ----------
+    data
+        New samples: AnnData for an `aeverse.models.Autoencoder`, MuData (with any subset of the modalities, also another
+        one for each sample) for a `aeverse.models.MultimodalAutoencoder`.
+    model
+        The fitted model, or the path of a saved one.
+    transfer
+        Labels to transfer: columns of ``obs`` of the training data, or of `reference`.
+    reference
+        Samples to take the labels from instead: for labels that came after training, or from another data set. They are
+        encoded by the model too.
+    layer
+        Layer to read; for MuData modality -> layer. None: as for training (MuData), else ``X``.
+    key_added
+        Key of the code.
+    copy
+        Write to a copy and return it.
+
+    Returns
+    -------
+    `None`, or the copy. Written are
+
+    ``obsm[key_added]``
+        The code, (samples, dimensions), in the space of the training data's own.
+    ``obs["ae_outlier"]``
+        The p-value; small: unlike the training data. With a `key_added` other than ``"X_ae"`` its name is
+        ``key_added + "_outlier"``. NaN for a sample without a single count or modality.
+    ``obs[f"{label}_predicted"]``, ``obs[f"{label}_confidence"]``
+        For each label of `transfer`: the label, categorical, and its share of the votes. So a column of the same name
+        that `data` has already stays as it is.
+    ``uns["ae"][key_added]``
+        Parameters, versions, the share of samples with a p-value of at most 0.05.
+
+    Raises
+    ------
+    KeyError
+        A label is unknown to the model (or to `reference`).
+    TypeError, ValueError
+        The model is for the other kind of data, too few features match, or a result would overwrite what aeverse did not
+        write. `data` is then as it was.
+
+    Examples
+    --------
+    >>> import aeverse as ae
+    >>> adata = ae.datasets.simulate_counts(400, 100, n_types=3)
+    >>> training, query = adata[:300].copy(), adata[300:].copy()
+    >>> model = ae.models.Autoencoder(n_models=1, n_latent=8).fit(training)
+    >>> ae.tl.map_query(query, model, transfer="cell_type")
+    >>> float((query.obs["cell_type_predicted"] == query.obs["cell_type"]).mean()) > 0.9
+    True
+    """
+    model = models.load(model) if isinstance(model, (str, Path)) else model
+    data = _target(data, model, copy)
+    labels = _slots.name_list(transfer)
+    outlier = "ae_outlier" if key_added == "X_ae" else f"{key_added}_outlier"
+    columns = [f"{label}_{what}" for label in labels for what in ("predicted", "confidence")]
+    _slots.check_keys(data, [("obsm", key_added), ("obs", outlier), *(("obs", c) for c in columns)], key_added)
+    if reference is None and labels:
+        _require(labels, model.labels, "the model keeps")
+    if reference is not None:
+        _target(reference, model, copy=False)
+        _require(labels, reference.obs.columns, "reference.obs has")
+
+    code, p_values = None, np.full(data.n_obs, np.nan)
+    found: dict[str, pd.Categorical] = {}
+    confidence = {label: np.full(data.n_obs, np.nan) for label in labels}
+    for group in model.placed(data, layer=layer):
+        code = np.full((data.n_obs, group.code.shape[1]), np.nan, np.float32) if code is None else code
+        code[group.rows] = group.code
+        if group.reference is None:
+            continue
+        p_values[group.rows] = group.reference.p_values(group.code)
+        source = group.reference if reference is None else model.labelled(reference, labels, group, layer=layer)
+        for label in labels:
+            names, confidence[label][group.rows] = source.transfer(label, group.code)
+            if label not in found:
+                found[label] = pd.Categorical([None] * data.n_obs, categories=names.categories)
+            found[label][group.rows] = names
+    unlike = float(np.mean(p_values[np.isfinite(p_values)] <= ALPHA)) if np.isfinite(p_values).any() else np.nan
+    if unlike > MANY:
+        _slots.warn(
+            f"{unlike:.0%} of the samples are unlike the training data ({outlier} of at most {ALPHA}, where {ALPHA:.0%} are "
+            "expected): other kinds of samples, or a batch effect. Labels transferred to them are not to be trusted."
+        )
+    obs = {outlier: p_values}
+    for label in labels:
+        nothing = pd.Categorical([None] * data.n_obs)
+        obs |= {f"{label}_predicted": found.get(label, nothing), f"{label}_confidence": confidence[label]}
+    params = {"model": type(model).__name__, "transfer": labels, "reference": reference is not None, "layer": layer}
+    record = {"params": params, "versions": _slots.versions(), "share_unlike": unlike}
+    _slots.write(data, _slots.Results(key_added, record, obsm={key_added: code}, obs=obs))
+    return data if copy else None
+
+
+def _target(data, model, copy: bool):
+    """The object to write to, after checking that it is of the model's kind."""
+    if isinstance(model, models.Autoencoder):
+        return _slots.target(data, copy)
+    if isinstance(model, models.MultimodalAutoencoder):
+        return _slots.target_mudata(data, copy)
+    raise TypeError(f"model must be a fitted model or the path of one, found {type(model).__name__}.")
+
+
+def _require(labels: Sequence[str], known, where: str) -> None:
+    if unknown := [label for label in labels if label not in known]:
+        raise KeyError(f"transfer={unknown} cannot be transferred: {where} {sorted(map(str, known)) or 'no labels'}.")
