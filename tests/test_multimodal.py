@@ -541,3 +541,76 @@ def test_values_of_a_missing_modality_change_nothing():
     weights = torch.tensor([1.0, 0.0]).expand(2, 5, 2)
     code = net.encode(x, weights)
     torch.testing.assert_close(net.encode({**x, "b": torch.randn(2, 5, 2)}, weights), code)
+
+
+# ---- proteins: background and foreground ---------------------------------------------------------------------------
+def stained(n: int = 300) -> tuple[md.MuData, np.ndarray]:
+    """Five proteins, each carried by one of three kinds of cells; foreground and background overlap."""
+    rng = np.random.default_rng(0)
+    carries = (np.arange(n) % 3)[:, None] == np.arange(5) % 3
+    mean = np.where(carries, 40.0, 8.0) * rng.gamma(3, 1 / 3, (n, 5))
+    names = [f"cell{i}" for i in range(n)]
+    prot = ad.AnnData(rng.poisson(mean).astype(np.float32), obs=pd.DataFrame(index=names))
+    rna = ad.AnnData(sp.csr_matrix(rng.poisson(1.0, (n, 600)).astype(np.float32)), obs=pd.DataFrame(index=names))
+    return md.MuData({"rna": rna, "prot": prot}), carries
+
+
+def test_foreground_is_told_from_background():
+    from sklearn.metrics import roc_auc_score
+
+    mdata, carries = stained()
+    counts = mdata["prot"].X.copy()
+    ae.tl.protein_foreground(mdata)
+    found = mdata["prot"].layers["foreground_prob"]
+    assert ((found >= 0) & (found <= 1)).all()
+    assert roc_auc_score(carries.ravel(), found.ravel()) > roc_auc_score(carries.ravel(), counts.ravel()) + 0.01
+    background, foreground = (mdata["prot"].var[f"foreground_prob_{what}"] for what in ("background", "mean"))
+    assert (abs(background - 8) < 3).all()
+    assert (abs(foreground - 40) < 12).all()
+    np.testing.assert_array_equal(mdata["prot"].X, counts)
+    assert not mdata.uns
+    ae.tl.protein_foreground(mdata, modality="prot")  # takes over what it wrote
+
+
+def test_foreground_by_hand_at_the_fitted_parameters():
+    """Without neighbours the probability is Bayes' rule for two negative binomials."""
+    from scipy.stats import nbinom
+
+    mdata, _ = stained()
+    y = mdata["prot"].X[:, :1].astype(float)
+    r, means = ae.nn.foreground_probability(y)
+    density = []
+    for w, mean in ((1 - r, means[0]), (r, means[1])):
+        variance = (w * (y - mean) ** 2).sum() / w.sum()
+        theta = mean**2 / (variance - mean)
+        density.append(w.mean() * nbinom.pmf(np.maximum(y, means[0].round()), theta, theta / (theta + mean)))
+    np.testing.assert_allclose(r, density[1] / (density[0] + density[1]), atol=0.03)
+
+
+def test_counts_not_measured_have_no_foreground():
+    mdata, _ = stained(90)
+    mdata["prot"].X[:5] = np.nan
+    mdata["prot"].X[7, 1] = np.nan
+    expected = np.isnan(mdata["prot"].X)
+    ae.tl.protein_foreground(mdata, key_added="fg")
+    np.testing.assert_array_equal(np.isnan(mdata["prot"].layers["fg"]), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"modality": "adt"}, "modality='adt' is not there"),
+        ({"modality": "prot", "layer": "raw"}, "'prot'.*layers.'raw'. does not exist"),
+        ({"use_rep": "X_ae"}, "use_rep='X_ae' is not in obsm"),
+        ({"modality": "prot"}, "values that are not integers"),
+        ({}, "need one modality of protein counts, found .. among"),
+    ],
+)
+def test_foreground_refused(arguments, message):
+    mdata, _ = stained(60)
+    if not arguments or arguments == {"modality": "prot"}:
+        mdata["prot"].X = np.log1p(mdata["prot"].X)
+    before = fingerprint(mdata)
+    with pytest.raises((ValueError, KeyError), match=message):
+        ae.tl.protein_foreground(mdata, **arguments)
+    assert fingerprint(mdata) == before

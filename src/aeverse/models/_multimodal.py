@@ -60,18 +60,19 @@ class Recipe:
     learning_rate: float
     average: float
     emphasis: float  # error of a target is divided by its variance to this power
+    skip: bool  # a linear way past the hidden layer of the encoders
 
 
 RECIPES = {
     "samples": Recipe(
         trust="components", guide="diffusion", n_targets=10, n_guided=6, n_neighbors=(5, 10, 20), max_components=128,
         linear_share=0.7, linear_share_mosaic=0.7, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
-        learning_rate=5e-3, average=0.98, emphasis=0.0,
+        learning_rate=5e-3, average=0.98, emphasis=0.0, skip=True,
     ),
     "cells": Recipe(
         trust="reliability", guide="smoothed", n_targets=20, n_guided=20, n_neighbors=(15,), max_components=50,
         linear_share=0.3, linear_share_mosaic=0.7, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.3, n_steps=600, batch_size=256,
-        learning_rate=3e-3, average=0.99, emphasis=0.5,
+        learning_rate=3e-3, average=0.99, emphasis=0.5, skip=False,
     ),
 }  # fmt: skip
 DIFFUSION_TIME, SMOOTHING_STEPS = 2, 2
@@ -302,6 +303,7 @@ class MultimodalAutoencoder:
             n_covariates=len(self.batches or ()),
             masking=recipe.masking,
             modality_dropout=recipe.modality_dropout,
+            skip=recipe.skip,
         )
 
     def _check(self, data: Mapping[str, _slots.Modality], n_obs: int) -> None:

@@ -8,6 +8,7 @@ from aeverse.nn._encoder import BinaryInput, Code, CountInput, DenseInput, Encod
 from aeverse.nn._fusion import FusionBatch, FusionNet, MemberLinear, MemberMLP
 from aeverse.nn._graph import diffusion_coordinates, fuse, local_kernel, nearest, row_normalised, smooth
 from aeverse.nn._likelihoods import Bernoulli, Gaussian, LogitGaussian, NegativeBinomial, Poisson
+from aeverse.nn._mixture import foreground_probability
 from aeverse.nn._penalties import Contraction, Divergence, Guidance, Sparsity, TargetActivity
 from aeverse.nn._posterior import GammaPosterior
 from aeverse.nn._rows import Rows, product
@@ -44,6 +45,7 @@ __all__ = [
     "add_noise",
     "count_loss",
     "diffusion_coordinates",
+    "foreground_probability",
     "fuse",
     "local_kernel",
     "mask",

@@ -80,6 +80,8 @@ class FusionNet(nn.Module):
         Share of the input entries that are set to zero while training.
     modality_dropout
         Probability that a modality of a sample is hidden while training; one always stays.
+    skip
+        Whether the encoders have a linear way past their hidden layer.
     """
 
     def __init__(
@@ -93,11 +95,12 @@ class FusionNet(nn.Module):
         n_covariates: int = 0,
         masking: float = 0.5,
         modality_dropout: float = 0.25,
+        skip: bool = True,
     ):
         super().__init__()
         self.modalities = list(sizes)  # module names may not hold every character that a modality's name may
         self.n_members, self.masking, self.modality_dropout = n_members, masking, modality_dropout
-        self.encoders = nn.ModuleList(MemberMLP(n_members, s, n_hidden, n_latent, skip=True) for s in sizes.values())
+        self.encoders = nn.ModuleList(MemberMLP(n_members, s, n_hidden, n_latent, skip=skip) for s in sizes.values())
         self.decoders = nn.ModuleList(MemberLinear(n_members, n_latent + n_covariates, s, 0.5) for s in sizes.values())
         self.head = MemberMLP(n_members, n_latent, n_hidden, n_targets, gain=0.5)
         self.register_buffer("emphasis", torch.ones(n_targets))

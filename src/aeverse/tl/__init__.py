@@ -7,6 +7,7 @@ from aeverse.tl._embed import embed
 from aeverse.tl._map_query import map_query
 from aeverse.tl._multimodal_embed import multimodal_embed
 from aeverse.tl._predict_modality import predict_modality
+from aeverse.tl._protein_foreground import protein_foreground
 from aeverse.tl._subtypes import subtypes
 from aeverse.tl._survival import survival
 
@@ -17,6 +18,7 @@ __all__ = [
     "multimodal_embed",
     "predict_modality",
     "map_query",
+    "protein_foreground",
     "subtypes",
     "survival",
     "associations",
