@@ -147,7 +147,7 @@ class Front:
             x = x.toarray()
         if self.kind == "protein":
             x = np.log1p(x)
-            return x - np.nanmean(x, 1, keepdims=True)
+            return x - np.nansum(x, 1, keepdims=True) / np.maximum(np.isfinite(x).sum(1, keepdims=True), 1)
         if self.kind == "fractions":
             x = np.clip(x, 0.01, 0.99)
             return np.log(x / (1 - x))
