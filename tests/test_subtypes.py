@@ -258,3 +258,91 @@ def test_picture(found, fingerprint, tmp_path):
     with pytest.raises(KeyError, match="nothing"):
         ae.pl.subtypes(found, key="nothing")
     plt.close("all")
+
+
+# ---- codes of aeverse: judged by the data they were made of ------------------------------------------------------
+def layers(*matrices, lacking=0):
+    """A cohort of one layer a matrix; some patients lack the last."""
+    mods = {}
+    for i, x in enumerate(matrices):
+        mods[f"layer{i}"] = anndata.AnnData(np.asarray(x, np.float32))
+        mods[f"layer{i}"].obs_names = [f"patient {j}" for j in range(len(x))]
+        mods[f"layer{i}"].var_names = [f"{i}_{j}" for j in range(x.shape[1])]
+    last = f"layer{len(matrices) - 1}"
+    mods[last] = mods[last][lacking:].copy()
+    return mudata.MuData(mods)
+
+
+def embedded(mdata):
+    model = ae.models.MultimodalAutoencoder(recipe="samples", n_models=2, n_steps=100).fit(mdata)
+    ae.tl.multimodal_embed(mdata, model=model)
+    return mdata
+
+
+def shared(rng, n=120, n_factors=5):
+    return rng.normal(size=(n, n_factors)) @ rng.normal(size=(n_factors, 100)) + 2 * rng.normal(size=(n, 100))
+
+
+NOISE = {
+    "independent": lambda rng: layers(rng.normal(size=(120, 100)), rng.normal(size=(120, 40))),
+    "correlated": lambda rng: layers(shared(rng), shared(rng)),
+    "correlated between layers, some missing": lambda rng: layers(
+        *np.split(shared(rng, n_factors=6), [60], axis=1), lacking=40
+    ),
+    "heavy tails": lambda rng: layers(rng.standard_t(3, size=(120, 100)), np.exp(rng.normal(size=(120, 40)))),
+    "heavy-tailed patients": lambda rng: layers(shared(rng) * np.sqrt(5 / rng.chisquare(5, (120, 1))), shared(rng)),
+    "mutations": lambda rng: layers(rng.random((120, 60)) < rng.uniform(0.02, 0.4, 60), rng.normal(size=(120, 40))),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("draw", NOISE.values(), ids=NOISE)
+def test_embedded_noise_has_one_subtype_by_default(draw):
+    mdata = embedded(draw(np.random.default_rng(5)))
+    with pytest.warns(UserWarning, match="no stable subtypes"):
+        ae.tl.subtypes(mdata, max_subtypes=5, n_resamples=30)
+    assert mdata.obs["subtype"].nunique() == 1
+    assert mdata.uns["ae"]["subtype"]["params"]["evidence_rep"] == "auto"
+    assert mdata.uns["ae"]["subtype"]["evidence"]["n_subtypes"].tolist() == [2, 3, 4, 5]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_guided_code_of_noise_would_fool_itself():
+    found = {"auto": [], None: []}
+    for seed in range(2):
+        mdata = NOISE["correlated"](np.random.default_rng(seed))
+        ae.tl.multimodal_embed(mdata)
+        for evidence_rep, numbers in found.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ae.tl.subtypes(mdata, evidence_rep=evidence_rep, max_subtypes=5, n_resamples=30)
+            numbers.append(mdata.obs["subtype"].nunique())
+    assert max(found[None]) > 1  # else the default need not be what it is
+    assert max(found["auto"]) == 1
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("lacking", [0, 40])
+def test_subtypes_that_the_layers_hold_are_found_by_default(lacking):
+    rng = np.random.default_rng(0)
+    truth = np.arange(120) % 3
+    centres = rng.normal(size=(3, 100)) * 1.5
+    mdata = embedded(
+        layers(centres[truth] + shared(rng), centres[truth][:, ::2] + rng.normal(size=(120, 50)) * 2, lacking=lacking)
+    )
+    ae.tl.subtypes(mdata, max_subtypes=5, n_resamples=30)
+    truth = pd.Series(truth, [f"patient {i}" for i in range(120)]).reindex(mdata.obs_names)
+    assert adjusted_rand_score(truth, mdata.obs["subtype"]) > 0.8
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_batches_that_the_code_leaves_out_are_no_subtypes():
+    rng = np.random.default_rng(1)
+    batch = np.arange(120) % 2
+    x = shared(rng) + 4 * np.outer(batch, rng.normal(size=100))
+    mdata = layers(x, shared(rng))
+    mdata.obs["batch"] = pd.Categorical(batch.astype(str))
+    model = ae.models.MultimodalAutoencoder(recipe="samples", n_models=2, n_steps=100).fit(mdata, batch_key="batch")
+    ae.tl.multimodal_embed(mdata, model=model)
+    with pytest.warns(UserWarning, match="no stable subtypes"):
+        ae.tl.subtypes(mdata, max_subtypes=4, n_resamples=30)

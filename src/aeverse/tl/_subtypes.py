@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SHARE = 0.8  # of the patients, in each resample [Monti2003]
 REFERENCES = 39  # structureless cohorts: with them p = 1/40 is the smallest possible
-REFERENCE_RESAMPLES = 20
+STABILITY_REFERENCES, REFERENCE_RESAMPLES = 10, 20  # their stability is an average, which needs fewer
 SIGNIFICANT = 0.05
 STABLE = 0.6  # mean Jaccard index below which clusters are not to be trusted [Hennig2007]
 MIN_SIZE = 5  # patients; a choice needs two groups of that size: an outlier is no subtype
@@ -235,8 +235,8 @@ def _find(
         evidence = _curve(_principal_axes(linear), list(range(2, largest + 1)), n_resamples, rng)
     k = _choose(curve, evidence, len(code)) if n_subtypes is None else n_subtypes
     sampled = _resamples(len(code), n_resamples, rng)
-    labels, whole = _cluster(points, k, sampled, rng)
-    labels, whole = _in_order(labels, whole, k)
+    whole = _best_of(points, k, rng)
+    labels, whole = _in_order(_cluster(points, k, sampled, whole, rng), whole, k)
     onehot = _onehot(labels, k)  # (resamples, k, patients)
     members = onehot & sampled[:, None]
     sizes = members.sum(2)
@@ -303,41 +303,53 @@ def _curve(points: np.ndarray, numbers: list[int], n_resamples: int, rng: np.ran
     if not numbers:
         return pd.DataFrame({name: np.array([], float) for name in CURVE})
     scale = points.std(0, ddof=1)
-    rows = [_measure(points, k, n_resamples, rng) for k in numbers]
-    references = [
-        [_measure(drawn, k, REFERENCE_RESAMPLES, rng) for k in numbers]
-        for drawn in ((rng.standard_normal(points.shape, np.float32) * scale) for _ in range(REFERENCES))
+    measured = [_measure(points, k, rng) for k in numbers]
+    stability = np.array(
+        [_stability(points, labels, k, n_resamples, rng) for k, (_, labels) in zip(numbers, measured, strict=True)]
+    )
+    spread = np.array([value for value, _ in measured])
+    second = [
+        int(np.sort(np.bincount(labels, minlength=k))[-2]) for k, (_, labels) in zip(numbers, measured, strict=True)
     ]
-    stability, spread, second = np.array(rows).T
-    of_reference = np.array(references)  # (references, numbers, 3)
+    spreads, stabilities = np.empty((REFERENCES, len(numbers))), np.empty((STABILITY_REFERENCES, len(numbers)))
+    for i in range(REFERENCES):
+        drawn = rng.standard_normal(points.shape, np.float32) * scale
+        for j, k in enumerate(numbers):
+            spreads[i, j], labels = _measure(drawn, k, rng)
+            if i < STABILITY_REFERENCES:
+                stabilities[i, j] = _stability(drawn, labels, k, REFERENCE_RESAMPLES, rng)
     # Log spread in standard deviations of the references; their largest over all numbers pays for having tried them.
-    mean, sd = of_reference[:, :, 1].mean(0), of_reference[:, :, 1].std(0, ddof=1) + 1e-12
+    mean, sd = spreads.mean(0), spreads.std(0, ddof=1) + 1e-12
     compactness = (mean - spread) / sd
-    best_of_reference = ((mean - of_reference[:, :, 1]) / sd).max(1)
+    best_of_reference = ((mean - spreads) / sd).max(1)
     return pd.DataFrame(
         {
             "n_subtypes": np.array(numbers, int),
             "stability": stability,
-            "reference": of_reference[:, :, 0].mean(0),
-            "reference_sd": of_reference[:, :, 0].std(0, ddof=1),
+            "reference": stabilities.mean(0),
+            "reference_sd": stabilities.std(0, ddof=1),
             "compactness": compactness,
-            "p_value": (1 + (best_of_reference[:, None] >= compactness).sum(0)) / (1 + len(references)),
-            "second_size": second.astype(int),
+            "p_value": (1 + (best_of_reference[:, None] >= compactness).sum(0)) / (1 + REFERENCES),
+            "second_size": second,
         },
         index=[str(k) for k in numbers],
     )
 
 
-def _measure(points: np.ndarray, k: int, n_resamples: int, rng: np.random.Generator) -> tuple[float, float, int]:
-    """Stability, log within-cluster sum of squares and size of the second largest, for k clusters."""
+def _measure(points: np.ndarray, k: int, rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """Log within-cluster sum of squares and labels, for k clusters of all patients."""
+    labels = _best_of(points, k, rng)
+    reference = _onehot(labels[None], k)[0]
+    means = reference @ points / np.maximum(reference.sum(1), 1)[:, None]
+    within = ((points - means[labels]) ** 2).sum(dtype=np.float64)
+    return float(np.log(max(within, 1e-300))), labels
+
+
+def _stability(points: np.ndarray, whole: np.ndarray, k: int, n_resamples: int, rng: np.random.Generator) -> float:
+    """How well clusters of all patients come back in resamples: mean Jaccard index."""
     sampled = _resamples(len(points), n_resamples, rng)
-    labels, whole = _cluster(points, k, sampled, rng)
-    reference = _onehot(whole[None], k)[0]
-    sizes = reference.sum(1)
-    means = reference @ points / np.maximum(sizes, 1)[:, None]
-    within = ((points - means[whole]) ** 2).sum(dtype=np.float64)
-    jaccard = _jaccard(_onehot(labels, k) & sampled[:, None], reference, sampled)
-    return float(jaccard.mean()), float(np.log(max(within, 1e-300))), int(np.sort(sizes)[-2])
+    members = _onehot(_cluster(points, k, sampled, whole, rng), k) & sampled[:, None]
+    return float(_jaccard(members, _onehot(whole[None], k)[0], sampled).mean())
 
 
 def _principal_axes(code: np.ndarray) -> np.ndarray:
@@ -359,20 +371,23 @@ def _resamples(n: int, n_resamples: int, rng: np.random.Generator) -> np.ndarray
     return ranks < max(round(SHARE * n), min(n, 2))
 
 
+def _best_of(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Labels of all patients, the best of several k-means."""
+    labels, within = _kmeans(points, k, np.ones((RESTARTS, len(points)), bool), rng)
+    return labels[within.argmin()]
+
+
 def _cluster(
-    points: np.ndarray, k: int, sampled: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cluster every resample, (resamples, patients), and the whole cohort, (patients,), with numbers that agree."""
-    everybody = np.ones((RESTARTS, len(points)), bool)
-    labels, within = _kmeans(points, k, everybody, rng)
-    whole = labels[within.argmin()]
+    points: np.ndarray, k: int, sampled: np.ndarray, whole: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Cluster every resample, (resamples, patients), with numbers that agree with those of the whole cohort."""
     first, second = (_kmeans(points, k, sampled, rng) for _ in range(2))
     labels = np.where((first[1] <= second[1])[:, None], first[0], second[0])
     overlap = _onehot(labels, k).reshape(-1, len(points)).astype(np.float32) @ _onehot(whole[None], k)[0].T
     for r, table in enumerate(overlap.reshape(len(labels), k, k)):
         mine, theirs = linear_sum_assignment(-table)
         labels[r] = theirs[np.argsort(mine)][labels[r]]
-    return labels, whole
+    return labels
 
 
 def _kmeans(points: np.ndarray, k: int, sampled: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
