@@ -1,6 +1,12 @@
-"""Execute the tutorials from top to bottom and keep their outputs. Usage: python ci/run_tutorials.py"""
+"""Execute tutorials from top to bottom and keep their outputs. Usage: python ci/run_tutorials.py [NAME ...]
 
+A notebook whose metadata name data files (``"aeverse": {"needs": [...]}``) finds them in the folder AEVERSE_DATA, by
+default ../shared/data beside the repository, and is left as it is where they are not there.
+"""
+
+import os
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -8,6 +14,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 
+ROOT = Path(__file__).parents[1]
 PROGRESS = re.compile(r"\s*$|\s*training: +\d+%|.*TqdmWarning: IProgress not found|\s+from .autonotebook import")
 
 
@@ -25,8 +32,14 @@ def without_progress_bars(outputs: list) -> list:
 
 
 if __name__ == "__main__":
-    for path in sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb")):
+    data = Path(os.environ.setdefault("AEVERSE_DATA", str(ROOT.parent / "shared" / "data")))
+    for path in sorted((ROOT / "tutorials").glob("*.ipynb")):
         notebook, start = nbformat.read(path, 4), time.monotonic()
+        if sys.argv[1:] and path.stem not in sys.argv[1:]:
+            continue
+        if lacking := [n for n in notebook.metadata.get("aeverse", {}).get("needs", []) if not (data / n).exists()]:
+            print(f"{path.name}: left as it is, needs {lacking} in the folder AEVERSE_DATA")
+            continue
         with tempfile.TemporaryDirectory() as folder:  # for the files that a tutorial writes
             resources = {"metadata": {"path": folder}}
             nbclient.NotebookClient(notebook, kernel_name="python3", resources=resources, record_timing=False).execute()

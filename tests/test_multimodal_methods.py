@@ -164,3 +164,18 @@ def test_methods_of_all_pairs_refuse_too_many(method, monkeypatch):
     with pytest.raises(ValueError, match="30 are too many, at most 20"):
         ae.tl.multimodal_embed(mdata, method=method)
     assert "X_ae" not in mdata.obsm
+
+
+@pytest.mark.parametrize("method", ["concat_pca", "kernel_pca", "mfa", "snf"])
+def test_poor_data_still_have_codes(method):
+    """Nothing varies in a layer, a feature is nowhere known, some entries are missing, names stand twice; 12 patients."""
+    mdata = cohort(12)
+    mdata["mut"].X = mdata["mut"].X * 0
+    x = mdata["rna"].X.copy()
+    x[:, 3], x[::5, 5] = np.nan, np.nan
+    mdata["rna"].X = x
+    names = list(mdata["rna"].var_names)
+    mdata["rna"].var_names = [names[0], *names[:-1]]
+    ae.tl.multimodal_embed(mdata, method=method)
+    assert np.isfinite(mdata.obsm["X_ae"]).all()
+    assert mdata.obsm["X_ae"].std() > 0

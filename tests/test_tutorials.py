@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
+DATA = Path(os.environ.get("AEVERSE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SECONDS = 90  # on two cores
 BYTES = 1_000_000
 
@@ -25,8 +27,12 @@ def test_there_is_a_tutorial():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_tutorial_runs(path, tmp_path):
+def test_tutorial_runs(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, 4)
+    lacking = [n for n in notebook.metadata.get("aeverse", {}).get("needs", []) if not (DATA / n).exists()]
+    if lacking:
+        pytest.skip(f"needs {lacking} in {DATA}; name another folder by AEVERSE_DATA")
+    monkeypatch.setenv("AEVERSE_DATA", str(DATA.resolve()))
     start = time.process_time(), time.monotonic()
     client = nbclient.NotebookClient(
         notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}

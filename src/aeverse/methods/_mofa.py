@@ -35,7 +35,7 @@ def mofa(
     from anndata import AnnData
     from mudata import MuData
 
-    n_factors = n_latent or N_FACTORS
+    n_factors = min(n_latent or N_FACTORS, n_obs - 1)
     views = {m: _View(d, kinds[m]) for m, d in data.items()}
     mods = {}
     for m, d in data.items():

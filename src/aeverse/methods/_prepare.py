@@ -13,6 +13,7 @@ from aeverse import _slots
 
 N_GENES = 2000
 CLIP = 10.0  # standard deviations
+SMALLEST_SD = 1e-6
 TERM_FREQUENCY = 1e4  # of a peak whose cell has no other
 
 
@@ -80,6 +81,10 @@ class Components:
         self.standardised = kind not in ("counts", "peaks")
         self.centre, self.sd = moments(x)
         n = max(1, min(n_components, x.shape[0] - 1, x.shape[1] - 1))
+        if not (self.sd > SMALLEST_SD).any():  # nothing varies, and the solver would fail
+            self.scores, self.loadings = np.zeros((x.shape[0], 1), np.float32), np.zeros((x.shape[1], 1), np.float32)
+            self.shift = np.zeros(1)
+            return
         self.scores, loadings, *_ = sc.pp.pca(self._scaled(x), n_comps=n, random_state=random_state, return_info=True)
         self.loadings = loadings.T
         # scanpy centres what it is given; after clipping the mean is no longer zero
@@ -96,7 +101,7 @@ class Components:
 def standardise(x, centre: np.ndarray, sd: np.ndarray) -> np.ndarray:
     """Dense z-scores, at most 10 in size; features that do not vary become zero."""
     x = x.toarray() if sp.issparse(x) else x
-    return np.clip((x - centre) / np.where(sd > 1e-6, sd, np.inf), -CLIP, CLIP).astype(np.float32)
+    return np.clip((x - centre) / np.where(sd > SMALLEST_SD, sd, np.inf), -CLIP, CLIP).astype(np.float32)
 
 
 def moments(x: sp.csr_matrix | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
