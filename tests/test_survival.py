@@ -74,6 +74,26 @@ def test_groups_as_in_lifelines(result):
     assert (curve["survival"] <= curve["upper"]).all()
 
 
+def test_cox_is_that_of_lifelines(result):
+    """Hazard ratios, intervals, p-values and the test of proportional hazards, fitted by hand."""
+    obs = result.obs
+    frame = obs[["months", "dead", "age"]].copy()
+    rare = obs["noise"].value_counts().index[1]
+    frame["y"] = (obs["noise"] == rare).astype(float)  # compared with the more frequent
+    cox = result.uns["ae"]["survival"]["cox"].query("model == 'alone'").set_index("term")
+    for column, term in (("age", "age"), ("y", f"noise: {rare} vs {'x' if rare == 'y' else 'y'}")):
+        one = frame[["months", "dead", column]]
+        fit = lifelines.CoxPHFitter().fit(one, "months", "dead")
+        expected = fit.summary.loc[column]
+        found = cox.loc[term]
+        assert found["hazard_ratio"] == pytest.approx(expected["exp(coef)"], rel=1e-4)
+        assert found["lower"] == pytest.approx(expected["exp(coef) lower 95%"], rel=1e-4)
+        assert found["upper"] == pytest.approx(expected["exp(coef) upper 95%"], rel=1e-4)
+        assert found["p"] == pytest.approx(expected["p"], rel=1e-2)
+        test = lifelines.statistics.proportional_hazard_test(fit, one, time_transform="rank")
+        assert found["ph_p"] == pytest.approx(float(test.summary["p"].iloc[0]), rel=1e-2)
+
+
 def test_hazard_ratios_contain_the_truth():
     adata = simulated(600, effect=0)  # with another strong effect that of age alone would be diluted
     ae.tl.survival(adata, **KEYS, covariates=["age", "noise"])

@@ -40,8 +40,9 @@ def survival(
     With `groupby`: Kaplan-Meier curves, log-rank tests of all groups and of each pair (Holm), and hazard ratios. With
     `use_rep`: cross-validated concordance of a ridge Cox model [Simon2011]_ on the code alone, on the covariates alone
     and on both, and the hazard ratio of the code's risk score, where the risk of each patient comes from a model that
-    did not see that patient (pre-validation, [Tibshirani2002]_). The code itself has usually seen all patients (without
-    their survival); for figures on patients that it has not seen, fit it on a part and map the others.
+    did not see that patient (pre-validation, [Tibshirani2002]_). What is held out is the Cox model: the code has usually
+    seen all patients, though not their survival. For the figure that a new patient would meet, fit the encoder to a part
+    of the patients too and encode the others.
 
     Parameters
     ----------
