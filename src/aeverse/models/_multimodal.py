@@ -51,6 +51,8 @@ class Recipe:
     max_components: int
     linear_share: float  # length of the linear block beside the guided one
     linear_share_mosaic: float  # the same where modalities are missing: what was measured must count there
+    n_measured: int  # dimensions of the block of what was measured, too short to be felt by neighbours and clusters,
+    measured_share: float  # there for linear models, which standardise what they are given
     n_models: int
     n_hidden: int
     masking: float
@@ -66,12 +68,12 @@ class Recipe:
 RECIPES = {
     "samples": Recipe(
         trust="components", guide="diffusion", n_targets=10, n_guided=6, n_neighbors=(5, 10, 20), max_components=128,
-        linear_share=0.7, linear_share_mosaic=0.7, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
+        linear_share=0.7, linear_share_mosaic=0.7, n_measured=64, measured_share=0.1, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
         learning_rate=5e-3, average=0.98, emphasis=0.0, skip=True,
     ),
     "cells": Recipe(
         trust="reliability", guide="smoothed", n_targets=20, n_guided=20, n_neighbors=(15,), max_components=50,
-        linear_share=0.3, linear_share_mosaic=0.7, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.3, n_steps=600, batch_size=256,
+        linear_share=0.3, linear_share_mosaic=0.7, n_measured=0, measured_share=0.0, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.3, n_steps=600, batch_size=256,
         learning_rate=3e-3, average=0.99, emphasis=0.5, skip=False,
     ),
 }  # fmt: skip
@@ -88,7 +90,7 @@ class MultimodalConfig:
         ``"samples"`` (cohorts: hundreds of samples, many features), ``"cells"`` (single cells), or ``"auto"``: cells
         where there are counts that are mostly zeros, and at least 100 samples.
     n_latent
-        Dimensions of the network's code, and at most so many linear dimensions in the reported one.
+        Dimensions of the network's code, and at most so many decoded ones in the reported one.
     n_models
         Members of the ensemble; None: what the recipe says.
     n_steps
@@ -124,7 +126,9 @@ class MultimodalAutoencoder:
     Each modality is reduced to its significant principal components (its *front*); encoders, one a modality, are fused
     to one code, from which decoders give every modality back and a head tells where the sample lies in the neighbour
     graph of all of them. Training hides entries and whole modalities, so that any subset gives the same kind of code.
-    The reported code holds the predicted place in the graph and, beside it, the principal components of what was decoded.
+    The reported code holds the predicted place in the graph and, beside it, the principal components of what was decoded;
+    of cohorts also those of what was measured, a tenth as long: neighbours and clusters do not feel them, linear models
+    (regression, Cox), which standardise what they are given, do.
 
     Parameters
     ----------
@@ -271,7 +275,7 @@ class MultimodalAutoencoder:
             )
         mosaic = float((weights == 0).float().mean()) > SHARE_MISSING
         share = self._recipe.linear_share_mosaic if mosaic else self._recipe.linear_share
-        self._fit_code(*self._outputs(x, weights), share)  # type: ignore[call-arg]
+        self._fit_code(x, weights, share)
         self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
         self.reference, self.reference_names = {m: v.cpu().numpy() for m, v in x.items()}, mdata.obs_names.astype(str)
         self.labels = labels_of(mdata, np.arange(mdata.n_obs))
@@ -457,31 +461,34 @@ class MultimodalAutoencoder:
         return explained
 
     # ---- the code ----------------------------------------------------------------------------------------------
-    def _fit_code(self, head: np.ndarray, decoded: Mapping[str, np.ndarray], share: float) -> None:
-        """Learn the two blocks of the code, each turned so that its columns share the variance."""
-        rng = np.random.default_rng(self.config.random_state)
-
-        def turn(size: int) -> np.ndarray:
-            return np.linalg.qr(rng.standard_normal((size, size)))[0]
-
-        head, linear = head[:, : self._recipe.n_guided], self._beside(decoded)
-        self.guided_mean, self.linear_mean = head.mean(0), linear.mean(0)
+    def _fit_code(self, x: Mapping[str, torch.Tensor], weights: torch.Tensor, share: float) -> None:
+        """Learn the blocks of the code, each turned so that its columns share the variance."""
+        rng, recipe = np.random.default_rng(self.config.random_state), self._recipe
+        head, decoded = self._outputs(x, weights)
+        head = head[:, : recipe.n_guided]
+        self.guided_mean = head.mean(0)
         length = np.sqrt(((head - self.guided_mean) ** 2).sum(1).mean())
-        self.guided_axes = np.ascontiguousarray(turn(head.shape[1]) / max(length, 1e-12), np.float32)
-        covariance = np.cov(linear.T.astype(np.float64)).reshape(linear.shape[1], -1)
-        values, vectors = np.linalg.eigh(covariance)
-        values, vectors = values[::-1], vectors[:, ::-1]
-        k = max(1, min(self.config.n_latent, int((values > 1e-12 * max(values[0], 1e-12)).sum())))
-        spread = np.sqrt(np.maximum(values[:k], 1e-12))
-        axes = share * (vectors[:, :k] / spread**0.5) @ turn(k) / np.sqrt(spread.sum())
-        self.linear_axes = np.ascontiguousarray(axes, np.float32)
+        self.guided_axes = np.ascontiguousarray(_turn(head.shape[1], rng) / max(length, 1e-12), np.float32)
+        self.linear_mean, self.linear_axes = _block(self._beside(decoded), self.config.n_latent, share, rng)
+        measured = self._beside(self._measured(x, weights, decoded))
+        self.measured_mean, self.measured_axes = _block(measured, recipe.n_measured, recipe.measured_share, rng)
 
-    def _beside(self, decoded: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.hstack([v * (self.trust[m] / v.shape[1]) ** 0.5 for m, v in decoded.items()])
-
-    def _code(self, head: np.ndarray, decoded: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _code(self, x: Mapping[str, torch.Tensor], weights: torch.Tensor) -> np.ndarray:
+        """The code of samples, from the scores of the modalities that they have."""
+        head, decoded = self._outputs(x, weights)
         guided = (head[:, : self._recipe.n_guided] - self.guided_mean) @ self.guided_axes
-        return np.hstack([guided, (self._beside(decoded) - self.linear_mean) @ self.linear_axes]).astype(np.float32)
+        linear = (self._beside(decoded) - self.linear_mean) @ self.linear_axes
+        measured = (self._beside(self._measured(x, weights, decoded)) - self.measured_mean) @ self.measured_axes
+        return np.hstack([guided, linear, measured]).astype(np.float32)
+
+    def _beside(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.hstack([v * (self.trust[m] / v.shape[1]) ** 0.5 for m, v in values.items()])
+
+    @staticmethod
+    def _measured(x, weights, decoded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Scores of the modalities, what was decoded standing for a missing one."""
+        has = (weights > 0).cpu().numpy()
+        return {m: np.where(has[:, [i]], x[m].cpu().numpy(), v) for i, (m, v) in enumerate(decoded.items())}
 
     # ---- using -------------------------------------------------------------------------------------------------
     def encode(
@@ -509,7 +516,7 @@ class MultimodalAutoencoder:
         ValueError
             No modality is known to the model, or fewer than a tenth of a modality's features are there.
         """
-        return self._code(*self._outputs(*self._read_new(mdata, modalities, layer)))
+        return self._code(*self._read_new(mdata, modalities, layer))
 
     def weights(
         self, mdata: MuData, *, modalities: Sequence[str] | None = None, layer: Mapping[str, str | None] | None = None
@@ -596,7 +603,7 @@ class MultimodalAutoencoder:
         Parameters as in `encode`; what `aeverse.tl.map_query` is made of.
         """
         x, weights = self._read_new(mdata, None, layer)
-        code, has = self._code(*self._outputs(x, weights)), (weights > 0).cpu().numpy()
+        code, has = self._code(x, weights), (weights > 0).cpu().numpy()
         for pattern in np.unique(has, axis=0):
             rows = np.flatnonzero((has == pattern).all(1))
             given = [m for m, there in zip(self.fronts, pattern, strict=True) if there]
@@ -612,7 +619,7 @@ class MultimodalAutoencoder:
         rows = rows[kept_rows(len(rows), self.config.random_state)]
         place = {m: np.flatnonzero(np.isin(rows, self.targets[m].rows)) for m in given}
         own = {m: self.reference[m][rows[place[m]]] for m in given}
-        code = self._code(*self._outputs(*self._tensors(own, place, len(rows))))
+        code = self._code(*self._tensors(own, place, len(rows)))
         return Reference.of(code, {name: values[rows] for name, values in self.labels.items()})
 
     def labelled(
@@ -621,13 +628,13 @@ class MultimodalAutoencoder:
         """Other samples to take labels from, coded from the modalities of a group."""
         x, weights = self._read_new(mdata, group.modalities, layer)
         rows = np.flatnonzero((weights > 0).any(1).cpu().numpy())
-        code = self._code(*self._outputs(x, weights))[rows]
+        code = self._code(x, weights)[rows]
         return Reference(code, np.empty(0), {name: as_labels(mdata.obs[name], name)[rows] for name in labels})
 
     def _spaces(self, scores: Mapping[str, np.ndarray], given: Sequence[str], rows: np.ndarray) -> list[np.ndarray]:
         """Where samples lie, by some of their modalities: the linear part of their code, and their components."""
         own, place = {m: scores[m][rows] for m in given}, dict.fromkeys(given, np.arange(len(rows)))
-        code = self._code(*self._outputs(*self._tensors(own, place, len(rows))))[:, self.guided_axes.shape[1] :]
+        code = self._code(*self._tensors(own, place, len(rows)))[:, self.guided_axes.shape[1] :]
         return [code, np.hstack([v * (self.trust[m] / v.shape[1]) ** 0.5 for m, v in own.items()])]
 
     def _read_new(self, mdata, modalities=None, layer=None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -734,7 +741,7 @@ class MultimodalAutoencoder:
 
 
 _KEPT = ("kinds", "layer", "batch_key", "batches", "recipe", "trust", "history", "variance_explained")
-_ARRAYS = ("guided_mean", "guided_axes", "linear_mean", "linear_axes")
+_ARRAYS = ("guided_mean", "guided_axes", "linear_mean", "linear_axes", "measured_mean", "measured_axes")
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------
@@ -842,6 +849,23 @@ def _batch_shifts(z: np.ndarray, batches: np.ndarray, n_batches: int, k: int) ->
 def _predictable(kernel: sp.csr_matrix, z: np.ndarray) -> float:
     """Share of the variance of `z` that its neighbours along a kernel predict."""
     return max(0.0, 1 - float(((z - kernel @ z) ** 2).sum() / max(((z - z.mean(0)) ** 2).sum(), 1e-12)))
+
+
+def _turn(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random rotation."""
+    return np.linalg.qr(rng.standard_normal((size, size)))[0]
+
+
+def _block(values: np.ndarray, k: int, length: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and axes of a block of the code: principal components, half whitened, turned, of a given length in all."""
+    mean = values.mean(0)
+    covariance = np.cov(values.T.astype(np.float64)).reshape(values.shape[1], -1)
+    variances, vectors = np.linalg.eigh(covariance)
+    variances, vectors = variances[::-1], vectors[:, ::-1]
+    k = min(k, max(1, int((variances > 1e-12 * max(variances[0], 1e-12)).sum())))
+    spread = np.sqrt(np.maximum(variances[:k], 1e-12))
+    axes = length * (vectors[:, :k] / spread**0.5) @ _turn(k, rng) / np.sqrt(max(spread.sum(), 1e-12))
+    return mean, np.ascontiguousarray(axes, np.float32)
 
 
 def _principal(x: np.ndarray, k: int) -> np.ndarray:

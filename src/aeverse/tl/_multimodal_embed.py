@@ -66,8 +66,9 @@ def multimodal_embed(
     batch_key
         Column of ``mdata.obs`` whose effect the code should not hold.
     n_latent
-        Dimensions of the network's code (None: 32); the one reported has those of the graph (6 or 20) and at most so many
-        linear ones. For the other methods: their dimensions; None: as their authors recommend.
+        Dimensions of the network's code (None: 32); the one reported has those of the graph (6 or 20), at most so many
+        decoded ones and, of cohorts, up to 64 of what was measured, a tenth as long. For the other methods: their
+        dimensions; None: as their authors recommend.
     model
         A fitted `aeverse.models.MultimodalAutoencoder`, or the path of a saved one, to use instead of training: codes of
         new samples, from whatever modalities they have. The parameters that describe a model are then ignored.
