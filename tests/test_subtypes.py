@@ -346,3 +346,21 @@ def test_batches_that_the_code_leaves_out_are_no_subtypes():
     ae.tl.multimodal_embed(mdata, model=model)
     with pytest.warns(UserWarning, match="no stable subtypes"):
         ae.tl.subtypes(mdata, max_subtypes=4, n_resamples=30)
+
+
+def test_subtypes_are_numbered_by_size_also_where_they_overlap():
+    adata = cohort(np.random.default_rng(2).normal(size=(90, 6)))
+    ae.tl.subtypes(adata, n_subtypes=6, max_subtypes=2, n_resamples=30)
+    sizes = adata.obs["subtype"].value_counts(sort=False)
+    assert (np.diff(sizes) <= 0).all()
+    assert adata.uns["ae"]["subtype"]["clusters"]["size"].tolist() == sizes.tolist()
+
+
+def test_no_more_subtypes_than_the_linear_code_supports():
+    code, _ = blobs(5, 150, 6, seed=3)
+    adata = cohort(code)
+    adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(150, 3)) + 9 * (code[:, :1] > 1)  # two groups only
+    ae.tl.subtypes(adata, evidence_rep="X_pca", max_subtypes=6, n_resamples=30)
+    record = adata.uns["ae"]["subtype"]
+    supported = record["evidence"].query("p_value <= 0.05 and stability >= 0.6")["n_subtypes"].max()
+    assert adata.obs["subtype"].nunique() <= supported

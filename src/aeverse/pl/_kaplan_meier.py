@@ -79,12 +79,12 @@ def kaplan_meier(
     drawn.set_ylim(0, 1.03)
     drawn.set_xticks(ticks)
     drawn.yaxis.set_major_formatter(PercentFormatter(1.0))
-    legend = {"title": "events of patients", "title_fontsize": 8, "alignment": "left"}
-    drawn.legend(loc="lower left", frameon=False, fontsize=8, handlelength=1.6, **legend)
+    legend = {"title": "events of patients", "title_fontsize": 8, "alignment": "left", "bbox_to_anchor": (1.0, 1.02)}
+    drawn.legend(loc="upper left", frameon=False, fontsize=8, handlelength=1.6, **legend)
     if "logrank" in record:
         p = float(record["logrank"]["p"])
         text = f"log-rank p = {p:.2g}" if p >= 1e-4 else "log-rank p < 0.0001"
-        drawn.text(0.98, 0.97, text, transform=drawn.transAxes, ha="right", va="top", fontsize=9)
+        drawn.text(1.0, 1.02, text, transform=drawn.transAxes, ha="right", va="bottom", fontsize=9)
     _numbers_at_risk(drawn, table, groups, ticks)
     return finish([drawn], own=ax is None, show=show, save=save)
 

@@ -72,7 +72,7 @@ def subtypes(
         data have none. So ``"auto"`` judges a code that aeverse made by the significant principal components of the
         data that it was made of (read again from `data`), and any other code, or one that is itself linear, by the code.
         Else the key of a linear code in ``data.obsm``; None: always `use_rep`. The number of subtypes is chosen by the
-        stability of `use_rep` in any case.
+        stability of `use_rep`, among those up to the largest for which there is evidence.
     max_subtypes
         Largest number that is tried.
     n_resamples
@@ -236,18 +236,21 @@ def _find(
     k = _choose(curve, evidence, len(code)) if n_subtypes is None else n_subtypes
     sampled = _resamples(len(code), n_resamples, rng)
     whole = _best_of(points, k, rng)
-    labels, whole = _in_order(_cluster(points, k, sampled, whole, rng), whole, k)
+    labels = _cluster(points, k, sampled, whole, rng)
     onehot = _onehot(labels, k)  # (resamples, k, patients)
     members = onehot & sampled[:, None]
     sizes = members.sum(2)
     centroids = (members.reshape(-1, len(code)) @ code).reshape(*sizes.shape, -1) / np.maximum(sizes, 1)[:, :, None]
     centroids[sizes == 0] = np.inf  # a cluster that a resample did not find gets no vote from it
+    stability = _jaccard(members, _onehot(whole[None], k)[0], sampled).mean(0)
+    order = _by_size(code, centroids)
+    centroids, stability = centroids[:, order], stability[order]
     votes = _votes(code, centroids)
     label = votes.argmax(1)
     clusters = pd.DataFrame(
         {
             "size": np.bincount(label, minlength=k),
-            "stability": _jaccard(members, _onehot(whole[None], k)[0], sampled).mean(0),
+            "stability": stability,
             "confidence": [votes[label == i, i].mean() if (label == i).any() else np.nan for i in range(k)],
         },
         index=pd.Index([str(i + 1) for i in range(k)], name="subtype"),
@@ -275,9 +278,13 @@ def _choose(curve: pd.DataFrame, evidence: pd.DataFrame | None, n: int) -> int:
         )
         _slots.warn(f"no stable subtypes: {why}; one subtype. Pass n_subtypes= to cut the cohort anyway.")
         return 1
-    candidates = curve[_evident(curve) & _stable(curve)]
+    supported = judged.loc[_evident(judged) & _stable(judged), "n_subtypes"].max()
+    candidates = curve[_evident(curve) & _stable(curve) & (curve["n_subtypes"] <= supported)]
     if candidates.empty:
-        _slots.warn("no stable subtypes: use_rep does not hold those of evidence_rep; one subtype.")
+        _slots.warn(
+            f"no stable subtypes: the data hold evidence for up to {supported}, use_rep for none of these numbers; one "
+            "subtype."
+        )
         return 1
     beyond = candidates["stability"] - candidates["reference"]
     best, largest = int(candidates.loc[beyond.idxmax(), "n_subtypes"]), int(curve["n_subtypes"].max())
@@ -459,11 +466,15 @@ def _jaccard(members: np.ndarray, reference: np.ndarray, sampled: np.ndarray) ->
     return (both / np.maximum(union, 1)).max(1)
 
 
-def _in_order(labels: np.ndarray, whole: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number the clusters by size, the largest first."""
-    rank = np.empty(k, np.int8)
-    rank[np.argsort(-np.bincount(whole, minlength=k), kind="stable")] = np.arange(k)
-    return rank[labels], rank[whole]
+def _by_size(code: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Order of the clusters by how many patients vote for them, the largest first."""
+    order = np.arange(centroids.shape[1])
+    for _ in range(len(order)):  # a tie of votes goes to the lower number, so that a new order can change sizes
+        sizes = np.bincount(_votes(code, centroids[:, order]).argmax(1), minlength=len(order))
+        if (np.diff(sizes) <= 0).all():
+            break
+        order = order[np.argsort(-sizes, kind="stable")]
+    return order
 
 
 def _consensus(members: np.ndarray, sampled: np.ndarray) -> np.ndarray:
