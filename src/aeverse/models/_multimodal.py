@@ -68,7 +68,7 @@ class Recipe:
 RECIPES = {
     "samples": Recipe(
         trust="components", guide="diffusion", n_targets=10, n_guided=6, n_neighbors=(5, 10, 20), max_components=128,
-        linear_share=0.7, linear_share_mosaic=0.7, n_measured=64, measured_share=0.1, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
+        linear_share=0.6, linear_share_mosaic=0.6, n_measured=64, measured_share=0.1, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
         learning_rate=5e-3, average=0.98, emphasis=0.0, skip=True,
     ),
     "cells": Recipe(
