@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aeverse import nn
+from aeverse.nn import _posterior
 
 N_DRAWS = 400_000
 priors = st.floats(-2, 3).map(lambda e: 10**e), st.floats(-1.5, 2.5).map(lambda e: 10**e)  # mu, theta
@@ -101,3 +102,16 @@ def test_genes_and_cells_without_counts_have_no_variance_and_no_chance():
         assert torch.isfinite(found).all()
         assert (found[mu == 0] == 0).all()
         assert found[1, 0] > 0
+
+
+@given(seed=st.integers(0, 99), spread=st.floats(0.1, 4), factor=priors[1])
+def test_sums_over_bins_are_the_sums_over_entries(seed, spread, factor):
+    rng = np.random.default_rng(seed)
+    values, weights = np.exp(spread * rng.normal(size=(300, 7)) - 2), rng.gamma(1.0, size=(300, 7))
+    histogram = _posterior._Histogram(7, torch.device("cpu"))
+    gene = torch.arange(7, dtype=torch.int32)
+    for rows in (slice(0, 100), slice(100, 300)):
+        value, weight = (torch.tensor(part[rows], dtype=torch.float32) for part in (values, weights))
+        histogram.add(value, gene, weight)
+    found = (torch.log1p(histogram.means() / factor) * histogram.weights).sum(1).double().numpy()
+    np.testing.assert_allclose(found, (np.log1p(values / factor) * weights).sum(0), rtol=2e-3)

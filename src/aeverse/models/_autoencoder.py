@@ -56,6 +56,7 @@ LIKELIHOOD_OF_KIND = {
 }
 
 FEWEST_STEPS, FEWEST_EPOCHS = 350, 8
+N_JUDGEMENTS = 5
 BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
 SMALLEST_SHARE_OF_GENES = 0.1  # of the encoder's genes that new data must have
 N_GUIDED = 6  # dimensions of the code that are coordinates in the neighbour graph
@@ -449,7 +450,7 @@ class Autoencoder:
     def _schedule(self, n_steps: int, keep_start: bool) -> Schedule:
         """Judged eight times; only at the end where the penalty is part of what is learnt, or is still growing."""
         goes_on = {"graph", "variational"} & set(self.settings.regularizers)
-        judge_every = n_steps if goes_on else max(1, n_steps // 8)
+        judge_every = n_steps if goes_on else -(-n_steps // N_JUDGEMENTS)
         rate = self.settings.learning_rate
         return Schedule(n_steps=n_steps, judge_every=judge_every, learning_rate=rate, keep_start=keep_start)
 

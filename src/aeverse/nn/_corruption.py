@@ -35,7 +35,10 @@ def thin(counts: Rows, keep: float | Tensor) -> Rows:
     True
     """
     keep = torch.as_tensor(keep, dtype=counts.values.dtype, device=counts.device).expand_as(counts.values)
-    return counts.with_values(torch.binomial(counts.values, keep) / keep)
+    kept = (torch.rand_like(keep) < keep).to(keep.dtype)  # of one molecule; most counts are one
+    many = (counts.values > 1).nonzero().squeeze(1)
+    kept[many] = torch.binomial(counts.values[many], keep[many])
+    return counts.with_values(kept * (counts.values > 0) / keep)
 
 
 def mask(x: Rows | Tensor, share: float) -> Rows | Tensor:

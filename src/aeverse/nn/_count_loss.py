@@ -75,13 +75,22 @@ def _negative_binomial(mu: Tensor, entry: Tensor, part: Rows, theta: Tensor, lib
     t = theta[part.columns]
     gradient = mu + theta
     torch.div(theta, gradient, out=gradient)
-    loss = -(torch.log(gradient).sum(0) @ theta)  # every entry as if it were zero
+    loss = -(_log_of_products(gradient) @ theta)  # every entry as if it were zero
     loss += (x * (torch.log(t + stored) - stored.clamp_min(1e-30).log())).sum()
     loss += (torch.lgamma(x + 1) - log_rising(t, x)).sum()
     gradient *= mu  # the posterior mean of an entry without counts
     gradient.view(-1)[entry] = stored * (t + x) / (t + stored) - x
     mu *= gradient.sum(1, keepdim=True) / library.clamp_min(1e-30)
     return loss, gradient.sub_(mu)
+
+
+def _log_of_products(x: Tensor, n: int = 4) -> Tensor:
+    """``log(x).sum(0)`` for values in (0, 1], with one logarithm for the product of `n` of them."""
+    whole = len(x) // n * n
+    products = x[: whole // n].clone()
+    for i in range(1, n):
+        products *= x[whole // n * i : whole // n * (i + 1)]
+    return products.clamp_min_(torch.finfo(x.dtype).tiny).log_().sum(0) + x[whole:].log().sum(0)
 
 
 def count_loss(
