@@ -448,7 +448,7 @@ class Autoencoder:
         member.turn(axes * values.clamp_min(1e-6).rsqrt() @ axes.T)
 
     def _schedule(self, n_steps: int, keep_start: bool) -> Schedule:
-        """Judged eight times; only at the end where the penalty is part of what is learnt, or is still growing."""
+        """Judged a few times; only at the end where the penalty is part of what is learnt, or is still growing."""
         goes_on = {"graph", "variational"} & set(self.settings.regularizers)
         judge_every = n_steps if goes_on else -(-n_steps // N_JUDGEMENTS)
         rate = self.settings.learning_rate
