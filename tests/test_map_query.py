@@ -114,9 +114,10 @@ def test_p_values_are_uniform_for_samples_like_the_training_data():
 
 def test_samples_for_calibration_are_kept_out_of_training():
     for n, size in ((2, 0), (100, 8), (1000, 50), (4000, 200), (50_000, 500)):
-        learnt, kept_out = calibration_rows(n, 0)
+        learnt, kept_out = calibration_rows(n, 0.05, 0)
         assert len(kept_out) == size
         assert sorted([*learnt, *kept_out]) == list(range(n))
+    assert len(calibration_rows(100, 0.0, 0)[1]) == 0
     assert len(kept_rows(50_000, 0)) == MOST_KEPT
 
 

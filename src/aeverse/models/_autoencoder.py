@@ -104,6 +104,9 @@ class Config:
         Of the Gaussian prior on the decoder's loadings, 1 / variance; None: 300 for counts, else 1.
     share_heldout
         Share of the molecules or entries that training does not see; they decide when to stop and are what is reported.
+    share_calibration
+        Share of the samples that training does not see (at most 500; of few samples up to 8 %): against them
+        `aeverse.tl.map_query` measures how unlike the training data a new sample is. 0: all are learnt from.
     random_state
         Seed.
     """
@@ -123,6 +126,7 @@ class Config:
     target_activity: float | None = None
     prior_precision: float | None = None
     share_heldout: float = 0.05
+    share_calibration: float = 0.05
     random_state: int = 0
 
     def __post_init__(self):
@@ -140,6 +144,8 @@ class Config:
             object.__setattr__(self, name, int(value))
         if not 0 < self.share_heldout < 1:
             raise ValueError(f"share_heldout={self.share_heldout!r} must lie between 0 and 1.")
+        if not 0 <= self.share_calibration <= 0.5:
+            raise ValueError(f"share_calibration={self.share_calibration!r} must lie between 0 and 0.5.")
         if not self.strength >= 0:
             raise ValueError(f"strength={self.strength!r} must be a number, not negative.")
         if self.target_activity is not None and not 0 < self.target_activity < 1:
@@ -277,7 +283,7 @@ class Autoencoder:
         self.device = _settings.resolve_device(device)
         self.var_names = pd.Index(adata.var_names.astype(str))
         self.batch_key, self.batches = batch_key, None if batches is None else [str(c) for c in batches.categories]
-        learnt, kept_out = calibration_rows(x.shape[0], settings.random_state)
+        learnt, kept_out = calibration_rows(x.shape[0], settings.share_calibration, settings.random_state)
         seen, heldout = side.hold_out(x[learnt], settings.share_heldout, rng, place)
         self.inputs = side.choose_inputs(seen, settings.n_inputs) if mask is None else np.flatnonzero(mask)
         if init is not None:

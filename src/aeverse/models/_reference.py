@@ -13,7 +13,7 @@ from aeverse import _slots
 from aeverse.nn import nearest
 
 MOST_KEPT = 5000  # samples
-SHARE_CALIBRATION, MOST_CALIBRATION = 0.05, 500  # samples that training does not see
+MOST_CALIBRATION = 500  # samples that training does not see
 FEWEST_CALIBRATION, SHARE_FEW = 50, 0.08  # of few samples, rather so many, but no larger a share
 MOST_CATEGORIES = 500  # of a column of labels; more are names of samples
 N_NEIGHBORS = 15
@@ -91,13 +91,13 @@ def strangeness(code: np.ndarray, new: np.ndarray | None = None) -> np.ndarray:
     return distances.mean(1)
 
 
-def calibration_rows(n: int, random_state: int) -> tuple[np.ndarray, np.ndarray]:
+def calibration_rows(n: int, share: float, random_state: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the samples to learn from, and of those that are kept out to calibrate p-values.
 
     The codes of training samples lie further apart than those of new ones, for the net has seen their noise: measured
     against one another, too few new samples would seem strange.
     """
-    size = max(SHARE_CALIBRATION * n, min(FEWEST_CALIBRATION, SHARE_FEW * n))
+    size = max(share * n, min(FEWEST_CALIBRATION, SHARE_FEW * n)) if share else 0
     order = np.random.default_rng(random_state).permutation(n)
     size = int(min(size, MOST_CALIBRATION))
     return np.sort(order[size:]), np.sort(order[:size])

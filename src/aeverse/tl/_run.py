@@ -14,7 +14,8 @@ def fitted(
 ) -> models.Autoencoder:
     """The given model (or the one in a file), else one trained on `adata`."""
     if model is None:
-        return models.Autoencoder(**config).fit(adata, **fit)
+        # nobody will map a query with this model, so that no sample need be kept out for it
+        return models.Autoencoder(**config, share_calibration=0.0).fit(adata, **fit)
     loaded = models.load(model) if isinstance(model, (str, Path)) else model
     if not isinstance(loaded, models.Autoencoder):
         raise ValueError(f"model= must be an Autoencoder for this call, found a {type(loaded).__name__}.")
