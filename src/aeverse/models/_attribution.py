@@ -7,7 +7,7 @@ wide, is all that has to be differentiated along it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,39 +18,47 @@ from torch import Tensor
 
 N_STEPS = 16  # nodes of the Gauss-Legendre quadrature along the path
 MOST_SAMPLES = 2000  # of all, or of a group
-N_PARTS = 20  # parts of the samples that are drawn again and again
+N_PARTS = 20  # parts of the samples, which are drawn again and again
 N_RESAMPLES = 50
-BLOCK = 256
+
+Function = Callable[[Tensor, Tensor], Tensor]  # (rows, hidden) and (rows, told) to (rows, outputs)
 
 
 @dataclass
 class Side:
-    """One matrix that a net reads: standardised values (samples, features), the affine map that they meet first
-    (features, hidden), and their positions among all features of the data.
+    """One matrix that a net reads: standardised values (samples, features), the weights that they meet first (features,
+    hidden), their positions among all features of the data (-1: no feature), and which samples have it.
     """
 
     x: sp.csr_matrix | np.ndarray
     weight: Tensor
     positions: np.ndarray
+    present: np.ndarray
 
-    def rows(self, rows: np.ndarray) -> Tensor:
-        """Values of some samples, dense."""
+    def mean(self, rows: np.ndarray) -> np.ndarray:
+        """Mean of the samples that have it, (features,)."""
+        rows = rows[self.present[rows]]
+        return np.asarray(self.x[rows].mean(0), np.float64).ravel() if len(rows) else np.zeros(self.x.shape[1])
+
+    def deviations(self, rows: np.ndarray, baseline: np.ndarray) -> Tensor:
+        """How far samples lie from a baseline, (rows, features); zero for those that do not have it."""
         x = self.x[rows]
-        return torch.as_tensor(np.asarray(x.toarray() if sp.issparse(x) else x), dtype=self.weight.dtype)
+        away = (x.toarray() if sp.issparse(x) else x) - baseline
+        return torch.as_tensor(away * self.present[rows, None], dtype=self.weight.dtype, device=self.weight.device)
 
 
 @dataclass
 class Net:
     """A net behind its first affine maps.
 
-    ``hidden``: their outputs side by side, (samples, hidden). ``told``: what else it is told, (samples, any).
-    ``code``: from one row of both to the code, (dimensions,).
+    ``hidden``: their outputs side by side, (samples, hidden). ``told``: what else it is told, (samples, any). ``code``:
+    from both to the code.
     """
 
     sides: dict[str, Side]
     hidden: Tensor
     told: Tensor
-    code: Callable[[Tensor, Tensor], Tensor]
+    code: Function
 
 
 @dataclass
@@ -62,9 +70,7 @@ class Attribution:
     positions: np.ndarray
 
 
-def mean_jacobian(
-    function: Callable[[Tensor, Tensor], Tensor], start: Tensor, end: Tensor, told: Tensor, n_steps: int = N_STEPS
-) -> Tensor:
+def mean_jacobian(function: Function, start: Tensor, end: Tensor, told: Tensor, n_steps: int = N_STEPS) -> Tensor:
     """Mean of a function's Jacobian along straight paths, (rows, outputs, inputs).
 
     Its product with ``end - start`` is what the outputs change by: integrated gradients are complete
@@ -73,7 +79,7 @@ def mean_jacobian(
     Parameters
     ----------
     function
-        From one row of inputs, and one of what it is told, to the outputs.
+        From inputs and what it is told to outputs, row by row.
     start, end
         (rows, inputs).
     told
@@ -81,123 +87,199 @@ def mean_jacobian(
     n_steps
         Nodes of the quadrature.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(n_steps)
-    jacobian = torch.func.vmap(torch.func.jacrev(function))
-    total = None
-    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        part = float(weight) * jacobian(torch.lerp(start, end, float(node)), told).detach()
-        total = part if total is None else total + part
-    return total
+    nodes, weights = (
+        torch.as_tensor(a / 2, dtype=end.dtype, device=end.device) for a in np.polynomial.legendre.leggauss(n_steps)
+    )
+    points = torch.cat([torch.lerp(start, end, float(node) + 0.5) for node in nodes]).requires_grad_()
+    with torch.enable_grad():
+        outputs = function(points, told.repeat(n_steps, 1))
+    means = []
+    for j in range(outputs.shape[1]):
+        [gradient] = torch.autograd.grad(outputs[:, j].sum(), points, retain_graph=True)
+        means.append(torch.einsum("s,srh->rh", weights, gradient.reshape(n_steps, *end.shape)))
+    return torch.stack(means, 1)
 
 
 def of_dimensions(nets: Sequence[Net], n_top: int, rng: np.random.Generator) -> dict[str, Attribution]:
     """How the features move each dimension of the code, by side; the dimensions of several nets stand side by side.
 
-    The slope of a feature's attributions on its values, for one standard deviation of the feature and in standard
-    deviations of the dimension; in a linear encoder the weight itself.
+    The slope of a feature's integrated gradients on its values, for one standard deviation of the feature and in standard
+    deviations of the dimension; for a linear encoder the weight itself.
     """
-    n = len(nets[0].hidden)
-    rows = np.sort(rng.permutation(n)[:MOST_SAMPLES])
-    parts = _parts(len(rows), rng)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in nets[0].sides}
+    sides = nets[0].sides
+    rows = np.sort(rng.permutation(len(nets[0].hidden))[:MOST_SAMPLES])
+    parts = _parts(rows, rng)
+    baseline = {name: side.mean(rows) for name, side in sides.items()}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in sides}
     for net in nets:
-        baseline = {name: side.rows(rows).mean(0) for name, side in net.sides.items()}
-        code = torch.func.vmap(net.code)(net.hidden[rows], net.told[rows]).detach()
-        unit = code.std(0, correction=0).clamp_min(1e-12).cpu().numpy()
-        sums = {name: np.zeros((len(parts), len(side.positions), len(unit))) for name, side in net.sides.items()}
-        for p, part in enumerate(parts):
-            for start in range(0, len(part), BLOCK):
-                mine = rows[part[start : start + BLOCK]]
-                deviations, jacobians = _along(net, net.code, mine, baseline)
-                for name, side in net.sides.items():
-                    product = torch.einsum("if,ijh->fjh", deviations[name].square(), jacobians[name])
-                    sums[name][p] += torch.einsum("fjh,fh->fj", product, side.weight).cpu().numpy()
-        for name, side in net.sides.items():
-            spread = np.sqrt(np.mean([side.rows(rows[part]).var(0, correction=0).numpy() for part in parts], 0))
-            scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0)[:, None] / unit / len(rows)
-            found[name].append(sums[name] * scale)
-    return {
-        name: _attribution(np.concatenate(own, 2), nets[0].sides[name].positions, n_top, rng)
-        for name, own in found.items()
-    }
+        unit = _numpy(net.code(net.hidden[rows], net.told[rows])).std(0)
+        slopes: dict[str, list[np.ndarray]] = {name: [] for name in sides}
+        squares: dict[str, list[np.ndarray]] = {name: [] for name in sides}
+        for part in parts:
+            deviations, jacobians = _along(net, net.code, part, baseline)
+            for name, side in net.sides.items():
+                square = deviations[name].square()
+                product = torch.einsum("if,ijh->fjh", square, jacobians[name])
+                slopes[name].append(_numpy(torch.einsum("fjh,fh->fj", product, side.weight)))
+                squares[name].append(_numpy(square.sum(0)))
+        for name, side in sides.items():
+            n = max(int(side.present[rows].sum()), 1)
+            spread = np.sqrt(np.sum(squares[name], 0) / n)[:, None]
+            scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0) / np.maximum(unit, 1e-12) / n
+            found[name].append(np.stack(slopes[name]) * scale)
+    return {name: _total(np.concatenate(own, 2), sides[name], n_top, rng) for name, own in found.items()}
 
 
 def of_groups(
     nets: Sequence[Net], groups: pd.Categorical, n_top: int, rng: np.random.Generator
 ) -> dict[str, Attribution]:
-    """What sets each group apart, by side: the share of the way from the mean of the other samples to the group.
+    """What sets each group apart, by side: shares of the way from the mean of the other samples to the group.
 
-    The way is that along the line between the mean codes of both; shares are positive where large values of the feature
-    lead towards the group, negative where small ones do.
+    The way is measured along the line between the mean codes of both. A share is positive where large values of the
+    feature lead towards the group, negative where small ones do.
     """
-    n = len(nets[0].hidden)
-    codes = [torch.func.vmap(net.code)(net.hidden, net.told).detach() for net in nets]
-    columns: dict[str, list[Attribution]] = {name: [] for name in nets[0].sides}
+    sides, columns = nets[0].sides, {name: [] for name in nets[0].sides}  # type: ignore[var-annotated]
+    codes = [net.code(net.hidden, net.told).detach() for net in nets]
     for group in range(len(groups.categories)):
-        mine, others = np.flatnonzero(groups.codes == group), np.flatnonzero(groups.codes != group)
-        others = others[groups.codes[others] >= 0]
-        rows = mine[np.sort(rng.permutation(len(mine))[:MOST_SAMPLES])]
-        parts = _parts(len(rows), rng)
-        sums = {name: np.zeros((len(parts), len(side.positions), 1)) for name, side in nets[0].sides.items()}
-        baseline = {name: _mean(side.x, others) for name, side in nets[0].sides.items()}
+        mine = np.flatnonzero(groups.codes == group)
+        others = np.flatnonzero((groups.codes != group) & (groups.codes >= 0))
+        baseline = {name: side.mean(others) for name, side in sides.items()}
+        parts = _parts(mine[np.sort(rng.permutation(len(mine))[:MOST_SAMPLES])], rng)
+        sums = {name: np.zeros((len(parts), len(side.positions), 1)) for name, side in sides.items()}
         for net, code in zip(nets, codes, strict=True):
             away = (code[mine].mean(0) - code[others].mean(0))[:, None]
-
-            def towards(hidden: Tensor, told: Tensor, net: Net = net, away: Tensor = away) -> Tensor:
-                return net.code(hidden, told) @ away
-
             for p, part in enumerate(parts):
-                for start in range(0, len(part), BLOCK):
-                    block = rows[part[start : start + BLOCK]]
-                    deviations, jacobians = _along(
-                        net, towards, block, {m: b.to(code.dtype) for m, b in baseline.items()}
-                    )
-                    for name, side in net.sides.items():
-                        gradient = jacobians[name][:, 0] @ side.weight.T
-                        sums[name][p, :, 0] += (deviations[name] * gradient).sum(0).cpu().numpy()
-        total = sum(own.sum() for own in sums.values())
-        for name, side in nets[0].sides.items():
-            direction = np.sign((_mean(side.x, mine) - baseline[name]).numpy())
-            shares = sums[name] / (abs(total) or 1.0) * direction[:, None]
-            columns[name].append(_attribution(shares, side.positions, n_top, rng))
-    assert n == len(groups)
+                deviations, jacobians = _along(net, _onto(net.code, away), part, baseline)
+                for name, side in net.sides.items():
+                    gradient = jacobians[name][:, 0] @ side.weight.T
+                    sums[name][p, :, 0] += _numpy((deviations[name] * gradient).sum(0))
+        total = abs(sum(own.sum() for own in sums.values())) or 1.0
+        for name, side in sides.items():
+            direction = np.sign(side.mean(mine) - baseline[name])[:, None]
+            columns[name].append(_total(sums[name] / total * direction, side, n_top, rng))
     return {
         name: Attribution(
-            np.hstack([c.values for c in own]), np.hstack([c.stability for c in own]), nets[0].sides[name].positions
+            np.hstack([c.values for c in own]), np.hstack([c.stability for c in own]), sides[name].positions
         )
         for name, own in columns.items()
     }
 
 
-def _along(net: Net, function, rows: np.ndarray, baseline: Mapping[str, Tensor]):
+def _onto(function: Function, direction: Tensor) -> Function:
+    """The outputs of a function along one direction."""
+    return lambda hidden, told: function(hidden, told) @ direction
+
+
+def _along(net: Net, function: Function, rows: np.ndarray, baseline: dict[str, np.ndarray]):
     """Of each side, how far the samples are from the baseline, and the mean Jacobian by its part of `hidden`."""
-    deviations = {name: side.rows(rows) - baseline[name] for name, side in net.sides.items()}
-    way = torch.cat([deviations[name].to(side.weight.device) @ side.weight for name, side in net.sides.items()], 1)
+    deviations = {name: side.deviations(rows, baseline[name]) for name, side in net.sides.items()}
+    way = torch.cat([deviations[name] @ side.weight for name, side in net.sides.items()], 1)
     end = net.hidden[rows]
     jacobian = mean_jacobian(function, end - way, end, net.told[rows])
     widths = [side.weight.shape[1] for side in net.sides.values()]
     return deviations, dict(zip(net.sides, jacobian.split(widths, 2), strict=True))
 
 
-def _parts(n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Positions in parts of about equal size, at random."""
-    return [part for part in np.array_split(rng.permutation(n), min(N_PARTS, n)) if len(part)]
+def _parts(rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Rows in parts of about equal size, at random."""
+    return [part for part in np.array_split(rng.permutation(rows), min(N_PARTS, len(rows))) if len(part)]
 
 
-def _attribution(sums: np.ndarray, positions: np.ndarray, n_top: int, rng: np.random.Generator) -> Attribution:
+def _total(sums: np.ndarray, side: Side, n_top: int, rng: np.random.Generator) -> Attribution:
     """Total over the parts (parts, features, columns), and how often a feature is among the strongest in resamples."""
-    total = sums.sum(0)
-    n_parts, n_features, _ = sums.shape
-    n_top = min(n_top, n_features)
-    often = np.zeros_like(total)
+    total, n_top, often = sums.sum(0), min(n_top, sums.shape[1]), np.zeros(sums.shape[1:])
     for _ in range(N_RESAMPLES):
-        drawn = np.bincount(rng.integers(n_parts, size=n_parts), minlength=n_parts)
+        drawn = np.bincount(rng.integers(len(sums), size=len(sums)), minlength=len(sums))
         values = np.tensordot(drawn, sums, 1)
         strength = np.where(np.sign(values) == np.sign(total), np.abs(values), 0)
         least = -np.partition(-strength, n_top - 1, axis=0)[n_top - 1]
         often += (strength >= least) & (strength > 0)
-    return Attribution(total.astype(np.float32), (often / N_RESAMPLES).astype(np.float32), positions)
+    return Attribution(total.astype(np.float32), (often / N_RESAMPLES).astype(np.float32), side.positions)
 
 
-def _mean(x: sp.csr_matrix | np.ndarray, rows: np.ndarray) -> Tensor:
-    return torch.as_tensor(np.asarray(x[rows].mean(0), np.float64).ravel())
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy().astype(np.float64)
+
+
+# ---- the nets of the estimators ----------------------------------------------------------------------------------
+def nets_of_members(model, samples) -> list[Net]:
+    """The members of an `Autoencoder`, for its samples."""
+    nets = []
+    for member in model.net.members:
+        encoder, values, hidden = member.encoder, [], []
+        with torch.no_grad():
+            for _, batch in samples.blocks(1024):
+                x = encoder.input_layer(batch.x, batch.library)
+                values.append(_rows_to_scipy(x) if hasattr(x, "pointers") else x.cpu().numpy())
+                hidden.append(encoder.hidden(batch.x, batch.library, batch.covariate))
+        x = sp.vstack(values, format="csr") if sp.issparse(values[0]) else np.vstack(values)
+        extra = x.shape[1] - len(model.inputs)  # what an input layer adds is no feature
+        positions = np.concatenate([model.inputs, np.full(extra, -1)])
+        side = Side(x, encoder.first.detach(), positions, samples.measured())
+        told = torch.zeros(len(samples), 0, device=model.device)
+        nets.append(Net({"": side}, torch.cat(hidden), told, _code_of(encoder)))
+    return nets
+
+
+def _code_of(encoder) -> Function:
+    return lambda hidden, told: encoder.from_hidden(hidden).mean
+
+
+def _rows_to_scipy(x) -> sp.csr_matrix:
+    parts = (x.values, x.columns, x.pointers)
+    return sp.csr_matrix(tuple(p.cpu().numpy() for p in parts), shape=x.shape)
+
+
+def net_of_fusion(model, data, scores, weights: Tensor) -> Net:
+    """The net of a `MultimodalAutoencoder`.
+
+    ``data``: modality -> matrix, rows, names; ``scores``: modality -> (samples, components), zero where it is missing.
+    """
+    sides = {}
+    for name, d in data.items():
+        front = model.fronts[name]
+        found, where = front.match(d.names)
+        y = front._standardise(front._transform(d.x[:, where], found), found)
+        present = np.isin(np.arange(len(weights)), d.rows)
+        place = sp.csr_matrix(
+            (np.ones(len(d.rows), np.float32), (d.rows, np.arange(len(d.rows)))), shape=(len(weights), len(d.rows))
+        )
+        x = sp.csr_matrix(place @ y) if sp.issparse(y) else np.asarray(place @ y)
+        weight = torch.as_tensor(front.loadings[found] / front.unit, device=model.device)
+        sides[name] = Side(x, weight, where, present)
+    others = [m for m in model.fronts if m not in data]
+    sizes = {m: scores[m].shape[1] for m in (*sides, *others)}
+    told = torch.cat([weights, *(scores[m] for m in others)], 1)
+    return Net(sides, torch.cat([scores[m] for m in sides], 1), told, _fused_code(model, list(sides), others, sizes))
+
+
+def _fused_code(model, read: list[str], others: list[str], sizes: dict[str, int]) -> Function:
+    """`MultimodalAutoencoder.encode` behind the fronts, differentiable."""
+    names = ("guided_mean", "guided_axes", "linear_mean", "linear_axes", "measured_mean", "measured_axes")
+    fixed = {name: torch.as_tensor(getattr(model, name), device=model.device) for name in names}
+    members = model.net.n_members
+
+    def code(hidden: Tensor, told: Tensor) -> Tensor:
+        weights, absent = told[:, : len(model.fronts)], told[:, len(model.fronts) :]
+        x = dict(zip(read, hidden.split([sizes[m] for m in read], 1), strict=True))
+        x |= dict(zip(others, absent.split([sizes[m] for m in others], 1), strict=True)) if others else {}
+        inner = model.net.encode(
+            {m: x[m].expand(members, -1, -1) for m in model.fronts}, weights.expand(members, -1, -1)
+        )
+        covariate = None
+        if model.batches is not None:
+            covariate = torch.full(
+                (members, len(hidden), len(model.batches)), 1 / len(model.batches), device=hidden.device
+            )
+        decoded = {m: v.mean(0) for m, v in model.net.decode(inner, covariate).items()}
+        has = (weights > 0).unbind(1)
+        measured = {m: torch.where(has[i][:, None], x[m], decoded[m]) for i, m in enumerate(decoded)}
+        head = model.net.head(inner).mean(0)[:, : len(model.guided_mean)]
+
+        def beside(values: dict[str, Tensor]) -> Tensor:
+            return torch.cat([v * (model.trust[m] / v.shape[1]) ** 0.5 for m, v in values.items()], 1)
+
+        blocks = {"guided": head, "linear": beside(decoded), "measured": beside(measured)}
+        return torch.cat([(v - fixed[f"{name}_mean"]) @ fixed[f"{name}_axes"] for name, v in blocks.items()], 1)
+
+    return code

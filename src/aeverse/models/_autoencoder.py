@@ -19,6 +19,7 @@ import torch
 
 from aeverse import _settings, _slots, io
 from aeverse.models import _counts, _values
+from aeverse.models._attribution import Attribution, nets_of_members, of_dimensions, of_groups
 from aeverse.models._fronts import kind_of
 from aeverse.models._guide import coordinates
 from aeverse.models._programmes import membership, programmes_of
@@ -506,6 +507,33 @@ class Autoencoder:
         return Reference(
             self.encode(adata, layer=layer), np.empty(0), {name: as_labels(adata.obs[name], name) for name in labels}
         )
+
+    def attributions(
+        self,
+        adata: AnnData,
+        groups: pd.Categorical | None = None,
+        *,
+        n_top: int = 50,
+        layer: str | None = None,
+        random_state: int = 0,
+    ) -> tuple[dict[str, Attribution], list[str]]:
+        """Integrated gradients of the code's dimensions, or of `groups` of the samples, and the names of both.
+
+        What `aeverse.tl.attribute` is made of, see there.
+        """
+        samples = self._read_new(adata, layer)
+        measured = samples.measured()
+        nets, rng = nets_of_members(self, samples.some(measured)), np.random.default_rng(random_state)
+        if groups is None:
+            found = of_dimensions(nets, n_top, rng)
+            columns = self.code_names or [str(i) for i in range(self.n_code)]
+        else:
+            found, columns = of_groups(nets, groups[measured], n_top, rng), list(groups.categories)
+        names = pd.Index(adata.var_names.astype(str))
+        if not names.equals(self.var_names):
+            for own in found.values():
+                own.positions = np.where(own.positions >= 0, names.get_indexer(self.var_names[own.positions]), -1)
+        return found, columns
 
     @property
     def labels(self) -> dict[str, pd.Categorical]:

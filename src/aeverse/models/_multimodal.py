@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 
 from aeverse import _settings, _slots, io
+from aeverse.models._attribution import Attribution, net_of_fusion, of_dimensions, of_groups
 from aeverse.models._fronts import COUNT_KINDS, KINDS, Front, kind_of
 from aeverse.models._prediction import Target, calibration, from_neighbours
 from aeverse.models._reference import Group, Reference, as_labels, kept_rows, labels_of, labels_state, restore_labels
@@ -631,6 +632,27 @@ class MultimodalAutoencoder:
         code = self._code(x, weights)[rows]
         return Reference(code, np.empty(0), {name: as_labels(mdata.obs[name], name)[rows] for name in labels})
 
+    def attributions(
+        self,
+        mdata: MuData,
+        groups: pd.Categorical | None = None,
+        *,
+        n_top: int = 50,
+        layer: Mapping[str, str | None] | None = None,
+        random_state: int = 0,
+    ) -> tuple[dict[str, Attribution], list[str]]:
+        """Integrated gradients of the code's dimensions, or of `groups` of the samples, by modality; names of both.
+
+        What `aeverse.tl.attribute` is made of, see there.
+        """
+        data, rng = self._new_data(mdata, None, layer), np.random.default_rng(random_state)
+        scores, weights = self._tensors(*self._scores_of(mdata, data), mdata.n_obs)
+        nets = [net_of_fusion(self, data, scores, weights)]
+        if groups is None:
+            found = of_dimensions(nets, n_top, rng)
+            return found, [str(i) for i in range(next(iter(found.values())).values.shape[1])]
+        return of_groups(nets, groups, n_top, rng), list(groups.categories)
+
     def _spaces(self, scores: Mapping[str, np.ndarray], given: Sequence[str], rows: np.ndarray) -> list[np.ndarray]:
         """Where samples lie, by some of their modalities: the linear part of their code, and their components."""
         own, place = {m: scores[m][rows] for m in given}, dict.fromkeys(given, np.arange(len(rows)))
@@ -643,6 +665,10 @@ class MultimodalAutoencoder:
 
     def _new_scores(self, mdata, modalities=None, layer=None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Scores of the modalities that both have, and the samples that they belong to."""
+        return self._scores_of(mdata, self._new_data(mdata, modalities, layer))
+
+    def _new_data(self, mdata, modalities=None, layer=None) -> dict[str, _slots.Modality]:
+        """The modalities that both have."""
         self._require_fit()
         _slots.target_mudata(mdata, copy=False)
         known = [m for m in self.fronts if m in mdata.mod]
@@ -660,6 +686,9 @@ class MultimodalAutoencoder:
         data = {m: _without_empty(d, self.kinds[m]) for m, d in data.items()}
         for m, d in data.items():
             self._check_features(m, d.names)
+        return data
+
+    def _scores_of(self, mdata, data) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         scores, rows = {m: self.fronts[m](d.x, d.names) for m, d in data.items()}, {m: d.rows for m, d in data.items()}
         if self.batches is not None:
             codes = self._batch_codes(mdata)

@@ -1,6 +1,8 @@
 """Tools: one call each, from a data object to results in it."""
 
 from aeverse.tl._associations import associations
+from aeverse.tl._attribute import attribute
+from aeverse.tl._benchmark import benchmark
 from aeverse.tl._denoise import denoise
 from aeverse.tl._dropouts import dropouts
 from aeverse.tl._embed import embed
@@ -19,6 +21,8 @@ __all__ = [
     "predict_modality",
     "map_query",
     "protein_foreground",
+    "attribute",
+    "benchmark",
     "subtypes",
     "survival",
     "associations",

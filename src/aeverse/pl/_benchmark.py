@@ -1,0 +1,101 @@
+"""`pl.benchmark`: scores of methods side by side, with their spread over the folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from aeverse import _slots
+from aeverse.pl._axes import COLORS, finish, panels
+
+COSTS = ("fit_seconds", "encode_seconds", "memory_mb")  # less is better
+NO_SCORES = ("split", "n_dims", "saw_test", *COSTS)
+
+
+def benchmark(
+    table: pd.DataFrame,
+    *,
+    scores: Sequence[str] | str | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes | np.ndarray:
+    """Scores of methods side by side: a panel a score, a row a method.
+
+    Small points are folds, large ones their means; the best mean of each score is filled. Methods that saw the test
+    samples are marked with a star and are never the best. Costs, if asked for in `scores`, are on a logarithmic axis.
+
+    Parameters
+    ----------
+    table
+        What `aeverse.tl.benchmark` returned.
+    scores
+        Columns to draw; None: all scores, no costs.
+    ax
+        Axes to draw on, as many as there are scores.
+    show
+        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
+    save
+        File to write; the ending says the format.
+
+    Returns
+    -------
+    Axes, or an array of several.
+
+    Raises
+    ------
+    KeyError, ValueError
+        The table is no benchmark, or lacks a score.
+
+    Examples
+    --------
+    >>> import aeverse as ae
+    >>> adata = ae.datasets.simulate_counts(150, 60, n_types=3)
+    >>> table = ae.tl.benchmark(adata, ["ae", "pca"], label_key="cell_type", n_splits=2, n_latent=4)
+    >>> axes = ae.pl.benchmark(table, scores=["knn", "ari"], show=False)
+    """
+    if not isinstance(table, pd.DataFrame) or not {"method", "split"} <= set(table.columns):
+        raise ValueError("table must be what aeverse.tl.benchmark returned, with the columns 'method' and 'split'.")
+    numbers = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
+    known = [c for c in numbers if c not in NO_SCORES and table[c].notna().any()]
+    wanted = known if scores is None else _slots.name_list(scores)
+    if unknown := [c for c in wanted if c not in numbers]:
+        raise KeyError(f"scores={unknown} are no columns of the table; there are {[*known, *COSTS]}.")
+    if "modalities" in table:
+        names = table["method"] + np.where(table["modalities"] == "all", "", ", " + table["modalities"])
+        table = table.assign(method=names)
+    methods = list(dict.fromkeys(table["method"]))
+    cheats = set(table.loc[table["saw_test"].astype(bool), "method"]) if "saw_test" in table else set()
+    axes = panels(len(wanted), ax, size=(2.0, 0.9 + 0.32 * len(methods)))
+    for i, (own, score) in enumerate(zip(axes, wanted, strict=True)):
+        _panel(own, table, score, methods, cheats)
+        labels = [f"{m} *" if m in cheats else m for m in methods] if i == 0 or ax is not None else [""] * len(methods)
+        own.set_yticks(range(len(methods)), labels)
+        own.invert_yaxis()
+    return finish(axes, own=ax is None, show=show, save=save)
+
+
+def _panel(ax: Axes, table: pd.DataFrame, score: str, methods: list[str], cheats: set[str]) -> None:
+    means = table.groupby("method")[score].mean().reindex(methods)
+    honest = means.drop(list(cheats)).dropna()
+    best = None if honest.empty else honest.idxmin() if score in COSTS else honest.idxmax()
+    for i, method in enumerate(methods):
+        values = table.loc[table["method"] == method, score].dropna()
+        ax.scatter(values, np.full(len(values), i), s=12, color="#AAAAAA", linewidths=0, zorder=2)
+        face = COLORS[0] if method == best else "white"
+        ax.scatter(means[method], i, s=52, facecolor=face, edgecolor=COLORS[0], linewidth=1.6, zorder=3)
+    if score in COSTS and (table[score].dropna() > 0).all():
+        ax.set_xscale("log")
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.set_title(score.replace("_", " "), fontsize=10, loc="left")
+    ax.set_ylim(-0.6, len(methods) - 0.4)
+    ax.grid(axis="y", color="#ECECEC", zorder=0)
+    ax.set_axisbelow(True)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)

@@ -1,0 +1,94 @@
+"""`pl.modality_weights`: how much each modality counts, by group of samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from aeverse.pl._axes import COLORS, finish, panels, tidy
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+HATCHES = ("", "////", "....")  # beyond seven modalities
+
+
+def modality_weights(
+    mdata: MuData,
+    *,
+    groupby: str | None = None,
+    key: str = "ae_weights",
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """How much each modality counts in the code, mean over the samples of each group.
+
+    A modality counts by how much structure it holds (`aeverse.tl.multimodal_embed`), and nothing in a sample that lacks
+    it: groups in which it is missing more often show a smaller share. Samples without any modality are left out.
+
+    Parameters
+    ----------
+    mdata
+        Object in which `aeverse.tl.multimodal_embed` was run.
+    groupby
+        Column of ``mdata.obs``; None: all samples together.
+    key
+        Key of the weights in ``mdata.obsm``.
+    ax
+        Axes to draw on.
+    show
+        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
+    save
+        File to write; the ending says the format.
+
+    Returns
+    -------
+    Axes.
+
+    Raises
+    ------
+    KeyError, ValueError
+        There are no weights, or no such column.
+
+    Examples
+    --------
+    >>> import numpy as np, anndata as ad, mudata as md, aeverse as ae
+    >>> rng = np.random.default_rng(0)
+    >>> factors = rng.normal(size=(60, 2))
+    >>> mods = {m: ad.AnnData(factors @ rng.normal(size=(2, 20)) + rng.normal(size=(60, 20))) for m in ("rna", "protein")}
+    >>> mdata = md.MuData(mods)
+    >>> ae.tl.multimodal_embed(mdata)
+    >>> ax = ae.pl.modality_weights(mdata, show=False)
+    """
+    if key not in mdata.obsm or not isinstance(mdata.obsm[key], pd.DataFrame):
+        raise KeyError(f"obsm[{key!r}] holds no weights of modalities; run aeverse.tl.multimodal_embed(mdata) first.")
+    weights = mdata.obsm[key]
+    groups = pd.Series("all samples", index=weights.index)
+    if groupby is not None:
+        if groupby not in mdata.obs:
+            raise KeyError(f"groupby={groupby!r} is not a column of mdata.obs; columns are: {list(mdata.obs.columns)}.")
+        groups = mdata.obs[groupby]
+    there = (weights.sum(axis=1) > 0).to_numpy() & groups.notna().to_numpy()
+    if not there.any():
+        raise ValueError(f"no sample has both a weight and a value of {groupby!r}.")
+    means = weights[there].groupby(groups[there], observed=True).mean()
+    sizes = groups[there].value_counts()
+    labels = [f"{name} ({sizes[name]})" for name in means.index]
+    [own] = panels(1, ax, size=(5.2, max(1.6, 1.1 + 0.28 * len(means))))
+    left = np.zeros(len(means))
+    for i, modality in enumerate(means):
+        share = means[modality].to_numpy()
+        style = {"color": COLORS[i % len(COLORS)], "hatch": HATCHES[i // len(COLORS) % len(HATCHES)]}
+        own.barh(range(len(means)), share, left=left, label=str(modality), edgecolor="white", **style)
+        left += share
+    own.set_yticks(range(len(means)), labels)
+    own.invert_yaxis()
+    own.set_xlim(0, 1)
+    tidy(own, "weight of the modalities", "share of the code", "" if groupby is None else groupby)
+    own.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8)
+    return finish([own], own=ax is None, show=show, save=save)
