@@ -201,6 +201,19 @@ def test_constant_and_duplicated_features():
     assert np.isfinite(mdata.obsm["X_ae"]).all()
 
 
+def test_the_same_feature_name_in_two_modalities():
+    """CD4 is a gene and a protein; neither is taken for the other."""
+    mdata = simulate(60)
+    expected = ae.models.MultimodalAutoencoder(n_steps=20).fit(mdata).encode(mdata)
+    mdata["rna"].var_names = ["CD4", *mdata["rna"].var_names[1:]]
+    mdata["prot"].var_names = ["CD4", *mdata["prot"].var_names[1:]]
+    model = ae.models.MultimodalAutoencoder(n_steps=20).fit(mdata)
+    np.testing.assert_array_equal(model.encode(mdata), expected)
+    mean, _ = model.predict(mdata, "prot", features=["CD4"])
+    assert mean.shape == (60, 1)
+    assert mean["CD4"].mean() > np.log1p(mdata["rna"].X[:, 0].mean()) + 0.5  # tens of molecules, not one
+
+
 def test_peaks_stay_sparse(monkeypatch):
     rng = np.random.default_rng(0)
     mdata = simulate(200)
@@ -426,6 +439,43 @@ def test_other_methods_behind_the_same_call(method):
     assert recovered(mdata.obsm["X_ae"], mdata) > 0.7
     after = fingerprint(mdata)
     assert {m: after[m] for m in ("rna", "prot")} == {m: before[m] for m in ("rna", "prot")}
+
+
+@pytest.mark.parametrize("method", ["multivi", "totalvi"])
+def test_scvi_methods_take_cells_that_lack_a_modality(method, monkeypatch, random_states):
+    import scvi
+
+    train = getattr(scvi.model, method.upper()).train  # two epochs tell whether it runs
+    monkeypatch.setattr(
+        getattr(scvi.model, method.upper()), "train", lambda self, **more: train(self, max_epochs=2, **more)
+    )
+    full = simulate(90)
+    if method == "multivi":
+        peaks = sp.random(90, 300, 0.1, "csr", np.float32, random_state=0)
+        peaks.data[:] = 1
+        other = ad.AnnData(
+            peaks, obs=full["rna"].obs, var=pd.DataFrame(index=[f"chr1:{i}00-{i}50" for i in range(300)])
+        )
+        mdatas = [
+            md.MuData({"rna": full["rna"].copy(), "other": other.copy()}),
+            md.MuData({"other": other[30:].copy(), "rna": full["rna"][:60].copy()}),
+            md.MuData({"rna": full["rna"][:45].copy(), "other": other[45:].copy()}),  # no cell has both
+        ]
+    else:
+        mdatas = [full, md.MuData({"rna": full["rna"].copy(), "prot": full["prot"][30:].copy()})]
+    for mdata in mdatas:
+        mdata.obs["batch"] = pd.Categorical(np.where(np.arange(90) % 2, "a", "b"))
+        before, state = fingerprint(mdata), random_states()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scvi-tools' and lightning's own
+            ae.tl.multimodal_embed(mdata, method=method, batch_key="batch", progress=False)
+        code = mdata.obsm["X_ae"]
+        assert code.shape[0] == 90
+        assert np.isfinite(code).all()
+        assert random_states() == state
+        after = fingerprint(mdata)
+        assert {m: after[m] for m in mdata.mod} == {m: before[m] for m in mdata.mod}
+        assert after["mdata"]["obs"] == before["mdata"]["obs"]
 
 
 def test_methods_that_need_complete_cells_say_so():

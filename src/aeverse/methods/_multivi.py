@@ -21,28 +21,31 @@ def multivi(
     rna, peaks = (one_of(kinds, kind, "multivi") for kind in ("counts", "peaks"))
     import scvi
     from anndata import AnnData
+    from mudata import MuData
 
-    parts = [on_all(sp.csr_matrix(data[m].x), data[m].rows, n_obs) for m in (rna, peaks)]
     has = [np.isin(np.arange(n_obs), data[m].rows) for m in (rna, peaks)]
     what = np.where(has[0] & has[1], "paired", np.where(has[0], "expression", "accessibility"))
-    order = np.argsort(
-        np.select([what == "paired", what == "expression"], [0, 1], 2), kind="stable"
-    )  # as MultiVI wants them
-    adata = AnnData(
-        sp.csr_matrix(sp.hstack(parts))[order],
-        obs=pd.DataFrame({"modality": what[order]}, index=order.astype(str)),
-        var=pd.DataFrame(index=[f"{m}:{n}" for m in (rna, peaks) for n in data[m].names]),
-    )
-    adata.var_names_make_unique()
-    if batches is not None:
-        adata.obs["own_batch"] = pd.Categorical(np.asarray(batches.codes)[order].astype(str))
-    with isolated(random_state):
-        scvi.model.MULTIVI.setup_anndata(
-            adata, batch_key="modality", categorical_covariate_keys=None if batches is None else ["own_batch"]
+    with isolated(random_state):  # MuData too draws names at random
+        joint = MuData(
+            {
+                name: AnnData(
+                    sp.csr_matrix(on_all(sp.csr_matrix(data[m].x), data[m].rows, n_obs)),
+                    obs=pd.DataFrame(index=np.arange(n_obs).astype(str)),
+                    var=pd.DataFrame(index=[f"{name}:{i}" for i in range(data[m].x.shape[1])]),
+                )
+                for name, m in (("rna", rna), ("atac", peaks))
+            }
+        )  # MultiVI takes rows without a molecule for missing
+        joint.obs["modality"] = pd.Categorical(what)
+        if batches is not None:
+            joint.obs["own_batch"] = pd.Categorical(np.asarray(batches.codes).astype(str))
+        scvi.model.MULTIVI.setup_mudata(
+            joint,
+            batch_key="modality",
+            categorical_covariate_keys=None if batches is None else ["own_batch"],
+            modalities={"rna_layer": "rna", "atac_layer": "atac"},
         )
-        model = scvi.model.MULTIVI(adata, n_genes=parts[0].shape[1], n_regions=parts[1].shape[1], n_latent=n_latent)
+        model = scvi.model.MULTIVI(joint, n_latent=n_latent)
         model.train(enable_progress_bar=bool(progress))
-        latent = np.asarray(model.get_latent_representation(), np.float32)
-    code = np.empty_like(latent)
-    code[order] = latent
-    return Fitted(code, {"n_latent": latent.shape[1]})
+        code = np.asarray(model.get_latent_representation(), np.float32)
+    return Fitted(code, {"n_latent": code.shape[1]})

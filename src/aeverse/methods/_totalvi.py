@@ -20,6 +20,24 @@ def totalvi(
     data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
 ) -> Fitted:
     """TotalVI [Gayoso2021]_ on the raw counts of RNA and protein; cells without protein are a batch of their own."""
+    model = train_totalvi(
+        data,
+        kinds,
+        n_obs=n_obs,
+        batches=batches,
+        n_latent=n_latent,
+        random_state=random_state,
+        progress=progress,
+    )
+    with isolated(random_state):
+        code = model.get_latent_representation()
+    return Fitted(
+        np.asarray(code, np.float32), {"n_latent": n_latent or N_LATENT, "epochs": len(model.history["elbo_train"])}
+    )
+
+
+def train_totalvi(data, kinds, *, n_obs, batches, n_latent, random_state, progress):
+    """The trained scvi-tools model, on a new AnnData; parameters as for every method."""
     rna, protein = (one_of(kinds, kind, "totalvi") for kind in ("counts", "protein"))
     if len(data[rna].rows) < n_obs:
         raise ValueError(f"method='totalvi' needs RNA in every cell; {n_obs - len(data[rna].rows)} lack {rna!r}.")
@@ -49,10 +67,7 @@ def totalvi(
         scvi.model.TOTALVI.setup_anndata(adata, protein_expression_obsm_key="protein", batch_key="batch")
         model = scvi.model.TOTALVI(adata, n_latent=n_latent or N_LATENT)
         model.train(enable_progress_bar=bool(progress), accelerator="auto")
-        code = model.get_latent_representation()
-    return Fitted(
-        np.asarray(code, np.float32), {"n_latent": n_latent or N_LATENT, "epochs": len(model.history["elbo_train"])}
-    )
+    return model
 
 
 def one_of(kinds: Mapping[str, str], kind: str, method: str) -> str:
