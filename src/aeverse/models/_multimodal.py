@@ -74,7 +74,7 @@ RECIPES = {
     ),
     "cells": Recipe(
         trust="reliability", guide="smoothed", n_targets=20, n_guided=20, n_neighbors=(15,), max_components=50,
-        linear_share=0.3, linear_share_mosaic=0.7, n_measured=0, measured_share=0.0, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.3, n_steps=600, batch_size=256,
+        linear_share=0.1, linear_share_mosaic=0.7, n_measured=0, measured_share=0.0, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.5, n_steps=900, batch_size=256,
         learning_rate=3e-3, average=0.99, emphasis=0.5, skip=False,
     ),
 }  # fmt: skip
