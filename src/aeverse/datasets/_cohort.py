@@ -112,7 +112,10 @@ def cohort_from_tables(
             "the identifiers agree?"
         )
     obs, sources = _with_survival(obs.reindex(patients))
-    mdata = MuData(made)
+    with warnings.catch_warnings():
+        # The same gene in several layers is what a cohort looks like; mudata would have its names made unique.
+        warnings.filterwarnings("ignore", "var_names are not unique", UserWarning)
+        mdata = MuData(made)
     obs = obs.reindex(mdata.obs_names)
     for column in obs:
         mdata.obs[column] = obs[column]

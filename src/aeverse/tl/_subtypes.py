@@ -21,7 +21,7 @@ SHARE = 0.8  # of the patients, in each resample [Monti2003]
 REFERENCES = 39  # structureless cohorts: with them p = 1/40 is the smallest possible
 STABILITY_REFERENCES, REFERENCE_RESAMPLES = 10, 20  # their stability is an average, which needs fewer
 SIGNIFICANT = 0.05
-STABLE = 0.6  # mean Jaccard index below which clusters are not to be trusted [Hennig2007]
+STABLE, VERY_STABLE = 0.6, 0.85  # mean Jaccard indices: not to be trusted below, highly stable above [Hennig2007]
 MIN_SIZE = 5  # patients; a choice needs two groups of that size: an outlier is no subtype
 MAX_PATIENTS = 10_000  # the consensus matrix is dense
 RESTARTS = 10  # of k-means on the whole cohort
@@ -54,8 +54,8 @@ def subtypes(
     number is a candidate if its clusters are more compact than in those cohorts (Monte-Carlo p of at most 0.05, the
     maximum over all numbers taken into account), if two of them hold at least 5 patients, and if their stability, the
     mean Jaccard index between a cluster and its best match in the resamples [Hennig2007]_, is at least 0.6 and above
-    that in the structureless cohorts. Of the candidates that with the largest stability beyond the structureless
-    cohorts is taken. Without a candidate there is one subtype, and a warning.
+    that in the structureless cohorts. Taken is the largest candidate that is highly stable (0.85 and more [Hennig2007]_),
+    or if there is none the most stable one. Without a candidate there is one subtype, and a warning.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ def _find(
 
 
 def _choose(curve: pd.DataFrame, evidence: pd.DataFrame | None, n: int) -> int:
-    """The most stable of the numbers for which there is evidence, or 1."""
+    """The largest of the highly stable numbers for which there is evidence, or the most stable one, or 1."""
     if curve.empty:
         _slots.warn(f"{n} patients with these codes are too few to tell subtypes apart: one subtype.")
         return 1
@@ -286,12 +286,13 @@ def _choose(curve: pd.DataFrame, evidence: pd.DataFrame | None, n: int) -> int:
             "subtype."
         )
         return 1
-    beyond = candidates["stability"] - candidates["reference"]
-    best, largest = int(candidates.loc[beyond.idxmax(), "n_subtypes"]), int(curve["n_subtypes"].max())
+    very_stable = candidates.loc[candidates["stability"] >= VERY_STABLE, "n_subtypes"]
+    best = int(
+        very_stable.max() if len(very_stable) else candidates.loc[candidates["stability"].idxmax(), "n_subtypes"]
+    )
+    largest = int(curve["n_subtypes"].max())
     if best == largest and largest < n // MIN_SIZE:
-        _slots.warn(
-            f"the largest number of subtypes that was tried, {largest}, is the most stable; raise max_subtypes."
-        )
+        _slots.warn(f"the largest number of subtypes that was tried, {largest}, is still stable; raise max_subtypes.")
     return best
 
 
