@@ -27,6 +27,7 @@ MAX_PATIENTS = 10_000  # the consensus matrix is dense
 RESTARTS = 10  # of k-means on the whole cohort
 CURVE = ("n_subtypes", "stability", "reference", "reference_sd", "compactness", "p_value", "second_size")
 MAX_ITERATIONS = 50
+SHARE_OF_VARIANCE = 0.99
 MAX_SUBTYPES = 100  # labels are int8
 
 
@@ -361,15 +362,17 @@ def _stability(points: np.ndarray, whole: np.ndarray, k: int, n_resamples: int, 
 
 
 def _principal_axes(code: np.ndarray) -> np.ndarray:
-    """The code turned to its principal axes, without those of no variance: distances stay (but for a factor),
-    covariance is diagonal.
+    """The code turned to those principal axes that hold 99 % of its variance: distances stay (but for a factor),
+    covariance is diagonal, and short dimensions cost nothing.
     """
     u, s, _ = np.linalg.svd(code - code.mean(0), full_matrices=False)
-    keep = s > 1e-7 * max(s.max(initial=0), 1e-300)
-    turned = (
-        (u * s)[:, keep] / max(s.max(initial=0), 1e-300) * np.sqrt(len(code))
-    )  # float32 has no room for large codes
-    return turned.astype(np.float32) if keep.any() else np.zeros((len(code), 1), np.float32)
+    largest = s.max(initial=0)
+    if not largest > 0:
+        return np.zeros((len(code), 1), np.float32)
+    s = s / largest * np.sqrt(len(code))  # float32 has no room for large codes
+    before = (s**2).cumsum() - s**2
+    keep = (before < SHARE_OF_VARIANCE * (s**2).sum()) & (s > 1e-7 * s[0])
+    return (u * s)[:, keep].astype(np.float32)
 
 
 # ---- clustering ------------------------------------------------------------------------------------------------
