@@ -271,16 +271,16 @@ def test_gene_sets_name_the_dimensions_and_limit_their_reach(monkeypatch):
         sp.csr_matrix(counts.astype(np.float32)), var=pd.DataFrame(index=[f"gene{g}" for g in range(60)])
     )
     table = pd.DataFrame([(s, g) for s, genes in sets.items() for g in genes], columns=["source", "target"])
-    for given in (sets, table):
-        ae.tl.embed(adata, gene_sets=given, likelihood="nb")
-        assert list(adata.uns["ae"]["X_ae"]["code_names"]) == list(sets)
-        loadings, code = adata.varm["X_ae_loadings"], adata.obsm["X_ae"]
-        for i, name in enumerate(sets):
-            assert set(adata.var_names[loadings[:, i] != 0]) == set(sets[name]) - {"unknown"}
-            assert loadings[:, i].sum() > 0  # more of the code is more of the pathway
-            found = [abs(np.corrcoef(code[:, i], activity[:, j])[0, 1]) for j in range(3)]
-            assert np.argmax(found) == i
-            assert found[i] > 0.7
+    assert ae.models.Config(gene_sets=table).gene_sets == ae.models.Config(gene_sets=sets).gene_sets
+    ae.tl.embed(adata, gene_sets=sets, likelihood="nb")
+    assert list(adata.uns["ae"]["X_ae"]["code_names"]) == list(sets)
+    loadings, code = adata.varm["X_ae_loadings"], adata.obsm["X_ae"]
+    for i, name in enumerate(sets):
+        assert set(adata.var_names[loadings[:, i] != 0]) == set(sets[name]) - {"unknown"}
+        assert loadings[:, i].sum() > 0  # more of the code is more of the pathway
+        found = [abs(np.corrcoef(code[:, i], activity[:, j])[0, 1]) for j in range(3)]
+        assert np.argmax(found) == i
+        assert found[i] > 0.7
 
 
 def test_gene_sets_that_make_no_sense_are_refused(values):

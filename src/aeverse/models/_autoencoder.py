@@ -24,7 +24,7 @@ from aeverse.models._fronts import kind_of
 from aeverse.models._guide import coordinates
 from aeverse.models._programmes import membership, programmes_of
 from aeverse.models._reference import Group, Reference, as_labels, calibration_rows, kept_rows, labels_of
-from aeverse.models._transfer import settings_from, shared_inputs, start_from
+from aeverse.models._transfer import input_from, settings_from, shared_inputs, start_from
 from aeverse.nn import (
     AutoencoderNet,
     Contraction,
@@ -65,7 +65,7 @@ N_GUIDED = 6  # dimensions of the code that are coordinates in the neighbour gra
 ACTIVE_VARIANCE = 0.01  # of a unit's posterior means, above which it is in use
 
 # Weights of the penalties, as shares of the deviance of a sample from the mean one.
-SPARSITY, ACTIVITY, CONTRACTION, GUIDANCE = 0.02, 0.1, 0.05, 1.0
+SPARSITY, ACTIVITY, CONTRACTION, GUIDANCE = 0.02, 0.1, 0.2, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Config:
         data; what it took is in `Autoencoder.settings`.
     regularizer
         None (undercomplete, [Hinton2006]_), or one or several of ``"sparse"``, ``"contractive"``, ``"denoising"``,
-        ``"variational"``, ``"graph"``. ``"auto"``: see `Autoencoder`.
+        ``"variational"``, ``"graph"``. ``"auto"`` is denoising.
     decoder
         ``"linear"`` (its weights are loadings) or ``"mlp"`` (the encoder's hidden layers in reverse).
     gene_sets
@@ -295,7 +295,9 @@ class Autoencoder:
         n_steps = n_steps or max(FEWEST_STEPS, FEWEST_EPOCHS * samples.n_batches(settings.batch_size))
         judged = np.sort(rng.permutation(len(samples))[: side.N_JUDGED])
         with _settings.seeded(settings.random_state):
-            input_layer, likelihood, bias = side.parts(settings.likelihood, samples, x)
+            input_layer, likelihood, bias = side.parts(settings, samples, x)
+            if init is not None:
+                input_layer = input_from(init, self)
             if "graph" in settings.regularizers:
                 samples.guide = coordinates(samples, input_layer, self.n_guided, own_batches)
             self.net = Ensemble(
@@ -332,8 +334,7 @@ class Autoencoder:
             likelihood = likelihood_of(_slots.read_matrix(adata, layer), pd.Index(adata.var_names.astype(str)))
         regularizer = config.regularizer
         if regularizer == "auto":
-            guided = likelihood not in COUNTS and config.gene_sets is None and config.n_latent != 1
-            regularizer = ("denoising", "graph") if guided else "denoising"
+            regularizer = "denoising"  # measured: see benchmarks/embed.py
         counts = likelihood in COUNTS
         settled = dataclasses.replace(
             config,
@@ -389,7 +390,7 @@ class Autoencoder:
         if input_layer is not None:
             encoder = Encoder(
                 input_layer,
-                self._side.n_columns(settings.likelihood, len(self.inputs)),
+                len(self.inputs) if counts else input_layer.axes.shape[1],
                 settings.n_hidden,
                 settings.n_latent,
                 n_covariates=n_covariates,
@@ -837,12 +838,12 @@ class Autoencoder:
             return {k.removeprefix(part): torch.tensor(a) for k, a in arrays.items() if k.startswith(part)}
 
         side, likelihood, n_features = model._side, model.settings.likelihood, len(model.var_names)
-        has_encoder = "net.members.0.encoder.first" in arrays
+        n_columns = len(arrays.get("net.members.0.encoder.first", ()))  # none in a record, which cannot encode
         own = {k.removeprefix("reference."): a for k, a in arrays.items() if k.startswith("reference.")}
         model.reference = Reference.restore(header, own) if own else None
         model.net = Ensemble(
             model._new_member(
-                side.empty_input(likelihood, len(model.inputs)) if has_encoder else None,
+                side.empty_input(likelihood, len(model.inputs), n_columns) if n_columns else None,
                 side.new_likelihood(likelihood, n_features),
                 np.zeros(n_features),
             )

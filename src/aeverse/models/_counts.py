@@ -20,7 +20,7 @@ from aeverse.nn import Batch, CountInput, GammaPosterior, NegativeBinomial, Pois
 from aeverse.train import Samples, split_molecules
 
 if TYPE_CHECKING:
-    from aeverse.models._autoencoder import Autoencoder
+    from aeverse.models._autoencoder import Autoencoder, Config
 
 ABSENT = "the others count as zero"
 NO_COUNTS = -1e4  # logit of a gene without molecules: its mean is exactly zero
@@ -71,7 +71,7 @@ def samples_of(counts: sp.csr_matrix, **options: Any) -> Samples:
 
 
 # ---- the net ---------------------------------------------------------------------------------------------------
-def parts(likelihood: str, seen: Samples, whole: sp.csr_matrix) -> tuple[CountInput, torch.nn.Module, np.ndarray]:
+def parts(settings: Config, seen: Samples, whole: sp.csr_matrix) -> tuple[CountInput, torch.nn.Module, np.ndarray]:
     """Input layer, likelihood, and the bias that the decoder starts from: the mean profile."""
     library = seen.library
     median = float(np.median(library[library > 0]))
@@ -80,17 +80,16 @@ def parts(likelihood: str, seen: Samples, whole: sp.csr_matrix) -> tuple[CountIn
     # a gene of which all molecules are held out is rare, one without molecules is absent
     expressed = np.asarray(whole.sum(0)).ravel() > 0
     bias = np.where(expressed, np.log(np.maximum(molecules, 0.5) / molecules.sum()), NO_COUNTS)
-    return CountInput(torch.from_numpy(mean), torch.from_numpy(sd), median), new_likelihood(likelihood, len(bias)), bias
+    return (
+        CountInput(torch.from_numpy(mean), torch.from_numpy(sd), median),
+        new_likelihood(settings.likelihood, len(bias)),
+        bias,
+    )
 
 
-def empty_input(likelihood: str, n_inputs: int) -> CountInput:
+def empty_input(likelihood: str, n_inputs: int, n_columns: int) -> CountInput:
     """An input layer to load weights into."""
     return CountInput(torch.zeros(n_inputs), torch.ones(n_inputs), 1.0)
-
-
-def n_columns(likelihood: str, n_inputs: int) -> int:
-    """Columns that the input layer gives."""
-    return n_inputs
 
 
 def new_likelihood(likelihood: str, n_features: int) -> torch.nn.Module:

@@ -25,7 +25,9 @@ def coordinates(
     Neighbours are sought in the significant principal components of what the encoder reads (in every batch alike), and
     kernels of several widths are averaged.
     """
-    scores = significant_scores(_as_read(samples, input_layer))
+    y = _as_read(samples, input_layer)
+    centre, axes, _ = significant(y, fewest=2, most=MAX_COMPONENTS)
+    scores = np.asarray(y @ axes - centre @ axes, np.float32)
     distances, indices = _neighbours(scores, max(N_NEIGHBORS), None if batches is None else np.asarray(batches.codes))
     widths = N_NEIGHBORS if batches is None else (distances.shape[1],)
     kernels = [local_kernel(distances[:, :k], indices[:, :k]) for k in widths]
@@ -37,14 +39,20 @@ def coordinates(
     return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
 
 
-def significant_scores(y: sp.csr_matrix | np.ndarray) -> np.ndarray:
-    """Scores on the principal components above the edge of the spectrum of noise (Marchenko-Pastur), two at least."""
+def significant(y: sp.csr_matrix | np.ndarray, fewest: int, most: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Principal components above the edge of the spectrum of noise (Marchenko-Pastur), but at least and at most so many.
+
+    Returns
+    -------
+    Mean of the columns, axes (columns, components), root mean square of the scores.
+    """
     n, p = y.shape
     centre, sd = _moments(y)
     noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
-    s, v = _svd(y, centre, min(MAX_COMPONENTS, n - 1, p))
-    loadings = np.ascontiguousarray(v[: max(2, int((s > noise).sum()))].T, np.float32)
-    return np.asarray(y @ loadings - centre @ loadings, np.float32)
+    s, v = _svd(y, centre, max(1, min(most, n - 1, p)))
+    k = min(max(int((s > noise).sum()), fewest), len(s))
+    spread = float(np.sqrt(np.mean(s[:k].astype(np.float64) ** 2) / n))
+    return centre, np.ascontiguousarray(v[:k].T, np.float32), spread or 1.0
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 
 from aeverse import _settings
-from aeverse.nn import AutoencoderNet
+from aeverse.nn import AutoencoderNet, Projection
 
 if TYPE_CHECKING:
     from aeverse.models._autoencoder import Autoencoder, Config
@@ -40,6 +41,17 @@ def shared_inputs(init: Autoencoder, names: pd.Index):
     return found[found >= 0]
 
 
+def input_from(init: Autoencoder, model: Autoencoder) -> torch.nn.Module:
+    """The other model's input layer, for the features that the new model reads."""
+    read = torch.as_tensor(init.var_names[init.inputs].get_indexer(model.var_names[model.inputs]))
+    layer, n_old = copy.deepcopy(init.net.members[0].encoder.input_layer).cpu(), len(init.inputs)
+    for module in layer.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.ndim and len(buffer) >= n_old:  # one entry a feature, and perhaps one more
+                setattr(module, name, torch.cat([buffer[:n_old][read], buffer[n_old:]]))
+    return layer
+
+
 @torch.no_grad()
 def start_from(member: AutoencoderNet, old: AutoencoderNet, init: Autoencoder, model: Autoencoder) -> None:
     """Copy what a member of the other model learnt into a new one; features without a counterpart keep their start.
@@ -53,16 +65,12 @@ def start_from(member: AutoencoderNet, old: AutoencoderNet, init: Autoencoder, m
     untie = old.encoder.axes.double().cpu()
 
     encoder, source = member.encoder, old.encoder
-    extra = torch.arange(len(init.inputs), len(source.first))  # columns of the input layer that are no features
-    encoder.first.copy_(source.first[torch.cat([read, extra])])
+    encoder.first.copy_(source.first if isinstance(source.input_layer, Projection) else source.first[read])
     encoder.first_bias.copy_(source.first_bias)
     if source.covariate is not None:
         encoder.first_bias.add_(source.covariate.weight.mean(1))
     encoder.rest.load_state_dict(source.rest.state_dict())
     encoder.code_layer.load_state_dict(source.code_layer.state_dict())
-    for name, buffer in encoder.input_layer.named_buffers():
-        other = source.input_layer.get_buffer(name)
-        buffer.copy_(other if other.ndim == 0 or len(other) != len(init.inputs) else other[read])
 
     decoder, source = member.decoder, old.decoder
     decoder.layers.load_state_dict(source.layers.state_dict())

@@ -13,17 +13,20 @@ import scipy.sparse as sp
 import torch
 
 from aeverse import _slots
-from aeverse.nn import Bernoulli, BinaryInput, DenseInput, Gaussian, LogitGaussian, LogitInput
+from aeverse.models._guide import significant
+from aeverse.nn import Bernoulli, BinaryInput, DenseInput, Gaussian, LogitGaussian, LogitInput, Projection
 from aeverse.train import Samples, split_entries
 
 if TYPE_CHECKING:
-    from aeverse.models._autoencoder import Autoencoder
+    from aeverse.models._autoencoder import Autoencoder, Config
 
 ABSENT = "the others are taken to be at their means"
+MAX_COMPONENTS = 128  # principal components that the encoder reads
+N_DECOMPOSED = 5000  # samples from which they are taken
 N_JUDGED = 1000  # samples whose held-out entries are looked at while training
 SMALLEST_SD = 1e-6  # a feature that varies less is constant
 BURDEN_SHARE = 0.05  # of the variance of binary inputs that the number of ones is given
-EMPHASIS = 0.25  # of the directions that explain more, see `AutoencoderNet.orient`: half way from whitened to plain PCA
+EMPHASIS = 0.5  # distances between codes are divergences, see `AutoencoderNet.orient`
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------
@@ -97,23 +100,31 @@ def samples_of(x: sp.csr_matrix | np.ndarray, **options: Any) -> Samples:
 
 
 # ---- the net ---------------------------------------------------------------------------------------------------
-def parts(likelihood: str, seen: Samples, whole) -> tuple[torch.nn.Module, torch.nn.Module, np.ndarray]:
+def parts(settings: Config, seen: Samples, whole) -> tuple[torch.nn.Module, torch.nn.Module, np.ndarray]:
     """Input layer, likelihood, and the bias that the decoder starts from: the mean sample."""
     inputs = slice(None) if seen.input_features is None else seen.input_features
-    if likelihood == "bernoulli":
+    if settings.likelihood == "bernoulli":
         mean, _ = moments(seen.data)
         frequency = np.clip(mean, 0.5 / (len(seen) + 1), 1 - 0.5 / (len(seen) + 1))
-        return _binary_input(seen), Bernoulli(), np.log(frequency / (1 - frequency))
-    values = (
-        torch.logit(torch.tensor(seen.data), eps=LogitInput.edge).numpy() if likelihood == "fractions" else seen.data
-    )
-    mean, sd = moments(values)
+        bias = np.log(frequency / (1 - frequency))
+        return _projected(_binary_input(seen), seen, settings), Bernoulli(), bias
+    fractions = settings.likelihood == "fractions"
+    mean, sd = moments(torch.logit(torch.tensor(seen.data), eps=LogitInput.edge).numpy() if fractions else seen.data)
     constant = sd < SMALLEST_SD
     read = [torch.from_numpy(a[inputs]) for a in (mean, np.where(constant, np.inf, sd).astype(np.float32))]
     unit = torch.from_numpy(mean), torch.from_numpy(np.where(constant, 1, sd).astype(np.float32))
-    if likelihood == "fractions":
-        return LogitInput(*read), LogitGaussian(*unit), np.zeros(len(mean))
-    return DenseInput(*read), Gaussian(*unit), np.zeros(len(mean))
+    likelihood = (LogitGaussian if fractions else Gaussian)(*unit)
+    return _projected((LogitInput if fractions else DenseInput)(*read), seen, settings), likelihood, np.zeros(len(mean))
+
+
+@torch.no_grad()
+def _projected(inner: torch.nn.Module, samples: Samples, settings: Config) -> Projection:
+    """The input layer behind which stand its principal components: those above noise, and one for each dimension of the code."""
+    rows = np.sort(np.random.default_rng(settings.random_state).permutation(len(samples))[:N_DECOMPOSED])
+    blocks = [samples.batch(rows[a : a + 1024]).x for a in range(0, len(rows), 1024)]
+    y = np.vstack([inner.to(samples.device)(x).cpu().numpy() for x in blocks])
+    centre, axes, spread = significant(y, fewest=settings.n_latent, most=MAX_COMPONENTS)
+    return Projection(inner.cpu(), torch.from_numpy(centre), torch.from_numpy(axes), 1 / spread)
 
 
 def _binary_input(samples: Samples) -> BinaryInput:
@@ -129,17 +140,14 @@ def _binary_input(samples: Samples) -> BinaryInput:
     return BinaryInput(mean.float().cpu(), (n_features / variance) ** 0.5, (float(burden.mean()), spread))
 
 
-def empty_input(likelihood: str, n_inputs: int) -> torch.nn.Module:
+def empty_input(likelihood: str, n_inputs: int, n_columns: int) -> Projection:
     """An input layer to load weights into."""
-    zero = torch.zeros(n_inputs)
+    zero, width = torch.zeros(n_inputs), n_inputs + (likelihood == "bernoulli")
     if likelihood == "bernoulli":
-        return BinaryInput(zero, 1.0, (0.0, 1.0))
-    return (LogitInput if likelihood == "fractions" else DenseInput)(zero, zero + 1)
-
-
-def n_columns(likelihood: str, n_inputs: int) -> int:
-    """Columns that the input layer gives."""
-    return n_inputs + (likelihood == "bernoulli")
+        inner = BinaryInput(zero, 1.0, (0.0, 1.0))
+    else:
+        inner = (LogitInput if likelihood == "fractions" else DenseInput)(zero, zero + 1)
+    return Projection(inner, torch.zeros(width), torch.zeros(width, n_columns), 1.0)
 
 
 def new_likelihood(likelihood: str, n_features: int) -> torch.nn.Module:

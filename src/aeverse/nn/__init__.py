@@ -4,7 +4,7 @@ from aeverse.nn._autoencoder import AutoencoderNet, Batch, Ensemble
 from aeverse.nn._corruption import Masking, Thinning, add_noise, mask, thin
 from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
-from aeverse.nn._encoder import BinaryInput, Code, CountInput, DenseInput, Encoder, LogitInput
+from aeverse.nn._encoder import BinaryInput, Code, CountInput, DenseInput, Encoder, LogitInput, Projection
 from aeverse.nn._fusion import FusionBatch, FusionNet, MemberLinear, MemberMLP
 from aeverse.nn._graph import diffusion_coordinates, fuse, local_kernel, nearest, row_normalised, smooth
 from aeverse.nn._likelihoods import Bernoulli, Gaussian, LogitGaussian, NegativeBinomial, Poisson
@@ -38,6 +38,7 @@ __all__ = [
     "MemberMLP",
     "NegativeBinomial",
     "Poisson",
+    "Projection",
     "Rows",
     "Sparsity",
     "TargetActivity",

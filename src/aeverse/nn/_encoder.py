@@ -94,6 +94,34 @@ class BinaryInput(nn.Module):
         return torch.cat([(profile - self.mean) * self.scale, (burden - self.log_burden[0]) / self.log_burden[1]], 1)
 
 
+class Projection(nn.Module):
+    """Scores of what another input layer gives on fixed axes, such as its principal components above noise.
+
+    With few samples and many features a first layer that learns a weight for every feature learns their noise.
+
+    Parameters
+    ----------
+    inner
+        `DenseInput`, `LogitInput` or `BinaryInput`.
+    centre, axes
+        (columns,) and orthonormal (columns, components).
+    gain
+        Factor on the scores.
+    """
+
+    def __init__(self, inner: nn.Module, centre: Tensor, axes: Tensor, gain: float):
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("centre", centre)
+        self.register_buffer("axes", axes)
+        self.register_buffer("gain", torch.tensor(float(gain)))
+        self.shift = None
+
+    def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
+        """Scores, (rows, components)."""
+        return (self.inner(x, library) - self.centre) @ self.axes * self.gain
+
+
 @dataclass(frozen=True)
 class Code:
     """What an encoder says about a batch.
@@ -125,7 +153,7 @@ class Encoder(nn.Module):
     Parameters
     ----------
     input_layer
-        `CountInput`, `DenseInput`, `LogitInput` or `BinaryInput`.
+        `CountInput`, `DenseInput`, `LogitInput`, `BinaryInput` or `Projection`.
     n_inputs, n_hidden, n_latent
         Widths; ``n_hidden=()`` gives one affine map.
     n_covariates
@@ -136,7 +164,8 @@ class Encoder(nn.Module):
         What the last affine map is followed by: None for LayerNorm (all codes then have the same length, which steadies
         training), ``nn.Identity()`` for a linear code, ``nn.Sigmoid()`` or ``nn.ReLU()`` for active and silent units.
     skip
-        A linear way from the inputs to the code beside the hidden layers.
+        A linear way from the inputs to the code beside the hidden layers. The code starts as the first inputs themselves,
+        to which the hidden layers have nothing to add yet.
     n_free
         So many leading dimensions are spared by the `code_layer` (those that `Guidance` asks for).
     variational
@@ -178,6 +207,13 @@ class Encoder(nn.Module):
         for width, following in itertools.pairwise(widths):
             layers += [nn.LayerNorm(width), activation(), nn.Linear(width, following)]
         self.rest = nn.Sequential(*layers)
+        if self.skipped:
+            nn.init.zeros_(self.rest[-1].weight)
+            nn.init.zeros_(self.rest[-1].bias)
+            first_inputs = torch.eye(n_inputs, n_latent - n_free)
+            self.first.data[:, -self.skipped :] = 0
+            start = widths[0] + n_free
+            self.first.data[:, start : start + n_latent - n_free] = first_inputs
         self.code_layer = nn.LayerNorm(n_latent - n_free) if code_layer is None else code_layer
         self.register_buffer("axes", torch.eye(n_latent))
 

@@ -72,12 +72,13 @@ class Contraction:
         """Squared Frobenius norm of each row's Jacobian, or an estimate of it."""
         encoder = net.encoder
         assert encoder is not None
+        gain = getattr(encoder.input_layer, "gain", 1.0) ** 2  # of a `Projection`, whose axes are orthonormal
         if encoder.is_one_layer:
             slope = torch.autograd.grad(code.mean.sum(), code.hidden, create_graph=True)[0]
-            return slope.square() @ encoder.first.square().sum(0)
+            return gain * (slope.square() @ encoder.first.square().sum(0))
         direction = torch.randn_like(code.mean)
         back = torch.autograd.grad((code.mean * direction).sum(), code.hidden, create_graph=True)[0]
-        return ((back @ (encoder.first.T @ encoder.first)) * back).sum(1)
+        return gain * ((back @ (encoder.first.T @ encoder.first)) * back).sum(1)
 
 
 class Divergence:

@@ -70,7 +70,7 @@ def embed(
         are active in a sample [Olshausen1996]_), ``"contractive"`` (the code changes little where the data do not vary
         [Rifai2011]_), ``"denoising"`` (molecules are thinned, entries hidden while training [Vincent2010]_),
         ``"variational"`` (a distribution to draw new samples from [Kingma2014]_), ``"graph"`` (the code foretells where a
-        sample lies in the neighbour graph [Mishne2019]_). ``"auto"``: denoising for counts, else denoising and graph.
+        sample lies in the neighbour graph [Mishne2019]_). ``"auto"`` is denoising.
     decoder
         ``"linear"``: its weights are loadings. ``"mlp"``: with a hidden layer, and no loadings.
     gene_sets
