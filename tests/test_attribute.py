@@ -53,8 +53,8 @@ def test_of_a_linear_encoder_the_values_are_its_weights():
     )
     ae.tl.attribute(adata, model)
     encoder = model.net.members[0].encoder
-    weights = (encoder.first @ encoder.axes).detach().numpy() / model.encode(adata).std(0)
-    spread = (adata.X.std(0) * encoder.input_layer.scale.numpy())[:, None]
+    weights = (encoder.input_weights @ encoder.axes).detach().numpy() / model.encode(adata).std(0)
+    spread = (adata.X.std(0) * encoder.input_layer.inner.scale.numpy())[:, None]
     np.testing.assert_allclose(adata.varm["ae_attributions"], weights * spread, rtol=2e-3, atol=2e-4)
 
 

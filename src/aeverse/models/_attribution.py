@@ -209,13 +209,13 @@ def nets_of_members(model, samples) -> list[Net]:
         encoder, values, hidden = member.encoder, [], []
         with torch.no_grad():
             for _, batch in samples.blocks(1024):
-                x = encoder.input_layer(batch.x, batch.library)
+                x = encoder.standardised(batch.x, batch.library)
                 values.append(_rows_to_scipy(x) if hasattr(x, "pointers") else x.cpu().numpy())
                 hidden.append(encoder.hidden(batch.x, batch.library, batch.covariate))
         x = sp.vstack(values, format="csr") if sp.issparse(values[0]) else np.vstack(values)
         extra = x.shape[1] - len(model.inputs)  # what an input layer adds is no feature
         positions = np.concatenate([model.inputs, np.full(extra, -1)])
-        side = Side(x, encoder.first.detach(), positions, samples.measured())
+        side = Side(x, encoder.input_weights.detach(), positions, samples.measured())
         told = torch.zeros(len(samples), 0, device=model.device)
         nets.append(Net({"": side}, torch.cat(hidden), told, _code_of(encoder)))
     return nets

@@ -222,6 +222,17 @@ class Encoder(nn.Module):
         """Whether the code is an elementwise function of one affine map of the inputs."""
         return len(self.rest) == 0 and not isinstance(self.code_layer, nn.LayerNorm)
 
+    def standardised(self, x: Rows | Tensor, library: Tensor | None = None) -> Rows | Tensor:
+        """The features as the input layer has normalised them, before any projection."""
+        layer = self.input_layer
+        return (layer.inner if isinstance(layer, Projection) else layer)(x, library)
+
+    @property
+    def input_weights(self) -> Tensor:
+        """Weights of the first layer by standardised feature, (features, width)."""
+        layer = self.input_layer
+        return layer.gain * (layer.axes @ self.first) if isinstance(layer, Projection) else self.first
+
     def hidden(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
         """Output of the first layer, before its activation."""
         x = self.input_layer(x, library)
