@@ -34,14 +34,21 @@ class Reference:
     def of(
         cls, code: np.ndarray, labels: Mapping[str, pd.Categorical], calibration: np.ndarray | None = None
     ) -> Reference:
-        """Training samples, with the codes of others that were kept out of training (None: each against the others)."""
-        return cls(code, strangeness(code, calibration), dict(labels))
+        """Training samples, each measured against the others.
+
+        Their codes lie further apart than those of new samples, for the net has seen their noise, so that too few new
+        samples would seem strange. ``calibration`` are codes of samples that were kept out of training: distances are
+        rescaled so that both have the same mean logarithm. (The kept out alone would do for an exactly conformal p-value,
+        but are too few to tell 0.05 from 0.02.)
+        """
+        own = strangeness(code)
+        if calibration is not None and (own > 0).all():
+            beyond = strangeness(code, calibration)
+            own = own * np.exp(np.log(np.maximum(beyond, 1e-12)).mean() - np.log(own).mean())
+        return cls(code, own.astype(np.float32), dict(labels))
 
     def p_values(self, code: np.ndarray) -> np.ndarray:
-        """Conformal p-values of new codes: the share of the calibration samples that lie at least as far off.
-
-        Of samples like those of the training data, a share of at most alpha has a p-value of at most alpha.
-        """
+        """P-values of new codes: the share of the training samples that lie at least as far from the others."""
         beyond = np.sort(self.calibration)
         at_least = len(beyond) - np.searchsorted(beyond, strangeness(self.code, code), side="left")
         return (1 + at_least) / (1 + len(beyond))
@@ -92,11 +99,7 @@ def strangeness(code: np.ndarray, new: np.ndarray | None = None) -> np.ndarray:
 
 
 def calibration_rows(n: int, share: float, random_state: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the samples to learn from, and of those that are kept out to calibrate p-values.
-
-    The codes of training samples lie further apart than those of new ones, for the net has seen their noise: measured
-    against one another, too few new samples would seem strange.
-    """
+    """Positions of the samples to learn from, and of those that are kept out to calibrate p-values."""
     size = max(share * n, min(FEWEST_CALIBRATION, SHARE_FEW * n)) if share else 0
     order = np.random.default_rng(random_state).permutation(n)
     size = int(min(size, MOST_CALIBRATION))

@@ -40,9 +40,11 @@ def map_query(
 
     Labels are those of the 15 nearest training samples in the code, which vote by the inverse of their distance. Every
     sample gets one, also a sample whose kind the model has never seen: the confidence says how far its neighbours agree,
-    and the p-value whether they are neighbours at all. It is a conformal one [Vovk2005]_, [Angelopoulos2023]_: the share
-    of training samples that lie as far from the others as the new one does (mean distance to the 15 nearest). Of samples
-    like the training data 5 % have a p-value of at most 0.05.
+    and the p-value whether they are neighbours at all: the share of the training samples that lie at least as far from
+    the others as the new one does (mean distance to the 15 nearest), in the manner of conformal prediction [Vovk2005]_,
+    [Angelopoulos2023]_. An `aeverse.models.Autoencoder` keeps a twentieth of the samples out of training (at most 500) and
+    rescales the distances by theirs, since the codes of samples that it was trained on lie further apart. Of samples like
+    the training data about 5 % have a p-value of at most 0.05 (benchmarks/results/mapping.md).
 
     Parameters
     ----------
