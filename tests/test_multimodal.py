@@ -511,6 +511,23 @@ def test_a_cell_does_not_predict_itself(model):
     assert np.log1p(50_000) > 10
 
 
+def test_position_in_the_linear_space_is_that_of_the_regression_on_the_others():
+    from aeverse.models._prediction import RIDGE, linear_space
+
+    rng = np.random.default_rng(0)
+    reference, query, values = (rng.normal(size=s) for s in ((40, 3), (5, 3), (40, 2)))
+    same = np.array([-1, 7, -1, -1, -1])
+    found, own = linear_space(query, reference, values, same, standardise=False)
+    kept = np.arange(40) != 7
+    z = reference - reference.mean(0)  # penalty and centring are those of all
+    design = np.hstack([np.ones((40, 1)), z])
+    penalty = np.diag([0, *[RIDGE * (z**2).sum() / 3] * 3])
+    beta = np.linalg.solve(design[kept].T @ design[kept] + penalty, design[kept].T @ values[kept])
+    np.testing.assert_allclose(own[7], design[7] @ beta, rtol=1e-4)
+    np.testing.assert_array_equal(found[1], own[7])
+    assert not np.allclose(found[0], own[7])
+
+
 def test_bridge_predicts_a_modality_that_the_query_never_had(model, tmp_path):
     query = md.MuData({"rna": simulate(45, seed=8)["rna"]})
     model.save(tmp_path / "m.ae")

@@ -15,7 +15,7 @@ import torch
 from aeverse import _settings, _slots, io
 from aeverse.models._attribution import Attribution, net_of_fusion, of_dimensions, of_groups
 from aeverse.models._fronts import COUNT_KINDS, KINDS, Front, kind_of
-from aeverse.models._prediction import Target, calibration, from_neighbours
+from aeverse.models._prediction import Target, calibration, from_neighbours, linear_space
 from aeverse.models._reference import Group, Reference, as_labels, kept_rows, labels_of, labels_state, restore_labels
 from aeverse.nn import FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
 from aeverse.train import Schedule, train
@@ -541,9 +541,10 @@ class MultimodalAutoencoder:
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Predict one modality from the others, for every sample of ``mdata.obs``.
 
-        The values of the training samples nearest to it, in the code and in the components that the other modalities
-        give; a sample never predicts itself. Counts are predicted as log1p (RNA after normalisation to the median
-        depth), peaks and mutations as probabilities, anything else on its own scale.
+        The values of the training samples nearest to it, in the code, in the components that the other modalities give,
+        and in what a linear regression on these says of the target; a sample never predicts itself. Counts are predicted
+        as log1p (RNA after normalisation to the median depth), peaks and mutations as probabilities, anything else on
+        its own scale.
 
         Parameters
         ----------
@@ -588,11 +589,12 @@ class MultimodalAutoencoder:
                 continue
             values = known.values[np.isin(known.rows, usable)]
             query, reference = (self._spaces(v, given, r) for v, r in ((queries, which), (self.reference, usable)))
-            same = np.full(len(self.reference_names), -1)
+            same = np.full(len(self.reference_names) + 1, -1)  # the last one: for samples that are not known
             same[usable] = np.arange(len(usable))
-            estimate, variance = from_neighbours(
-                query, reference, values, np.where(own[which] >= 0, same[own[which]], -1)
-            )
+            same = same[own[which]]
+            further = linear_space(query[-1], reference[-1], values, same, standardise=known.readout is None)
+            query, reference = [*query, further[0]], [*reference, further[1]]
+            estimate, variance = from_neighbours(query, reference, values, same)
             variance = variance * calibration(reference, values, self.config.random_state)
             mean[which], sd[which] = known.features(estimate, variance, columns)
         names = known.names[columns]

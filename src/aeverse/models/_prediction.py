@@ -15,6 +15,7 @@ from aeverse.nn import nearest
 
 N_NEIGHBORS = 50
 KEPT_FEATURES = 500  # modalities of up to so many features are kept as they are, larger ones as components
+RIDGE = 0.02  # of the mean variance of the components
 CALIBRATED = 1000  # training samples from which the standard deviations are calibrated
 
 
@@ -110,6 +111,40 @@ def from_neighbours(
         means.append(graph @ values)
         variances.append(np.maximum(graph @ values**2 - means[-1] ** 2, 0))
     return np.mean(means, 0), np.mean(variances, 0)
+
+
+def linear_space(
+    query: np.ndarray, reference: np.ndarray, values: np.ndarray, same: np.ndarray, standardise: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a ridge regression on components says of the target: a space in which only what matters to it is near.
+
+    A reference lies where the regression on all the others puts it, so that its own value tells nothing.
+
+    Parameters
+    ----------
+    query, reference
+        Components, (rows, dimensions).
+    values
+        Of the references, (references, features).
+    same
+        For each query the position of the reference that is the same sample; -1: none.
+    standardise
+        Give every feature the same say.
+
+    Returns
+    -------
+    Positions of queries and references, float32.
+    """
+    centre, mean = reference.mean(0), values.mean(0)
+    z = (reference - centre).astype(np.float64)
+    penalty = RIDGE * max(float((z**2).sum()), 1e-12) / z.shape[1]
+    inverse = np.linalg.inv(z.T @ z + penalty * np.eye(z.shape[1]))
+    slope = inverse @ z.T @ (values - mean)
+    leverage = np.einsum("ij,jk,ik->i", z, inverse, z) + 1 / len(z)
+    own = values - (values - mean - z @ slope) / np.maximum(1 - leverage, 1e-3)[:, None]
+    found = np.where((same >= 0)[:, None], own[same], (query - centre) @ slope + mean)
+    scale = np.maximum(values.std(0), 1e-6) if standardise else 1.0
+    return (found / scale).astype(np.float32), (own / scale).astype(np.float32)
 
 
 def calibration(spaces: Sequence[np.ndarray], values: np.ndarray, random_state: int) -> np.ndarray:

@@ -35,9 +35,9 @@ def predict_modality(
 ) -> MuData | None:
     """Predict a modality from the others, with a standard deviation: proteins from RNA, RNA from peaks, and so on.
 
-    The mean over the training cells that are most like the cell, in the code of a multimodal autoencoder and in the
-    components of the other modalities. A cell that has the modality itself is predicted without its own values, which
-    makes the comparison with them an honest one.
+    The mean over the training cells that are most like the cell: in the code of a multimodal autoencoder, in the
+    components of the other modalities, and in what a linear regression on these says of the target. A cell that has the
+    modality itself is predicted without its own values, which makes the comparison with them an honest one.
 
     Parameters
     ----------
