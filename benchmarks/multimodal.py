@@ -1,179 +1,351 @@
 """Single-cell multi-omics: one code from all modalities, beside other methods behind the same call.
 
-    python benchmarks/multimodal.py --data cite_teaseq snare_cortex mosaic_pbmc15k --methods ae concat_pca --seeds 0
+    python benchmarks/multimodal.py --methods ae pca_rna concat_pca wnn mofa --seeds 0
+    python benchmarks/multimodal.py --task half --methods ae concat_pca
+    python benchmarks/multimodal.py --task predict --methods ae knn totalvi --cells 3000
+    python benchmarks/multimodal.py --task foreground --data cite_teaseq --methods ae totalvi counts
 
-Methods run one after another in one process with the same number of threads. Printed, and written to
-benchmarks/results/multimodal.csv and multimodal.md (after every run, so that an interrupted one leaves what it has):
+Each run has a process of its own, one after another, with the same number of threads. Rows go to
+benchmarks/results/multimodal.csv as they are measured, in place of older ones of the same run, so that a method that
+takes an hour need not be run again; multimodal.md and multimodal.png are made from all of them.
 
-biology   mean of NMI, ARI, label silhouette, cLISI and rare-type silhouette (scib-metrics) on the published labels
-seconds   wall time of the call
-
-and, with --half, for methods that take cells without a modality:
-
-half      the biology score when half of the cells lack one of the modalities, drawn at random
-foscttm   share of cells nearer to a cell's code from one modality than its own code from the other; 0.5 is chance
-
-With --predict, on mosaic_pbmc15k (RNA to protein, a fifth of the cells without protein): `spearman`, mean over the
-proteins, and `rmse`, both on log1p counts, for tl.predict_modality and for the 50 nearest cells in 30 components of RNA.
+embed        biology: mean of NMI, ARI, label silhouette, cLISI and rare-type silhouette (scib-metrics) on the published
+             labels; mixing: share of the 30 nearest cells that come from another batch, over what chance gives
+half         biology when half of the cells lack one modality, whichever (lost = any), or one in particular; foscttm of
+             the whole data: share of cells nearer to a cell's code from one modality than its own from the other
+predict      RNA to protein for a fifth of the cells that have both: Spearman, mean over proteins, and rmse of log1p
+foreground   protein counts: area under the ROC curve for the cell types known to carry a protein, mean over proteins;
+             agreement: share of the (cell, protein) pairs on whose side of 0.5 totalVI agrees
+seconds      wall time of the call;  memory_mb: peak of the process beyond what it held before the call
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import resource
+import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
-import mudata as md
 import numpy as np
-import pandas as pd
-import scanpy as sc
-import scipy.sparse as sp
-from scipy.stats import spearmanr
-from sklearn.neighbors import KNeighborsRegressor
-
-import aeverse as ae
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results"
 DATA_SETS = ["cite_teaseq", "snare_cortex", "mosaic_pbmc15k"]
-METHODS = ["ae", "concat_pca", "wnn", "mofa", "totalvi", "multivi"]
+METHODS = ["ae", "ae_batch", "pca_rna", "concat_pca", "wnn", "mofa", "totalvi", "multivi", "knn", "counts"]
+CARRIERS = {  # of the cell types of cite_teaseq; what a type carries only in part is left out
+    "CD3": r"^T\.",
+    "CD4": r"^T\.CD4|^Mono",
+    "CD8a": r"^T\.CD8",
+    "CD19": r"^B\.",
+    "CD14": r"^Mono\.CD14",
+    "CD16": r"^Mono\.CD16|^NK",
+    "CD56": r"^NK",
+}
 
 
+# ---- tasks -------------------------------------------------------------------------------------------------------
 def embed(mdata, method: str, seed: int) -> np.ndarray:
-    """The code of the default call."""
-    return ae.tl.multimodal_embed(mdata, method=method, random_state=seed, copy=True).obsm["X_ae"]
+    """The code of the default call; ``pca_rna``: 30 components of RNA, ``ae_batch``: the batches are told."""
+    import mudata as md
+
+    import aeverse as ae
+
+    if method == "pca_rna":
+        mdata, method = md.MuData({"rna": mdata["rna"]}), "concat_pca"
+    more = {"batch_key": "batch"} if method == "ae_batch" else {}
+    ae.tl.multimodal_embed(mdata, method=method.removesuffix("_batch"), random_state=seed, progress=False, **more)
+    return mdata.obsm["X_ae"]
 
 
-def rna_pca(mdata, seed: int) -> np.ndarray:
-    """The best single modality: 30 components of RNA, by the same preparation as concat_pca."""
-    return embed(md.MuData({"rna": mdata["rna"]}), "concat_pca", seed)
+def run_embed(mdata, method: str, seed: int, args) -> dict:
+    """Biology and mixing of the code of all cells."""
+    from scoring import biology_score
+
+    code, cost = measured(lambda: embed(mdata, method, seed))
+    labels = mdata.obs["cell_type"].astype(str)
+    if method == "pca_rna":
+        labels = labels.loc[mdata["rna"].obs_names]
+    score, parts = biology_score(code, labels.to_numpy())
+    if "batch" in mdata.obs and method != "pca_rna":
+        cost["mixing"] = mixing(code, mdata.obs["batch"].astype(str).to_numpy())
+    return {"biology": score, **parts, **cost}
 
 
-def half_lost(mdata, seed: int):
-    """Half of the cells lose one of their modalities; rows of NaN would do as well."""
+def run_half(mdata, method: str, seed: int, args) -> list[dict]:
+    """Biology when half of the cells lack a modality; how near the codes of a cell are that two modalities give."""
+    from scoring import biology_score
+
+    import aeverse as ae
+
+    labels, rows = mdata.obs["cell_type"].astype(str), []
+    for lost in ("any", *mdata.mod):
+        partial = half_lost(mdata, seed, lost)
+        code, cost = measured(lambda: embed(partial, method, seed))  # noqa: B023 (called at once)
+        rows.append(
+            {"lost": lost, "biology": biology_score(code, labels.reindex(partial.obs_names).to_numpy())[0]} | cost
+        )
+    if method == "ae":
+        model = ae.models.MultimodalAutoencoder(random_state=seed).fit(mdata, progress=False)
+        first, second = (model.encode(mdata, modalities=[m]) for m in list(mdata.mod)[:2])
+        paired = np.all([mdata.obs_names.isin(a.obs_names) for a in mdata.mod.values()], axis=0)
+        chosen = np.random.default_rng(0).permutation(np.flatnonzero(paired))[:1500]
+        rows.append({"lost": "none", "foscttm": foscttm(first[chosen], second[chosen])})
+    return rows
+
+
+def run_predict(mdata, method: str, seed: int, args) -> dict:
+    """RNA to protein."""
+    import mudata as md
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(seed)
+    protein = mdata["prot"]
+    rna = mdata["rna"]
+    if args.cells:
+        protein = protein[np.sort(rng.permutation(protein.n_obs)[: args.cells])].copy()
+        rna = rna[protein.obs_names].copy()
+    hidden = rng.random(protein.n_obs) < 0.2
+    truth = np.log1p(protein.X.toarray())
+    partial = md.MuData({"rna": rna.copy(), "prot": protein[~hidden].copy()})
+    found, cost = measured(lambda: PREDICTORS[method](partial, truth, hidden, protein.obs_names, seed))
+    spearman = [spearmanr(found[:, j], truth[hidden, j])[0] for j in range(truth.shape[1])]
+    rmse = float(np.sqrt(((found - truth[hidden]) ** 2).mean()))
+    return {"n_cells": protein.n_obs, "spearman": float(np.mean(spearman)), "rmse": rmse, **cost}
+
+
+def predict_ae(partial, truth, hidden, names, seed: int) -> np.ndarray:
+    import aeverse as ae
+
+    ae.tl.predict_modality(partial, "prot", random_state=seed, progress=False)
+    return partial.obsm["prot_predicted"].loc[names[hidden]].to_numpy()
+
+
+def predict_knn(partial, truth, hidden, names, seed: int) -> np.ndarray:
+    """The 50 nearest cells in 30 components of RNA."""
+    import scanpy as sc
+    from sklearn.neighbors import KNeighborsRegressor
+
+    rna = partial["rna"].copy()
+    sc.pp.normalize_total(rna)
+    sc.pp.log1p(rna)
+    sc.pp.pca(rna, n_comps=30, random_state=seed)
+    z = rna.obsm["X_pca"][rna.obs_names.get_indexer(names)]
+    return KNeighborsRegressor(50, weights="distance").fit(z[~hidden], truth[~hidden]).predict(z[hidden])
+
+
+def predict_totalvi(partial, truth, hidden, names, seed: int) -> np.ndarray:
+    """Counts with background, as if measured with the cells that have protein (its tutorial on imputing proteins)."""
+    model = totalvi_model(partial, seed)
+    _, protein = model.get_normalized_expression(
+        n_samples=25,
+        return_numpy=True,
+        transform_batch=[b for b in model.adata.obs["batch"].cat.categories if "protein" in b],
+        include_protein_background=True,
+    )
+    return np.log1p(protein[partial.obs_names.get_indexer(names[hidden])])
+
+
+PREDICTORS = {"ae": predict_ae, "knn": predict_knn, "totalvi": predict_totalvi}
+
+
+def run_foreground(mdata, method: str, seed: int, args) -> dict:
+    """Probabilities of foreground against the types that are known to carry a protein."""
+    from sklearn.metrics import roc_auc_score
+
+    import aeverse as ae
+
+    def found() -> np.ndarray:
+        if method == "totalvi":
+            return np.asarray(totalvi_model(mdata, seed).get_protein_foreground_probability(return_numpy=True))
+        if method == "counts":
+            return mdata["prot"].X.toarray()
+        ae.tl.protein_foreground(mdata)
+        return mdata["prot"].layers["foreground_prob"]
+
+    probability, cost = measured(found)
+    labels = mdata.obs["cell_type"].astype(str).reindex(mdata["prot"].obs_names)
+    names = list(mdata["prot"].var_names)
+    area = {p: roc_auc_score(labels.str.contains(t), probability[:, names.index(p)]) for p, t in CARRIERS.items()}
+    kept = RESULTS / "multimodal_foreground.npy"  # not committed: for the agreement of the next run
+    if method == "totalvi":
+        np.save(kept, probability)
+    elif method == "ae" and kept.exists():
+        cost["agreement"] = float(((np.load(kept) > 0.5) == (probability > 0.5)).mean())
+    return {"auc": float(np.mean(list(area.values()))), **{f"auc_{p}": v for p, v in area.items()}, **cost}
+
+
+def totalvi_model(mdata, seed: int):
+    """The trained scvi-tools model behind ``method="totalvi"``."""
+    from aeverse import _slots, models
+    from aeverse.methods._totalvi import train_totalvi
+
+    data = _slots.read_modalities(mdata)
+    kinds = models.kinds_of(data, "auto")
+    return train_totalvi(data, kinds, n_obs=mdata.n_obs, batches=None, n_latent=None, random_state=seed, progress=False)
+
+
+TASKS = {"embed": run_embed, "half": run_half, "predict": run_predict, "foreground": run_foreground}
+
+
+# ---- helpers -----------------------------------------------------------------------------------------------------
+def measured(call) -> tuple:
+    """What a call returns, and what it costs."""
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    result = call()
+    seconds = time.perf_counter() - start
+    return result, {"seconds": seconds, "memory_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) / 1024}
+
+
+def half_lost(mdata, seed: int, lost: str = "any"):
+    """Half of the cells lose one of their modalities, whichever or the one named; rows of NaN would do as well."""
+    import mudata as md
+
     rng = np.random.default_rng(100 + seed)
-    lost, which = rng.random(mdata.n_obs) < 0.5, rng.integers(0, len(mdata.mod), mdata.n_obs)
+    loses, which = rng.random(mdata.n_obs) < 0.5, rng.integers(0, len(mdata.mod), mdata.n_obs)
     mods = {}
     for i, (m, adata) in enumerate(mdata.mod.items()):
-        gone = mdata.obs_names[lost & (which == i)]
+        gone = mdata.obs_names[loses & (which == i if lost == "any" else lost == m)]
         mods[m] = adata[~adata.obs_names.isin(gone)].copy()
     return md.MuData(mods)
 
 
+def mixing(code: np.ndarray, batches: np.ndarray) -> float:
+    """Share of the 30 nearest cells that come from another batch, over the share expected by chance."""
+    from sklearn.neighbors import NearestNeighbors
+
+    near = NearestNeighbors(n_neighbors=31).fit(code).kneighbors(code)[1][:, 1:]
+    _, ids, sizes = np.unique(batches, return_inverse=True, return_counts=True)
+    return float(np.mean((ids[near] != ids[:, None]).mean(1) / (1 - sizes[ids] / len(ids))))
+
+
 def foscttm(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of samples closer than the true match, mean over both directions."""
-    distance = _square(a) + _square(b).T - 2 * a @ b.T
+    """Share of samples closer than the true match, mean over both directions; 0.5 is chance."""
+    distance = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     own = np.diag(distance)
     return float(((distance < own[:, None]).mean() + (distance < own[None]).mean()) / 2)
 
 
-def _square(x: np.ndarray) -> np.ndarray:
-    return (x**2).sum(1, keepdims=True)
+def run(task: str, data: str, method: str, seed: int, args) -> list[dict]:
+    """One method on one data set, in this process."""
+    import warnings
 
+    import mudata as md
+    import scipy.sparse as sp
+    import torch
 
-def predictions(mdata, seed: int) -> list[dict]:
-    """RNA to protein on a fifth of the cells that have both."""
-    rng = np.random.default_rng(seed)
-    protein = mdata["prot"]
-    hidden = rng.random(protein.n_obs) < 0.2
-    truth = np.log1p(protein.X.toarray())
-    partial = md.MuData({"rna": mdata["rna"].copy(), "prot": protein[~hidden].copy()})
-    rows = []
-    for method in ("ae", "knn"):
-        start = time.perf_counter()
-        if method == "ae":
-            ae.tl.predict_modality(partial, "prot", random_state=seed)
-            found = partial.obsm["prot_predicted"].loc[protein.obs_names[hidden]].to_numpy()
-        else:
-            rna = mdata["rna"].copy()
-            sc.pp.normalize_total(rna)
-            sc.pp.log1p(rna)
-            sc.pp.pca(rna, n_comps=30, random_state=seed)
-            z = rna.obsm["X_pca"][rna.obs_names.get_indexer(protein.obs_names)]
-            found = KNeighborsRegressor(50, weights="distance").fit(z[~hidden], truth[~hidden]).predict(z[hidden])
-        rows.append(
-            {
-                "data": "mosaic_pbmc15k, RNA to protein",
-                "method": method,
-                "seed": seed,
-                "spearman": float(
-                    np.mean([spearmanr(found[:, j], truth[hidden, j])[0] for j in range(truth.shape[1])])
-                ),
-                "rmse": float(np.sqrt(((found - truth[hidden]) ** 2).mean())),
-                "seconds": time.perf_counter() - start,
-            }
-        )
-    return rows
+    import aeverse.models  # noqa: F401 (loading it is no part of the time)
 
-
-def measure(mdata, method: str, seed: int, half: bool) -> dict[str, float]:
-    """All scores of one method on one data set."""
-    from scoring import biology_score
-
-    labels = mdata.obs["cell_type"].astype(str)
-    start = time.perf_counter()
-    code = rna_pca(mdata, seed) if method == "rna_pca" else embed(mdata, method, seed)
-    row = {"seconds": time.perf_counter() - start}
-    score, parts = biology_score(code, labels.to_numpy())
-    row |= {"biology": score, **parts}
-    if half and method in ("ae", "concat_pca", "mofa"):
-        partial = half_lost(mdata, seed)
-        row["half"] = biology_score(embed(partial, method, seed), labels.reindex(partial.obs_names).to_numpy())[0]
-    if half and method == "ae":
-        model = ae.models.MultimodalAutoencoder(random_state=seed).fit(mdata)
-        first, second = (model.encode(mdata, modalities=[m]) for m in list(mdata.mod)[:2])
-        paired = np.all([mdata.obs_names.isin(a.obs_names) for a in mdata.mod.values()], axis=0)
-        chosen = np.random.default_rng(0).permutation(np.flatnonzero(paired))[:1500]
-        row["foscttm"] = foscttm(first[chosen], second[chosen])
-    return row
-
-
-def report(rows: list[dict], command: str) -> None:
-    """Write both tables: every run, and means over seeds."""
-    table = pd.DataFrame(rows)
-    RESULTS.mkdir(exist_ok=True)
-    table.to_csv(RESULTS / "multimodal.csv", index=False, float_format="%.4g")
-    mean = table.groupby(["data", "method"], sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
-    lines = [f"`{command}`", "", "| " + " | ".join(mean.columns) + " |", "|" + "---|" * len(mean.columns)]
-    for values in mean.itertuples(index=False):
-        lines.append(
-            "| " + " | ".join("" if v != v else f"{v:.3f}" if isinstance(v, float) else str(v) for v in values) + " |"
-        )
-    (RESULTS / "multimodal.md").write_text("\n".join(lines) + "\n")
-
-
-def main() -> None:
-    """Run everything asked for and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="*", default=DATA_SETS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--methods", nargs="+", default=["ae", "rna_pca", "concat_pca"], choices=["rna_pca", *METHODS])
-    parser.add_argument("--half", action="store_true")
-    parser.add_argument("--predict", action="store_true")
-    args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
     sys.path.insert(0, str(DATA.parent))
     if not hasattr(sp.csr_array, "getnnz"):  # scanpy 1.11 asks for it, newer versions of scipy no longer have it
         sp.csr_array.getnnz = sp.csr_array._getnnz
     warnings.simplefilter("ignore")  # of mudata, scanpy and scib-metrics
-    command = "python benchmarks/multimodal.py " + " ".join(sys.argv[1:])
-    rows = []
-    for data in args.data:
-        mdata = md.read_h5mu(DATA / f"{data}.h5mu")
-        for seed in args.seeds:
-            for method in args.methods:
-                rows.append({"data": data, "method": method, "seed": seed, **measure(mdata, method, seed, args.half)})
-                print(rows[-1], flush=True)
-                report(rows, command)
-    if args.predict:
-        for seed in args.seeds:
-            rows += predictions(md.read_h5mu(DATA / "mosaic_pbmc15k.h5mu"), seed)
-            print(rows[-2:], flush=True)
-            report(rows, command)
+    torch.set_num_threads(args.threads)
+    rows = TASKS[task](md.read_h5mu(DATA / f"{data}.h5mu"), method, seed, args)
+    named = {"task": task, "data": data, "method": method, "seed": seed, "lost": ""}
+    return [{**named, **row} for row in (rows if isinstance(rows, list) else [rows])]
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------
+RUN = ["task", "data", "method", "seed", "lost"]
+COLUMNS = {
+    "embed": ["biology", "nmi", "ari", "silhouette", "clisi", "isolated", "mixing", "seconds", "memory_mb"],
+    "half": ["lost", "biology", "foscttm", "seconds"],
+    "predict": ["n_cells", "spearman", "rmse", "seconds", "memory_mb"],
+    "foreground": ["auc", *(f"auc_{p}" for p in CARRIERS), "agreement", "seconds"],
+}
+
+
+def report(rows: list[dict]) -> None:
+    """Put rows into the table on disk (in place of older ones) and write the summary and its picture."""
+    import pandas as pd
+
+    RESULTS.mkdir(exist_ok=True)
+    path, table = RESULTS / "multimodal.csv", pd.DataFrame(rows)
+    if path.exists():
+        old = pd.read_csv(path, keep_default_na=False, na_values=[""]).fillna({"lost": ""})
+        same = old[RUN].astype(str).apply(tuple, axis=1).isin(table[RUN].astype(str).apply(tuple, axis=1))
+        table = pd.concat([old[~same], table], ignore_index=True)
+    table = table.sort_values(RUN)
+    table.to_csv(path, index=False, float_format="%.5g")
+    text = ["Made by `python benchmarks/multimodal.py`, see there. The machine was shared: compare times roughly."]
+    for task, columns in COLUMNS.items():
+        part = table[table["task"] == task]
+        columns = [c for c in columns if c in part and part[c].notna().any()]
+        keys = ["data", "method", *(["lost"] if "lost" in columns else [])]
+        if part.empty:
+            continue
+        grouped = part.groupby(keys, sort=False)
+        mean = grouped[[c for c in columns if c != "lost"]].mean()
+        mean.insert(0, "seeds", grouped.size())
+        mean = mean.reset_index()
+        lines = ["| " + " | ".join(mean.columns) + " |", "|" + "---|" * len(mean.columns)]
+        for values in mean.itertuples(index=False):
+            cells = ["" if v != v else f"{v:.3f}" if isinstance(v, float) and v < 100 else f"{v:.0f}" if isinstance(v, float) else str(v) for v in values]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+        text += [f"\n## {task}\n", *lines]
+        if task == "embed":
+            draw(mean)
+    (RESULTS / "multimodal.md").write_text("\n".join(text) + "\n")
+
+
+def draw(mean) -> None:
+    """Biology score against wall time, a panel a data set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    sets = list(dict.fromkeys(mean["data"]))
+    fig, axes = plt.subplots(1, len(sets), figsize=(4.2 * len(sets), 3.6), layout="constrained", squeeze=False)
+    for ax, data in zip(axes.flat, sets, strict=True):
+        part = mean[mean["data"] == data]
+        ax.scatter(
+            part["seconds"], part["biology"], c=["#d95f02" if m.startswith("ae") else "#7f7f7f" for m in part["method"]]
+        )
+        for row in part.itertuples():
+            ax.annotate(row.method, (row.seconds, row.biology), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        ax.set(title=data, xscale="log", xlabel="seconds", ylabel="biology score")
+        ax.margins(0.2)
+    fig.savefig(RESULTS / "multimodal.png", dpi=110)
+    plt.close(fig)
+
+
+def main() -> None:
+    """Run everything asked for, one process each; add to the table; draw it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="embed", choices=list(TASKS))
+    parser.add_argument("--data", nargs="+", default=None, help="default: all, or those that the task is about")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--methods", nargs="+", default=["ae", "pca_rna", "concat_pca"], choices=METHODS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cells", type=int, default=0, help="predict: a random part of the cells with protein; 0: all")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if not DATA.is_dir():
+        sys.exit(f"needs the data sets in {DATA}")
+    own = {"predict": ["mosaic_pbmc15k"], "foreground": ["cite_teaseq"], "half": DATA_SETS[:2]}
+    data_sets = args.data or own.get(args.task, DATA_SETS)
+    if args.one:
+        print(json.dumps(run(args.task, data_sets[0], args.methods[0], args.seeds[0], args)))
+        return
+    for data, seed, method in [(d, s, m) for d in data_sets for s in args.seeds for m in args.methods]:
+        command = [sys.executable, __file__, "--one", "--task", args.task, "--data", data, "--seeds", str(seed)]
+        command += ["--methods", method, "--threads", str(args.threads), "--cells", str(args.cells)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "NUMBA_NUM_THREADS": str(args.threads)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        if done.returncode:
+            print(f"{args.task} {data} {method} {seed} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+            continue
+        rows = json.loads(done.stdout.strip().splitlines()[-1])
+        for row in rows:
+            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
+        report(rows)
 
 
 if __name__ == "__main__":
