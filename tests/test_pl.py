@@ -151,3 +151,21 @@ def test_a_mistake_is_named_and_opens_no_figure(result, call, error, message):
     with pytest.raises(error, match=message):
         call(result)
     assert not plt.get_fignums()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_latent_of_patients_by_column_or_feature_of_a_modality():
+    import mudata
+
+    rng = np.random.default_rng(0)
+    rna = anndata.AnnData(rng.normal(size=(20, 3)).astype(np.float32))
+    rna.var_names = ["TP53", "ESR1", "A:B"]
+    mdata = mudata.MuData({"rna": rna, "mut": anndata.AnnData(np.ones((15, 1), np.float32))})
+    mdata.obsm["X_ae"] = rng.normal(size=(20, 4))
+    mdata.obs["stage"] = ["I", "II", "[Not Available]", "NA"] * 5
+    axes = ae.pl.latent(mdata, color=["stage", "rna:ESR1", "rna:A:B", "mut:0"], show=False)
+    assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["I", "II"]  # what is unknown is grey
+    np.testing.assert_allclose(np.sort(axes[1].collections[0].get_array()), np.sort(rna.X[:, 1]), rtol=1e-6)
+    assert np.ma.count_masked(axes[3].collections[0].get_array()) == 5  # patients without the modality
+    with pytest.raises(KeyError, match=r"neither a column of obs nor 'modality:feature' of \['rna', 'mut'\]"):
+        ae.pl.latent(mdata, color="TP53", show=False)
