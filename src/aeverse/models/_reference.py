@@ -17,6 +17,7 @@ MOST_CALIBRATION = 500  # samples that training does not see
 FEWEST_CALIBRATION, SHARE_FEW = 50, 0.08  # of few samples, rather so many, but no larger a share
 MOST_CATEGORIES = 500  # of a column of labels; more are names of samples
 N_NEIGHBORS = 15
+CALIBRATED_AT = (0.7, 0.8, 0.9)  # quantiles: near the tail that counts, and not too noisy
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Reference:
 
         Their codes lie further apart than those of new samples, for the net has seen their noise, so that too few new
         samples would seem strange. ``calibration`` are codes of samples that were kept out of training: distances are
-        rescaled so that both have the same mean logarithm. (The kept out alone would do for an exactly conformal p-value,
-        but are too few to tell 0.05 from 0.02.)
+        rescaled so that their larger quantiles agree with those. (The kept out alone would do for an exactly conformal
+        p-value, but are too few to tell 0.05 from 0.02.)
         """
         own = strangeness(code)
         if calibration is not None and (own > 0).all():
-            beyond = strangeness(code, calibration)
-            own = own * np.exp(np.log(np.maximum(beyond, 1e-12)).mean() - np.log(own).mean())
+            beyond = np.quantile(strangeness(code, calibration), CALIBRATED_AT)
+            own = own * np.exp(np.mean(np.log(np.maximum(beyond, 1e-12)) - np.log(np.quantile(own, CALIBRATED_AT))))
         return cls(code, own.astype(np.float32), dict(labels))
 
     def p_values(self, code: np.ndarray) -> np.ndarray:
