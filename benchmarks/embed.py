@@ -65,14 +65,15 @@ def aeverse(train, test, seed):
 
 
 def matrix(method, train, test, seed, n_latent, kind=None):
-    import aeverse as ae
+    """A method of `aeverse.methods`."""
+    from aeverse import methods, models
 
-    names, mask = train.var_names, ae._slots.read_mask(train)
-    fitted = ae.methods.MATRIX[method](
+    names = train.var_names
+    fitted = methods.MATRIX[method](
         train.X,
-        kind=kind or ae.models.kind_of(train.X, names),
+        kind=kind or models.kind_of(train.X, names),
         names=names,
-        mask=mask,
+        mask=None,
         batches=None,
         n_latent=n_latent,
         random_state=seed,
@@ -128,11 +129,12 @@ def held_out(name, adata, method, codes: Codes, n_latent: int | None) -> tuple[d
     return {**row, "se": table["mean"].std(ddof=1) / len(table) ** 0.5, "dimensions": a.shape[1]}, a.shape[1]
 
 
-def biology(name, adata, method, codes: Codes, n_latent: int | None) -> float:
+def biology(name, adata, method, codes: Codes, n_latent: int | None) -> dict:
     """Biology score of the code of all cells."""
     nobody = adata[:1].copy()
-    code, _, _ = codes(f"{name} {method} all", lambda: METHODS[method](adata, nobody, 0, n_latent))
-    return scoring().biology_score(code, adata.obs["label"])[0]
+    code, _, seconds = codes(f"{name} {method} all", lambda: METHODS[method](adata, nobody, 0, n_latent))
+    score = scoring().biology_score(code, adata.obs["label"])[0]
+    return {"biology": score, "seconds": seconds, "dimensions": code.shape[1]}
 
 
 def scoring():
@@ -148,6 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=[*COHORTS, *CELLS])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument(
+        "--all-cells-only", action="store_true", help="of cells only the biology score, no held-out splits"
+    )
     parser.add_argument("--codes", type=Path, help="folder in which codes are kept")
     args = parser.parse_args()
     if not DATA.is_dir():
@@ -160,11 +165,11 @@ def main() -> None:
             n_latent = None
             for method in [m for m in (ON_CELLS if cells else ON_COHORTS) if m in args.methods]:
                 row, dimensions = {}, None
-                if not (cells and method == "scvi"):  # five fits would take hours here
+                if not (cells and (method == "scvi" or args.all_cells_only)):  # five fits of scVI would take hours here
                     row, dimensions = held_out(name, adata, method, codes, n_latent)
                 n_latent = n_latent or dimensions
                 if cells:
-                    row["biology"] = biology(name, adata, method, codes, n_latent)
+                    row |= biology(name, adata, method, codes, n_latent)
                 rows.append({"data": name, "n": adata.n_obs, "features": adata.n_vars, "method": method, **row})
                 print(rows[-1], flush=True)
     write(pd.DataFrame(rows))

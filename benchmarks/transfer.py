@@ -95,17 +95,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", default=["BRCA"], help="tumour types to be the new data")
+    parser.add_argument("--pairs", nargs="+", default=["cells", "tumours"], choices=["cells", "tumours"])
     args = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"needs the data sets in {DATA}")
     warnings.simplefilter("ignore")
-    pairs = {"PBMC 10k to 5k": (cells(), judge_cells, {"likelihood": "nb", "n_models": 1})}
-    for kind in args.kinds:
-        pairs[f"tumours to {kind}"] = (
-            tumours(kind),
-            judge_tumours,
-            {"likelihood": "bernoulli", "regularizer": "denoising"},
-        )
+    pairs = {}
+    if "cells" in args.pairs:
+        pairs["PBMC 10k to 5k"] = cells(), judge_cells, {"likelihood": "nb", "n_models": 1}
+    for kind in args.kinds if "tumours" in args.pairs else ():
+        options = {"likelihood": "bernoulli", "regularizer": "denoising"}
+        pairs[f"tumours to {kind}"] = tumours(kind), judge_tumours, options
     rows = []
     for name, ((source, target), judge, options) in pairs.items():
         other = ae.models.Autoencoder(**options).fit(source)

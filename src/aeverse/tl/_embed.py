@@ -51,7 +51,7 @@ def embed(
 
     For raw counts the model is that of `aeverse.tl.denoise`. Other values (expression on a log scale, copy numbers, drug
     responses, methylation, mutations) get the likelihood that suits them; entries that are NaN are left out of what is
-    learnt, never filled in.
+    learnt, never filled in. :doc:`/family` shows what each regularizer does to the code.
 
     Parameters
     ----------
