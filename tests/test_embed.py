@@ -190,7 +190,7 @@ def test_a_linear_net_finds_the_subspace_of_pca(monkeypatch):
     assert np.degrees(subspace_angles(axes.T, model.loadings().to_numpy())).max() < 1
 
 
-def _code(monkeypatch_undone, adata, **options):
+def _code(adata, **options):
     model = ae.models.Autoencoder(n_models=1, **options).fit(adata)
     return model, model.encode(adata)
 
@@ -199,11 +199,13 @@ def test_sparse_codes_have_few_active_units(values, monkeypatch):
     monkeypatch.undo()
     share = {}
     for strength in (0.1, 3.0):
-        model, code = _code(None, values[0], regularizer="sparse", n_latent=12, strength=strength)
+        model, code = _code(values[0], regularizer="sparse", n_latent=12, strength=strength)
         share[strength] = model.active_share(code).mean()
     assert share[3.0] < 0.6 * share[0.1]
-    model, code = _code(None, values[0], regularizer="sparse", n_latent=12, target_activity=0.2, strength=10)
+    model, code = _code(values[0], regularizer="sparse", n_latent=12, target_activity=0.2, strength=10)
     assert code.mean() == pytest.approx(0.2, abs=0.06)
+    model, code = _code(values[3], likelihood="nb", regularizer="sparse", n_latent=12, n_epochs=100)
+    assert 0.05 < model.active_share(code).mean() < 0.95
     adata = values[0].copy()
     ae.tl.embed(adata, regularizer="sparse", n_latent=12)
     assert ((adata.obs["X_ae_active"] >= 0) & (adata.obs["X_ae_active"] <= 1)).all()
@@ -217,7 +219,7 @@ def test_contraction_shrinks_the_jacobian(values, monkeypatch):
     monkeypatch.undo()
     norms = {}
     for strength in (0.0, 5.0):
-        model, _ = _code(None, values[0], regularizer="contractive", n_latent=4, strength=strength, n_hidden=())
+        model, _ = _code(values[0], regularizer="contractive", n_latent=4, strength=strength, n_hidden=())
         member = model.net.members[0]
         norms[strength] = Contraction.norms(member, member.encoder.coded(torch.tensor(values[0].X))).mean().item()
     assert norms[5.0] < 0.7 * norms[0.0]
@@ -228,7 +230,7 @@ def test_variational_codes_are_in_use_and_can_be_sampled(values, monkeypatch):
     adata = values[0].copy()
     ae.tl.embed(adata, regularizer="variational", n_latent=8)
     assert 3 <= adata.uns["ae"]["X_ae"]["active_units"] <= 8
-    model, _ = _code(None, values[0], regularizer="variational", n_latent=8)
+    model, _ = _code(values[0], regularizer="variational", n_latent=8)
     drawn = model.sample(2000)
     np.testing.assert_array_equal(drawn, model.sample(2000))
     real = np.corrcoef(values[0].X.T)[np.triu_indices(20, 1)]

@@ -66,6 +66,7 @@ ACTIVE_VARIANCE = 0.01  # of a unit's posterior means, above which it is in use
 
 # Weights of the penalties, as shares of the deviance of a sample from the mean one.
 SPARSITY, ACTIVITY, CONTRACTION, GUIDANCE = 0.02, 0.1, 0.2, 1.0
+SPARSITY_OF_COUNTS = 0.002  # most of their deviance is sampling noise, which pays for no unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -434,7 +435,8 @@ class Autoencoder:
         """Penalties on the code; their weights are shares of `unit`, the loss of a sample without a code."""
         settings, weight, found = self.settings, self.settings.strength * unit, []
         if "sparse" in settings.regularizers and settings.target_activity is None:
-            found.append(Sparsity(SPARSITY * weight, self.n_guided))
+            share = SPARSITY_OF_COUNTS if settings.likelihood in COUNTS else SPARSITY
+            found.append(Sparsity(share * weight, self.n_guided))
         elif "sparse" in settings.regularizers:
             found.append(TargetActivity(ACTIVITY * weight, settings.target_activity, self.n_guided))
         if "contractive" in settings.regularizers:
