@@ -57,10 +57,10 @@ def layers(data: str):
 
 # ---- methods: (training samples, further samples, seed) -> their codes -----------------------------------------
 def aeverse(train, test, seed):
-    """The default call."""
+    """The default call; its model, since new samples are to be coded."""
     import aeverse as ae
 
-    model = ae.models.Autoencoder(random_state=seed).fit(train)
+    model = ae.models.Autoencoder(random_state=seed, share_calibration=0.0).fit(train)  # as tl.embed
     return model.encode(train), model.encode(test)
 
 

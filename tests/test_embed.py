@@ -40,7 +40,7 @@ def test_only_what_is_documented_is_written(small):
 
 def test_the_code_is_that_of_the_model_behind(small):
     ae.tl.embed(small, n_latent=5, random_state=2, batch_key="batch", key_added="X_code")
-    fitted = ae.models.Autoencoder(n_latent=5, random_state=2).fit(small, batch_key="batch")
+    fitted = ae.models.Autoencoder(n_latent=5, random_state=2, share_calibration=0.0).fit(small, batch_key="batch")
     np.testing.assert_array_equal(small.obsm["X_code"], fitted.encode(small))
     assert small.uns["ae"]["X_code"]["params"]["batch_key"] == "batch"
     assert small.uns["ae"]["X_code"]["deviance_explained"] == fitted.heldout_deviance_explained
