@@ -98,7 +98,7 @@ class _View:
         return x if self.binary else (x - self.mean) / self.length
 
     def evidence(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Precisions of the entries, and these times their (pseudo-)values [Jaakkola2000]_."""
+        """Precisions of the entries, and these times their (pseudo-)values (Jaakkola & Jordan, 2000)."""
         if not self.binary:
             return np.broadcast_to(self.precision, x.shape), x * self.precision
         size = np.maximum(np.abs(z @ self.weights.T), 1e-6)

@@ -109,8 +109,8 @@ def _best_clusters(code: np.ndarray, labels: np.ndarray, there: np.ndarray, rand
                 "modularity", weights=edges.data.tolist(), resolution=resolution, n_iterations=2
             ).membership
             found = np.asarray(found)[there]
-            scores = normalized_mutual_info_score(truth, found), adjusted_rand_score(truth, found)
-            best = max(best, tuple(float(s) for s in scores))
+            nmi, ari = normalized_mutual_info_score(truth, found), adjusted_rand_score(truth, found)
+            best = max(best, (float(nmi), float(ari)))
     finally:
         ig.set_random_number_generator(random)  # igraph's own default
     return best

@@ -207,8 +207,6 @@ class Autoencoder:
         The same with everything that was left open (``"auto"``, None) as the fit took it.
     var_names
         Features, in the order of the decoder's output.
-    code_names
-        Names of the code's dimensions, where they have any (`gene_sets`).
     history
         ``step``, ``loss`` and ``heldout`` (deviance explained on held-out molecules or entries).
     deviance_explained, heldout_deviance_explained
@@ -224,6 +222,8 @@ class Autoencoder:
     >>> model.decode(model.encode(adata), genes=["CD79A", "LYZ"]).shape
     (700, 2)
     """
+
+    deviance_explained: np.ndarray
 
     def __init__(self, **config):
         known = {f.name for f in dataclasses.fields(Config)}
@@ -263,7 +263,7 @@ class Autoencoder:
             Column of ``adata.obs`` whose effect encoder and decoder are told.
         init
             A fitted `Autoencoder` of other data to start from, for data with few samples: what it learnt of shared
-            features (matched by name) is copied, and training goes on from there, more slowly and near to it. What the net
+            features (matched by name) is copied, and training goes on from there, more slowly and near to it [Li2018]_. What the net
             is, and which features the encoder reads, then comes from that model; `mask_var` is ignored.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
@@ -312,7 +312,7 @@ class Autoencoder:
             if {*settings.regularizers} - {"denoising"}:
                 unit = side.null_loss(self, samples)
                 for member in self.net.members:
-                    member.penalties = self._penalties(unit, n_steps)
+                    member.penalties = self._penalties(unit, n_steps)  # type: ignore[assignment]
             self.history = train(
                 self.net,
                 samples.shuffled(rng, settings.batch_size),
@@ -391,7 +391,7 @@ class Autoencoder:
         if input_layer is not None:
             encoder = Encoder(
                 input_layer,
-                len(self.inputs) if counts else input_layer.axes.shape[1],
+                len(self.inputs) if counts else input_layer.axes.shape[1],  # type: ignore[index]
                 settings.n_hidden,
                 settings.n_latent,
                 n_covariates=n_covariates,

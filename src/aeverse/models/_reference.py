@@ -114,7 +114,7 @@ def kept_rows(n: int, random_state: int) -> np.ndarray:
 
 def labels_of(data, rows: np.ndarray) -> dict[str, pd.Categorical]:
     """The columns of ``obs`` that label samples: categories, words, yes and no; those unknown are missing."""
-    found = {}
+    found: dict[str, pd.Categorical] = {}
     for name in data.obs.columns:
         values = data.obs[name]
         is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)

@@ -49,7 +49,7 @@ def input_from(init: Autoencoder, model: Autoencoder) -> torch.nn.Module:
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.ndim and len(buffer) >= n_old:  # one entry a feature, and perhaps one more
                 setattr(module, name, torch.cat([buffer[:n_old][read], buffer[n_old:]]))
-    return layer
+    return layer  # type: ignore[return-value]
 
 
 @torch.no_grad()
@@ -72,16 +72,16 @@ def start_from(member: AutoencoderNet, old: AutoencoderNet, init: Autoencoder, m
     encoder.rest.load_state_dict(source.rest.state_dict())
     encoder.code_layer.load_state_dict(source.code_layer.state_dict())
 
-    decoder, source = member.decoder, old.decoder
-    decoder.layers.load_state_dict(source.layers.state_dict())
-    offset = 0.0 if source.offsets is None else source.offsets.mean(1)
-    bias = (source.bias + offset)[there]
+    decoder, taught = member.decoder, old.decoder
+    decoder.layers.load_state_dict(taught.layers.state_dict())
+    offset = 0.0 if taught.offsets is None else taught.offsets.mean(1)
+    bias = (taught.bias + offset)[there]
     if member.likelihood.is_count:  # a profile: its level among the other genes is that of the new data
         bias = bias - bias.logsumexp(0) + decoder.bias[known].logsumexp(0)
     decoder.bias[known] = bias
-    loadings = source.loadings[there]
-    if len(source.layers):
-        decoder.reach.copy_((source.reach.double() @ untie.T).float())
+    loadings = taught.loadings[there]
+    if len(taught.layers):
+        decoder.reach.copy_((taught.reach.double() @ untie.T).float())
         decoder.loadings[known] = loadings
     else:
         decoder.loadings[known] = (loadings.double() @ untie.T).float()

@@ -44,7 +44,7 @@ def read(adata, layer: str | None) -> sp.csr_matrix | np.ndarray:
 
 def check_range(x: sp.csr_matrix | np.ndarray, likelihood: str, place: str) -> None:
     """Refuse values that a likelihood does not allow."""
-    values = x.data if sp.issparse(x) else x
+    values = np.asarray(x.data if sp.issparse(x) else x)
     values = values[np.isfinite(values)]
     if likelihood == "bernoulli" and not np.isin(values, (0, 1)).all():
         odd = values[~np.isin(values, (0, 1))][0]
@@ -128,7 +128,8 @@ def _projected(inner: torch.nn.Module, samples: Samples, settings: Config) -> Pr
 
 
 def _binary_input(samples: Samples) -> BinaryInput:
-    total, squares, burdens, n = 0.0, 0.0, [], len(samples)
+    total = squares = torch.zeros(1, dtype=torch.float64, device=samples.device)
+    burdens, n = [], len(samples)
     for _, batch in samples.blocks(1024):
         profile, burden = BinaryInput.profile(batch.x)
         total, squares = total + profile.double().sum(0), squares + profile.double().square().sum()
@@ -143,6 +144,7 @@ def _binary_input(samples: Samples) -> BinaryInput:
 def empty_input(likelihood: str, n_inputs: int, n_columns: int) -> Projection:
     """An input layer to load weights into."""
     zero, width = torch.zeros(n_inputs), n_inputs + (likelihood == "bernoulli")
+    inner: torch.nn.Module
     if likelihood == "bernoulli":
         inner = BinaryInput(zero, 1.0, (0.0, 1.0))
     else:
@@ -241,7 +243,7 @@ def null_loss(model: Autoencoder, samples: Samples) -> float:
 def _null_mean(model: Autoencoder) -> torch.Tensor:
     member = model.net.members[0]
     weight = member.decoder.weight
-    return member.likelihood.mean(weight.new_zeros(1, weight.shape[1]), weight, member.decoder.start)
+    return member.likelihood.mean(weight.new_zeros(1, weight.shape[1]), weight, member.decoder.start)  # type: ignore[call-overload, index]
 
 
 def _entries(heldout) -> np.ndarray:

@@ -72,6 +72,8 @@ class BinaryInput(nn.Module):
     A tumour with a thousand mutations is then compared by which genes they hit, not by how many there are.
     """
 
+    log_burden: Tensor
+
     def __init__(self, mean: Tensor, scale: float, log_burden: tuple[float, float]):
         super().__init__()
         self.register_buffer("mean", mean)

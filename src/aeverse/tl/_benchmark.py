@@ -409,7 +409,7 @@ def _scores(own, code, features, train: _Truth, test: _Truth, random_state: int)
     broken = ~np.isfinite(code).all(1)
     if broken.any():  # samples of which nothing is shown have no code: the mean one
         code = np.where(broken[:, None], own.mean(0), code)
-    row = {
+    row: dict[str, Any] = {
         "variance_explained": float(
             np.mean(
                 [metrics.variance_explained(own[a], x, test_code=code[b], test_x=y) for x, y, a, b in features.values()]
@@ -478,7 +478,7 @@ def _deviance_explained(model: models.Autoencoder, test: AnnData, layer: str | N
 
         shown, hidden = split_molecules(_slots.read_counts(test, layer), 1 - SHARE_HIDDEN, rng)
         test.X = shown
-        return metrics.deviance_explained(model.denoise(test), shown, hidden)
+        return float(metrics.deviance_explained(model.denoise(test), shown, hidden))
     x = _slots.read_matrix(test, layer)
     x = np.array(x.toarray() if sp.issparse(x) else x, np.float32)
     hidden = np.isfinite(x) & (rng.random(x.shape) < SHARE_HIDDEN)

@@ -58,7 +58,7 @@ def embed(
     adata
         Samples x features; sparse, dense, a view, or backed.
     method
-        ``"ae"``, or for comparison ``"pca"``, ``"kernel_pca"`` (RBF kernel [Schoelkopf1998]_) or ``"scvi"`` (raw counts
+        ``"ae"``, or for comparison ``"pca"``, ``"kernel_pca"`` (RBF kernel [Schoelkopf1998]_, of many samples approximated [Williams2001]_) or ``"scvi"`` (raw counts
         [Lopez2018]_), each on a copy with its own recommended settings; `n_latent`, `likelihood`, `layer`, `mask_var` and
         `batch_key` (scVI) are passed on, the rest is the autoencoder's.
     likelihood
@@ -129,6 +129,8 @@ def embed(
         raise ValueError(f"method={method!r} must be one of {['ae', *methods.MATRIX]}.")
     if method != "ae" and model is not None:
         raise ValueError(f"model= goes with method='ae', not with {method!r}.")
+    if likelihood not in ("auto", *KINDS):
+        raise ValueError(f"likelihood={likelihood!r} must be 'auto' or one of {list(KINDS)}.")
     adata = _slots.target(adata, copy)
     loadings_key, active_key = f"{key_added}_loadings", f"{key_added}_active"
     if method != "ae":
@@ -146,7 +148,11 @@ def embed(
             progress=progress,
         )
         params = {"method": method, "layer": layer, "batch_key": batch_key, "random_state": random_state}
-        described = {"params": {**params, **found.settings}, "kind": kind, "versions": _slots.versions()}
+        described: dict[str, Any] = {
+            "params": {**params, **found.settings},
+            "kind": kind,
+            "versions": _slots.versions(),
+        }
         _slots.write(adata, _slots.Results(name=key_added, record=described, obsm={key_added: found.code}))
         return adata if copy else None
 
