@@ -183,7 +183,7 @@ def _regularizer(value: str | Sequence[str] | None) -> str | tuple[str, ...] | N
     """One name, several, or None, checked; several without repetition."""
     names = () if value is None else tuple(dict.fromkeys([value] if isinstance(value, str) else value))
     if unknown := [name for name in names if name not in REGULARIZERS and value != "auto"]:
-        raise ValueError(f"regularizer={value!r}: {unknown} must be None, 'auto', or among {list(REGULARIZERS)}.")
+        raise ValueError(f"regularizer={value!r} must be None, 'auto', or among {list(REGULARIZERS)}; not {unknown}.")
     return None if not names else names[0] if len(names) == 1 else names
 
 
