@@ -323,6 +323,12 @@ def in_series(values: np.ndarray, columns: np.ndarray | slice, n: int) -> np.nda
     return series
 
 
+def in_rows(values: np.ndarray | sp.csr_matrix, rows: np.ndarray, n: int) -> np.ndarray | sp.csr_matrix:
+    """Values as the given rows of an otherwise empty matrix, sparse or dense as they are."""
+    place = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), shape=(n, len(rows)))
+    return sp.csr_matrix(place @ values) if sp.issparse(values) else np.asarray(place @ values)
+
+
 def in_columns(values: np.ndarray | sp.csr_matrix, columns: np.ndarray, n_vars: int) -> sp.csr_matrix:
     """Values as the given columns of an otherwise empty matrix."""
     entries = sp.coo_matrix(values)

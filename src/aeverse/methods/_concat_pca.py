@@ -8,7 +8,7 @@ import numpy as np
 
 from aeverse import _slots
 from aeverse.methods._fitted import Fitted
-from aeverse.methods._prepare import Components, Preparation, on_all
+from aeverse.methods._prepare import Components, Preparation, side_by_side
 
 N_COMPONENTS = 30
 
@@ -25,12 +25,6 @@ def concat_pca(
         parts[m] = prepare, components, max(length, 1e-12)
 
     def encode(data: Mapping[str, _slots.Modality], n_obs: int) -> np.ndarray:
-        blocks = []
-        for m, (prepare, components, length) in parts.items():
-            code = np.zeros((n_obs, components.loadings.shape[1]), np.float32)
-            if m in data:
-                code = on_all(components(prepare(data[m])) / length, data[m].rows, n_obs)
-            blocks.append(code)
-        return np.hstack(blocks).astype(np.float32)
+        return side_by_side(parts, data, n_obs)
 
     return Fitted(encode(data, n_obs), {"n_components": n_components}, encode)

@@ -8,7 +8,7 @@ import numpy as np
 
 from aeverse import _slots
 from aeverse.methods._fitted import Fitted
-from aeverse.methods._prepare import Components, Preparation, on_all
+from aeverse.methods._prepare import Components, Preparation, side_by_side
 
 N_COMPONENTS, N_BLOCK = 30, 300
 
@@ -27,16 +27,7 @@ def mfa(
         components = Components(prepare(d), kinds[m], N_BLOCK, random_state)
         parts[m] = prepare, components, max(float(np.linalg.norm(components.scores[:, 0])), 1e-12)
 
-    def weighted(data: Mapping[str, _slots.Modality], n_obs: int) -> np.ndarray:
-        blocks = []
-        for m, (prepare, components, first) in parts.items():
-            block = np.zeros((n_obs, components.loadings.shape[1]), np.float32)
-            if m in data:
-                block = on_all(components(prepare(data[m])) / first, data[m].rows, n_obs)
-            blocks.append(block)
-        return np.hstack(blocks).astype(np.float64)
-
-    x = weighted(data, n_obs)
+    x = side_by_side(parts, data, n_obs).astype(np.float64)
     centre = x.mean(0)
     values, vectors = np.linalg.eigh((x - centre).T @ (x - centre))
     n_components = min(n_latent or N_COMPONENTS, n_obs - 1, x.shape[1])
@@ -45,6 +36,6 @@ def mfa(
     axes = vectors[:, ::-1][:, :n_components] / unit
 
     def encode(data: Mapping[str, _slots.Modality], n_obs: int) -> np.ndarray:
-        return ((weighted(data, n_obs) - centre) @ axes).astype(np.float32)
+        return ((side_by_side(parts, data, n_obs) - centre) @ axes).astype(np.float32)
 
     return Fitted(encode(data, n_obs), {"n_components": n_components}, encode)

@@ -10,7 +10,6 @@ import scipy.sparse as sp
 
 from aeverse import _slots
 from aeverse.methods._fitted import Fitted
-from aeverse.methods._prepare import on_all
 from aeverse.methods._totalvi import isolated, one_of
 
 
@@ -29,7 +28,7 @@ def multivi(
         joint = MuData(
             {
                 name: AnnData(
-                    sp.csr_matrix(on_all(sp.csr_matrix(data[m].x), data[m].rows, n_obs)),
+                    sp.csr_matrix(_slots.in_rows(sp.csr_matrix(data[m].x), data[m].rows, n_obs)),
                     obs=pd.DataFrame(index=np.arange(n_obs).astype(str)),
                     var=pd.DataFrame(index=[f"{name}:{i}" for i in range(data[m].x.shape[1])]),
                 )

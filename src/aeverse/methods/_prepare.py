@@ -1,4 +1,4 @@
-"""What the multimodal methods share: normalisation as their tutorials do it, components, joining on all samples."""
+"""What the multimodal methods share: normalisation as their tutorials do it, components, joining over samples."""
 
 from __future__ import annotations
 
@@ -123,10 +123,17 @@ def states_kept() -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
-def on_all(values: np.ndarray | sp.csr_matrix, rows: np.ndarray, n: int) -> np.ndarray | sp.csr_matrix:
-    """Rows at their places among all `n` samples, zero elsewhere."""
-    place = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), shape=(n, len(rows)))
-    return sp.csr_matrix(place @ values) if sp.issparse(values) else np.asarray(place @ values)
+def side_by_side(
+    parts: Mapping[str, tuple[Preparation, Components, float]], data: Mapping[str, _slots.Modality], n_obs: int
+) -> np.ndarray:
+    """Components of each modality over a length of its own, (samples, all components); zero where it is missing."""
+    blocks = []
+    for m, (prepare, components, length) in parts.items():
+        block = np.zeros((n_obs, components.loadings.shape[1]), np.float32)
+        if m in data:
+            block = _slots.in_rows(components(prepare(data[m])) / length, data[m].rows, n_obs)
+        blocks.append(block)
+    return np.hstack(blocks).astype(np.float32)
 
 
 def require_complete(data: Mapping[str, _slots.Modality], n: int, method: str) -> None:

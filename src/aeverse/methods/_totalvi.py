@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from aeverse import _settings, _slots
 from aeverse.methods._fitted import Fitted
-from aeverse.methods._prepare import N_GENES, on_all, states_kept
+from aeverse.methods._prepare import N_GENES, states_kept
 
 N_LATENT = 20
 
@@ -46,7 +46,7 @@ def train_totalvi(data, kinds, *, n_obs, batches, n_latent, random_state, progre
     from anndata import AnnData
 
     adata = AnnData(
-        sp.csr_matrix(on_all(sp.csr_matrix(data[rna].x), data[rna].rows, n_obs)),
+        sp.csr_matrix(_slots.in_rows(sp.csr_matrix(data[rna].x), data[rna].rows, n_obs)),
         var=pd.DataFrame(index=data[rna].names),
     )
     adata.var_names_make_unique()
@@ -57,7 +57,9 @@ def train_totalvi(data, kinds, *, n_obs, batches, n_latent, random_state, progre
         chosen = sc.pp.highly_variable_genes(logged, n_top_genes=2 * N_GENES, inplace=False)["highly_variable"]
         adata = adata[:, chosen.to_numpy()].copy()
     x = data[protein].x
-    adata.obsm["protein"] = on_all(x.toarray() if sp.issparse(x) else np.nan_to_num(x), data[protein].rows, n_obs)
+    adata.obsm["protein"] = _slots.in_rows(
+        x.toarray() if sp.issparse(x) else np.nan_to_num(x), data[protein].rows, n_obs
+    )
     measured = np.isin(np.arange(n_obs), data[protein].rows)
     own = np.zeros(n_obs, int) if batches is None else batches.codes
     adata.obs["batch"] = pd.Categorical(

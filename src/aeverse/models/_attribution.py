@@ -16,6 +16,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from aeverse import _slots
+
 N_STEPS = 16  # nodes of the Gauss-Legendre quadrature along the path
 MOST_SAMPLES = 2000  # of all, or of a group
 N_PARTS = 20  # parts of the samples, which are drawn again and again
@@ -241,12 +243,8 @@ def net_of_fusion(model, data, scores, weights: Tensor) -> Net:
         found, where = front.match(d.names)
         y = front._standardise(front._transform(d.x[:, where], found), found)
         present = np.isin(np.arange(len(weights)), d.rows)
-        place = sp.csr_matrix(
-            (np.ones(len(d.rows), np.float32), (d.rows, np.arange(len(d.rows)))), shape=(len(weights), len(d.rows))
-        )
-        x = sp.csr_matrix(place @ y) if sp.issparse(y) else np.asarray(place @ y)
         weight = torch.as_tensor(front.loadings[found] / front.unit, device=model.device)
-        sides[name] = Side(x, weight, where, present)
+        sides[name] = Side(_slots.in_rows(y, d.rows, len(weights)), weight, where, present)
     others = [m for m in model.fronts if m not in data]
     sizes = {m: scores[m].shape[1] for m in (*sides, *others)}
     told = torch.cat([weights, *(scores[m] for m in others)], 1)

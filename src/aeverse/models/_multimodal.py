@@ -729,12 +729,13 @@ class MultimodalAutoencoder:
         self._require_fit()
         fronts = {m: front.state() for m, front in self.fronts.items()}
         targets = {m: target.state() for m, target in self.targets.items()}
+        label_names, labels = labels_state(self.labels)
         header = {
             "config": dataclasses.asdict(self.config),
             "fronts": {m: head for m, (head, _) in fronts.items()},
             "targets": {m: names for m, (names, _) in targets.items()},
             "reference_names": list(self.reference_names),
-            **labels_state(self.labels)[0],
+            **label_names,
             "shifts": {m: shift.tolist() for m, shift in self.shifts.items()},
             **{name: getattr(self, name) for name in _KEPT},
         }
@@ -743,7 +744,7 @@ class MultimodalAutoencoder:
             arrays |= {f"front.{i}.{name}": a for name, a in own.items()}
         for i, (m, (_, own)) in enumerate(targets.items()):
             arrays |= {f"target.{i}.{name}": a for name, a in own.items()} | {f"reference.{i}": self.reference[m]}
-        arrays |= labels_state(self.labels)[1]
+        arrays |= labels
         io.save_arrays(path, type(self).__name__, header, arrays | {name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod

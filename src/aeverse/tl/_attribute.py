@@ -11,6 +11,7 @@ import pandas as pd
 
 from aeverse import _slots, models
 from aeverse.models._reference import as_labels
+from aeverse.tl._run import loaded, target_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -95,8 +96,8 @@ def attribute(
     >>> adata.varm["ae_attributions"].columns.tolist()
     ['type 0', 'type 1', 'type 2']
     """
-    model = models.load(model) if isinstance(model, (str, Path)) else model
-    data = _target(data, model, copy)
+    model = loaded(model)
+    data = target_of(model, data, copy)
     keys = [key_added, f"{key_added}_stability"]
     if not isinstance(n_top, (int, np.integer)) or n_top < 1:
         raise ValueError(f"n_top={n_top!r} must be a positive integer.")
@@ -117,14 +118,6 @@ def attribute(
         parts.append((part, _slots.Results(key_added, record, varm=tables)))
     _slots.write_all(parts)
     return data if copy else None
-
-
-def _target(data, model, copy: bool):
-    if isinstance(model, models.Autoencoder):
-        return _slots.target(data, copy)
-    if isinstance(model, models.MultimodalAutoencoder):
-        return _slots.target_mudata(data, copy)
-    raise TypeError(f"model must be a fitted model or the path of one, found {type(model).__name__}.")
 
 
 def _groups(data, groupby: str) -> pd.Categorical:

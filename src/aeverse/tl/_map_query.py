@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from aeverse import _slots, models
+from aeverse import _slots
+from aeverse.tl._run import loaded, target_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,8 +101,8 @@ def map_query(
     >>> float((query.obs["cell_type_predicted"] == query.obs["cell_type"]).mean()) > 0.9
     True
     """
-    model = models.load(model) if isinstance(model, (str, Path)) else model
-    data = _target(data, model, copy)
+    model = loaded(model)
+    data = target_of(model, data, copy)
     labels = _slots.name_list(transfer)
     outlier = "ae_outlier" if key_added == "X_ae" else f"{key_added}_outlier"
     columns = [f"{label}_{what}" for label in labels for what in ("predicted", "confidence")]
@@ -109,7 +110,7 @@ def map_query(
     if reference is None and labels:
         _require(labels, model.labels, "the model keeps")
     if reference is not None:
-        _target(reference, model, copy=False)
+        target_of(model, reference, copy=False)
         _require(labels, reference.obs.columns, "reference.obs has")
 
     code, p_values = None, np.full(data.n_obs, np.nan)
@@ -141,15 +142,6 @@ def map_query(
     record = {"params": params, "versions": _slots.versions(), "share_unlike": unlike}
     _slots.write(data, _slots.Results(key_added, record, obsm={key_added: code}, obs=obs))
     return data if copy else None
-
-
-def _target(data, model, copy: bool):
-    """The object to write to, after checking that it is of the model's kind."""
-    if isinstance(model, models.Autoencoder):
-        return _slots.target(data, copy)
-    if isinstance(model, models.MultimodalAutoencoder):
-        return _slots.target_mudata(data, copy)
-    raise TypeError(f"model must be a fitted model or the path of one, found {type(model).__name__}.")
 
 
 def _require(labels: Sequence[str], known, where: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeverse import _slots, methods, models
+from aeverse.tl._run import loaded
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -174,10 +175,10 @@ def multimodal_embed(
 
 def fitted(model: MultimodalAutoencoder | str | Path) -> MultimodalAutoencoder:
     """The given model, or the one in a file."""
-    loaded = models.load(model) if isinstance(model, (str, Path)) else model
-    if not isinstance(loaded, models.MultimodalAutoencoder):
-        raise TypeError(f"model must be a MultimodalAutoencoder, found {type(loaded).__name__}.")
-    return loaded
+    found = loaded(model)
+    if not isinstance(found, models.MultimodalAutoencoder):
+        raise TypeError(f"model must be a MultimodalAutoencoder, found {type(found).__name__}.")
+    return found
 
 
 def record_of(model: MultimodalAutoencoder, params: dict[str, Any]) -> dict[str, Any]:

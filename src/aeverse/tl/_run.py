@@ -1,4 +1,4 @@
-"""What the tools of one matrix share: take a fitted model or train one, and say what was done."""
+"""What the tools share: take a fitted model or train one, find what to write to, say what was done."""
 
 from __future__ import annotations
 
@@ -16,10 +16,24 @@ def fitted(
     if model is None:
         # nobody will map a query with this model, so that no sample need be kept out for it
         return models.Autoencoder(**config, share_calibration=0.0).fit(adata, **fit)
-    loaded = models.load(model) if isinstance(model, (str, Path)) else model
-    if not isinstance(loaded, models.Autoencoder):
-        raise ValueError(f"model= must be an Autoencoder for this call, found a {type(loaded).__name__}.")
-    return loaded
+    found = loaded(model)
+    if not isinstance(found, models.Autoencoder):
+        raise ValueError(f"model= must be an Autoencoder for this call, found a {type(found).__name__}.")
+    return found
+
+
+def loaded(model):
+    """The model itself, or the one in a file."""
+    return models.load(model) if isinstance(model, (str, Path)) else model
+
+
+def target_of(model, data, copy: bool):
+    """The object to write to, after checking that it is of the model's kind."""
+    if isinstance(model, models.Autoencoder):
+        return _slots.target(data, copy)
+    if isinstance(model, models.MultimodalAutoencoder):
+        return _slots.target_mudata(data, copy)
+    raise TypeError(f"model must be a fitted model or the path of one, found {type(model).__name__}.")
 
 
 def record(model: models.Autoencoder, adata, params: dict[str, Any]) -> dict[str, Any]:
