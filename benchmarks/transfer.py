@@ -9,8 +9,8 @@ of the entries, decoded from the rest against the gene frequencies of the n samp
 
 scratch     trained on the n samples alone
 source      the model of the other data, as it is
-init        started from it; `steps` is where the best weights were found, `same` how many steps it took to pass the best of scratch
-            on its own held-out molecules or entries
+init        started from it; `steps` is where the best weights were found (0: those that it started from), `same` how many steps
+            it took to pass the best of scratch on the same held-out molecules or entries
 
 Written are benchmarks/results/transfer.csv and transfer.md.
 """

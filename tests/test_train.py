@@ -62,6 +62,16 @@ def test_early_stop_restores_the_best_weights():
     assert not torch.equal(seen[1], seen[4])
 
 
+def test_a_start_that_is_kept_is_step_0_of_the_history():
+    bowl, scores = Bowl(), itertools.chain([3.0], itertools.cycle([1.0, 2.0]))
+    start = bowl.weight.detach().clone()
+    history = train.train(bowl, _ones(), lambda: next(scores), _schedule(keep_start=True, patience=9))
+    assert history["step"][0] == 0
+    assert np.isnan(history["loss"][0])
+    assert history["heldout"][:3] == [3.0, 1.0, 2.0]
+    assert torch.equal(bowl.weight, start)
+
+
 def test_the_judge_sees_averaged_weights_and_training_goes_on_with_the_present_ones():
     averaged, plain = Bowl(), Bowl()
     batches = [torch.full((3,), 10.0 * (-1) ** i) for i in range(40)]  # the weights swing, their average less

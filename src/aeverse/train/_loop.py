@@ -92,7 +92,8 @@ def train(
 
     Returns
     -------
-    History: ``step``, ``loss`` (mean since the last judgement), ``heldout``, a list each.
+    History: ``step``, ``loss`` (mean since the last judgement), ``heldout``, a list each; with `keep_start` also of step
+    0, which has no loss.
 
     Raises
     ------
@@ -113,6 +114,7 @@ def train(
     if schedule.keep_start:
         module.eval()
         best_score, best_weights = judge(), _weights(module)
+        history = {"step": [0], "loss": [math.nan], "heldout": [best_score]}
     bar = _settings.progress_bar(schedule.n_steps, "training", progress)
     module.train()
     try:
