@@ -19,6 +19,7 @@ import torch
 
 from aeverse import _settings, _slots, io
 from aeverse.models import _counts, _values
+from aeverse.models._alignment import alignment
 from aeverse.models._attribution import Attribution, nets_of_members, of_dimensions, of_groups
 from aeverse.models._fronts import kind_of
 from aeverse.models._guide import coordinates
@@ -26,6 +27,7 @@ from aeverse.models._programmes import membership, programmes_of
 from aeverse.models._reference import Group, Reference, as_labels, calibration_rows, kept_rows, labels_of
 from aeverse.models._transfer import input_from, settings_from, shared_inputs, start_from
 from aeverse.nn import (
+    Alignment,
     AutoencoderNet,
     Contraction,
     Decoder,
@@ -260,7 +262,9 @@ class Autoencoder:
             where present, else of counts the `n_inputs` most overdispersed, of other values all. The decoder explains
             all features.
         batch_key
-            Column of ``adata.obs`` whose effect encoder and decoder are told.
+            Column of ``adata.obs``: encoder and decoder are told the batch of a sample, and in the code samples of
+            different batches that match are brought together (mutual nearest neighbours [Haghverdi2018]_; not with
+            ``"sparse"`` or `gene_sets`, where the values of single dimensions mean something).
         init
             A fitted `Autoencoder` of other data to start from, for data with few samples: what it learnt of shared
             features (matched by name) is copied, and training goes on from there, more slowly and near to it [Li2018]_. What the net
@@ -325,6 +329,8 @@ class Autoencoder:
             if "variational" in settings.regularizers:
                 self._match_prior(member, samples)
         side.finish(self, samples, heldout, rng)
+        if own_batches is not None and self.is_free_to_shift:
+            self.net.alignment = self._aligned(samples, own_batches)
         self.reference = self._remember(self._samples(x, batches), adata, learnt, kept_out)
         return self
 
@@ -369,6 +375,15 @@ class Autoencoder:
     def is_free_to_turn(self) -> bool:
         """Whether the code may be turned: its dimensions are neither named, nor units that are on or off, nor a sample's."""
         return self.code_names is None and not {"sparse", "variational"} & set(self.settings.regularizers)
+
+    @property
+    def is_free_to_shift(self) -> bool:
+        """Whether batches may be shifted in the code: its dimensions are neither named nor units that are on or off."""
+        return self.code_names is None and "sparse" not in self.settings.regularizers
+
+    def _aligned(self, samples: Samples, batches: pd.Categorical) -> Alignment | None:
+        found = alignment(self._encode(samples), batches.codes, len(self.batches), self.settings.random_state)
+        return None if found is None else found.to(self.device)
 
     def _samples(self, x: sp.csr_matrix | np.ndarray, batches: pd.Categorical | None) -> Samples:
         return self._side.samples_of(
@@ -851,6 +866,9 @@ class Autoencoder:
             )
             for _ in range(model.settings.n_models)
         )
+        if "net.alignment.shifts" in arrays:
+            empty = torch.zeros(arrays["net.alignment.shifts"].shape)
+            model.net.alignment = Alignment(empty, empty.clone())
         model.net.load_state_dict(weights("net."))
         model.net.eval()
         model.posterior = side.new_posterior(model)

@@ -1,5 +1,6 @@
 """The torch modules behind aeverse, free of AnnData: import them into your own models."""
 
+from aeverse.nn._alignment import Alignment
 from aeverse.nn._autoencoder import AutoencoderNet, Batch, Ensemble
 from aeverse.nn._corruption import Masking, Thinning, add_noise, mask, thin
 from aeverse.nn._count_loss import count_loss, softmax_means
@@ -14,6 +15,7 @@ from aeverse.nn._posterior import GammaPosterior
 from aeverse.nn._rows import Rows, product
 
 __all__ = [
+    "Alignment",
     "AutoencoderNet",
     "Batch",
     "Bernoulli",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from aeverse.nn._alignment import Alignment
 from aeverse.nn._decoder import Decoder
 from aeverse.nn._encoder import Code, Encoder
 from aeverse.nn._rows import Rows
@@ -134,11 +135,14 @@ class AutoencoderNet(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Members that are trained on the same batches and answer together: codes side by side, means averaged."""
+    """Members that are trained on the same batches and answer together: codes side by side, means averaged.
 
-    def __init__(self, members: Iterable[AutoencoderNet]):
+    With an `alignment`, learnt when they are trained, it is shifted codes that come out of `encode` and go into the rest.
+    """
+
+    def __init__(self, members: Iterable[AutoencoderNet], alignment: Alignment | None = None):
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members, self.alignment = nn.ModuleList(members), alignment
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean of the members' losses. Each learns from a part of the batch of its own, so that any number costs two."""
@@ -150,7 +154,8 @@ class Ensemble(nn.Module):
 
     def encode(self, batch: Batch) -> Tensor:
         """Codes of all members, (samples, members x latent)."""
-        return torch.cat([member.encode(batch) for member in self.members], 1)
+        code = torch.cat([member.encode(batch) for member in self.members], 1)
+        return code if self.alignment is None else self.alignment(code, batch.covariate)
 
     def mean(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
         """Average of the members' expected data, (samples, features)."""
@@ -161,6 +166,7 @@ class Ensemble(nn.Module):
 
     def means(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Iterator[Tensor]:
         """Each member's expected data."""
+        code = code if self.alignment is None else self.alignment.undo(code, covariate)
         for member, own in zip(self.members, code.chunk(len(self.members), 1), strict=True):
             yield member.mean(own, library, covariate)
 

@@ -82,7 +82,10 @@ def embed(
         Column of ``adata.var`` or boolean array: the features that the encoder reads. ``"auto"``: ``highly_variable`` where
         present, else of counts the 3,000 most overdispersed genes, of other values all.
     batch_key
-        Column of ``adata.obs``: encoder and decoder are told the batch of a sample, so that the code need not hold it.
+        Column of ``adata.obs``: encoder and decoder are told the batch of a sample, so that the code need not hold it, and
+        samples that match (mutual nearest neighbours [Haghverdi2018]_) are brought together, but not with ``"sparse"`` or
+        `gene_sets`, where the values of single dimensions mean something. A type that one batch lacks has no match, and
+        stays apart.
     n_latent
         Dimensions of the code of each member; None: 32, or one for each gene set.
     n_models
