@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 import aeverse as ae
+from aeverse import methods
 from aeverse.models import _multimodal
 from aeverse.models._fronts import Front, kind_of
 
@@ -459,7 +460,6 @@ def test_scvi_methods_take_cells_that_lack_a_modality(method, monkeypatch, rando
         mdatas = [
             md.MuData({"rna": full["rna"].copy(), "other": other.copy()}),
             md.MuData({"other": other[30:].copy(), "rna": full["rna"][:60].copy()}),
-            md.MuData({"rna": full["rna"][:45].copy(), "other": other[45:].copy()}),  # no cell has both
         ]
     else:
         mdatas = [full, md.MuData({"rna": full["rna"].copy(), "prot": full["prot"][30:].copy()})]
@@ -476,6 +476,15 @@ def test_scvi_methods_take_cells_that_lack_a_modality(method, monkeypatch, rando
         after = fingerprint(mdata)
         assert {m: after[m] for m in mdata.mod} == {m: before[m] for m in mdata.mod}
         assert after["mdata"]["obs"] == before["mdata"]["obs"]
+
+
+@pytest.mark.parametrize("method", ["ae", *methods.MULTIMODAL])
+def test_every_method_refuses_modalities_without_common_cells(method):
+    mdata = broken("diagonal")
+    before = fingerprint(mdata)
+    with pytest.raises(ValueError, match="fewer than 5 cells in common.*bridge"):
+        ae.tl.multimodal_embed(mdata, method=method)
+    assert fingerprint(mdata) == before
 
 
 def test_methods_that_need_complete_cells_say_so():

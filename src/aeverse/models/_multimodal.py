@@ -321,18 +321,7 @@ class MultimodalAutoencoder:
                     f"modality {name!r} was measured in {len(d.rows)} samples; at least {FEWEST_COMMON} are needed. Leave it "
                     "out with modalities=."
                 )
-        linked, waiting = {next(iter(data))}, set(data) - {next(iter(data))}
-        while waiting:
-            near = {
-                b for b in waiting for a in linked if len(np.intersect1d(data[a].rows, data[b].rows)) >= FEWEST_COMMON
-            }
-            if not near:
-                raise ValueError(
-                    f"modalities {sorted(linked)} and {sorted(waiting)} have fewer than {FEWEST_COMMON} cells in common: nothing "
-                    "tells which cells of the one are like which of the other. Add cells measured in both (a bridge), with the "
-                    "same obs_names in both modalities, or embed them one by one with modalities=."
-                )
-            linked, waiting = linked | near, waiting - near
+        check_linked(data)
 
     # ---- trust and guidance ------------------------------------------------------------------------------------
     def _fit_trust(self, seen, data, scores, neighbours) -> dict[str, float]:
@@ -799,6 +788,20 @@ def kinds_of(data: Mapping[str, _slots.Modality], likelihood: str | Mapping[str,
             raise ValueError(f"likelihood={kind!r} of modality {m!r} needs counts, but there are negative values.")
     chosen = {m: likelihood.get(m, "auto") for m in data}
     return {m: kind_of(data[m].x, data[m].names) if kind == "auto" else kind for m, kind in chosen.items()}
+
+
+def check_linked(data: Mapping[str, _slots.Modality]) -> None:
+    """Refuse modalities that no cells in common link to each other (diagonal data), saying what is needed."""
+    linked, waiting = {next(iter(data))}, set(data) - {next(iter(data))}
+    while waiting:
+        near = {b for b in waiting for a in linked if len(np.intersect1d(data[a].rows, data[b].rows)) >= FEWEST_COMMON}
+        if not near:
+            raise ValueError(
+                f"modalities {sorted(linked)} and {sorted(waiting)} have fewer than {FEWEST_COMMON} cells in common: nothing "
+                "tells which cells of the one are like which of the other. Add cells measured in both (a bridge), with the "
+                "same obs_names in both modalities, or embed them one by one with modalities=."
+            )
+        linked, waiting = linked | near, waiting - near
 
 
 def _without_empty(d: _slots.Modality, kind: str) -> _slots.Modality:
