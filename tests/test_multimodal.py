@@ -183,6 +183,10 @@ def test_modality_with_one_feature(sizes):
     mdata = simulate(sizes=sizes)
     ae.tl.multimodal_embed(mdata)
     assert np.isfinite(mdata.obsm["X_ae"]).all()
+    modality = ["rna", "prot"][sizes.index(1)]
+    code, value = mdata[modality].obsm["X_ae"], np.asarray(mdata[modality].to_df())[:, 0]
+    there = np.isfinite(code).all(1)  # not those without a molecule
+    assert max(abs(np.corrcoef(code[there].T, np.log1p(value[there]))[-1, :-1])) > 0.8  # the one feature is not lost
 
 
 def test_one_modality_and_many():

@@ -147,6 +147,8 @@ class Front:
             x = x.toarray()
         if self.kind == "protein":
             x = np.log1p(x)
+            if len(self.columns) == 1:  # centred by itself it would be nothing
+                return x
             return x - np.nansum(x, 1, keepdims=True) / np.maximum(np.isfinite(x).sum(1, keepdims=True), 1)
         if self.kind == "fractions":
             x = np.clip(x, 0.01, 0.99)
