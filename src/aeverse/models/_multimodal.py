@@ -30,9 +30,9 @@ SHARE_HELDOUT, MOST_HELDOUT = 0.01, 200_000  # entries of each modality
 SMALL_ENTRIES = 20_000_000  # matrices up to this size may as well be dense
 SMALLEST_SHARE_OF_FEATURES = 0.1  # of a modality's features that new data must have
 RELIABILITY_CELLS = 4000
+MOST_COMPLETE = 5000  # training samples among which those that lack a modality are placed
 BLOCK = 8192
 MATCHING_ROUNDS = 5
-SHARE_MISSING = 0.05  # of all (sample, modality) pairs, above which the data are a mosaic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Recipe:
     n_neighbors: tuple[int, ...]
     max_components: int
     linear_share: float  # length of the linear block beside the guided one
-    linear_share_mosaic: float  # the same where modalities are missing: what was measured must count there
+    n_like: int  # complete samples like it that say where one belongs that lacks a modality; 0: the encoders alone say
     n_measured: int  # dimensions of the block of what was measured, too short to be felt by neighbours and clusters,
     measured_share: float  # there for linear models, which standardise what they are given
     n_models: int
@@ -69,12 +69,12 @@ class Recipe:
 RECIPES = {
     "samples": Recipe(
         trust="components", guide="diffusion", n_targets=10, n_guided=6, n_neighbors=(5, 10, 20), max_components=128,
-        linear_share=0.6, linear_share_mosaic=0.6, n_measured=64, measured_share=0.1, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
+        linear_share=0.6, n_like=0, n_measured=64, measured_share=0.1, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
         learning_rate=5e-3, average=0.98, emphasis=0.0, skip=True,
     ),
     "cells": Recipe(
         trust="reliability", guide="smoothed", n_targets=20, n_guided=20, n_neighbors=(15,), max_components=50,
-        linear_share=0.1, linear_share_mosaic=0.7, n_measured=0, measured_share=0.0, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.5, n_steps=900, batch_size=256,
+        linear_share=0.1, n_like=8, n_measured=0, measured_share=0.0, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.5, n_steps=900, batch_size=256,
         learning_rate=3e-3, average=0.99, emphasis=0.5, skip=False,
     ),
 }  # fmt: skip
@@ -274,9 +274,7 @@ class MultimodalAutoencoder:
                 ),
                 progress=progress,
             )
-        mosaic = float((weights == 0).float().mean()) > SHARE_MISSING
-        share = self._recipe.linear_share_mosaic if mosaic else self._recipe.linear_share
-        self._fit_code(x, weights, share)
+        self._fit_code(x, weights)
         self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
         self.reference, self.reference_names = {m: v.cpu().numpy() for m, v in x.items()}, mdata.obs_names.astype(str)
         self.labels = labels_of(mdata, np.arange(mdata.n_obs))
@@ -451,7 +449,7 @@ class MultimodalAutoencoder:
         return explained
 
     # ---- the code ----------------------------------------------------------------------------------------------
-    def _fit_code(self, x: Mapping[str, torch.Tensor], weights: torch.Tensor, share: float) -> None:
+    def _fit_code(self, x: Mapping[str, torch.Tensor], weights: torch.Tensor) -> None:
         """Learn the blocks of the code, each turned so that its columns share the variance."""
         rng, recipe = np.random.default_rng(self.config.random_state), self._recipe
         head, decoded = self._outputs(x, weights)
@@ -459,12 +457,62 @@ class MultimodalAutoencoder:
         self.guided_mean = head.mean(0)
         length = np.sqrt(((head - self.guided_mean) ** 2).sum(1).mean())
         self.guided_axes = np.ascontiguousarray(_turn(head.shape[1], rng) / max(length, 1e-12), np.float32)
-        self.linear_mean, self.linear_axes = _block(self._beside(decoded), self.config.n_latent, share, rng)
+        self.linear_mean, self.linear_axes = _block(
+            self._beside(decoded), self.config.n_latent, recipe.linear_share, rng
+        )
         measured = self._beside(self._measured(x, weights, decoded))
         self.measured_mean, self.measured_axes = _block(measured, recipe.n_measured, recipe.measured_share, rng)
 
-    def _code(self, x: Mapping[str, torch.Tensor], weights: torch.Tensor) -> np.ndarray:
-        """The code of samples, from the scores of the modalities that they have."""
+    def _code(self, x: Mapping[str, torch.Tensor], weights: torch.Tensor, same: np.ndarray) -> np.ndarray:
+        """The code of samples, from the scores of the modalities that they have.
+
+        What the encoders say of a sample that lacks a modality is a mean over all that it might be, nearer to the centre
+        than any of these is. Training samples that have every modality know by how much: those most like the sample,
+        encoded with and without what it lacks. Their mean difference is added.
+
+        Parameters
+        ----------
+        x, weights
+            As from `_tensors`.
+        same
+            For each sample the position of the training sample that is the same, which must not tell; -1: none.
+        """
+        code, has, n_like = self._encoded(x, weights), (weights > 0).cpu().numpy(), self._recipe.n_like
+        complete = self._complete()
+        if not n_like or len(complete) <= n_like or has.all():
+            return code
+        full = self._encoded(*self._reference_tensors(complete, self.fronts))
+        for pattern in np.unique(has[has.any(1) & ~has.all(1)], axis=0):
+            which = np.flatnonzero((has == pattern).all(1))
+            given = [m for m, there in zip(self.fronts, pattern, strict=True) if there]
+            part = self._encoded(*self._reference_tensors(complete, given))
+            query = self._likeness({m: x[m][which].cpu().numpy() for m in given}, code[which])
+            among = self._likeness({m: self.reference[m][complete] for m in given}, part)
+            indices = nearest(query, n_like + 1, among=among)[1]
+            others = complete[indices] != same[which][:, None]
+            others[others.all(1), -1] = False  # one more than needed was sought, in case that one is the sample itself
+            code[which] += np.einsum("ij,ijk->ik", others / n_like, (full - part)[indices]).astype(np.float32)
+        return code
+
+    def _complete(self) -> np.ndarray:
+        """Training samples that have every modality, at most so many."""
+        rows = np.arange(len(self.reference_names))
+        for target in self.targets.values():
+            rows = rows[np.isin(rows, target.rows)]
+        return np.sort(np.random.default_rng(self.config.random_state).permutation(rows)[:MOST_COMPLETE])
+
+    def _reference_tensors(self, rows: np.ndarray, given: Iterable[str]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Training samples with some of their modalities."""
+        place = {m: np.flatnonzero(np.isin(rows, self.targets[m].rows)) for m in given}
+        return self._tensors({m: self.reference[m][rows[place[m]]] for m in given}, place, len(rows))
+
+    def _likeness(self, scores: Mapping[str, np.ndarray], code: np.ndarray) -> np.ndarray:
+        """Where samples are compared: the scores of their modalities, of unit variance in all, and the code."""
+        total = sum(self.trust[m] for m in scores)
+        return np.hstack([self._beside(scores) / total**0.5, code])
+
+    def _encoded(self, x: Mapping[str, torch.Tensor], weights: torch.Tensor) -> np.ndarray:
+        """What the networks alone say of samples."""
         head, decoded = self._outputs(x, weights)
         guided = (head[:, : self._recipe.n_guided] - self.guided_mean) @ self.guided_axes
         linear = (self._beside(decoded) - self.linear_mean) @ self.linear_axes
@@ -506,7 +554,11 @@ class MultimodalAutoencoder:
         ValueError
             No modality is known to the model, or fewer than a tenth of a modality's features are there.
         """
-        return self._code(*self._read_new(mdata, modalities, layer))
+        return self._code(*self._read_new(mdata, modalities, layer), self._same(mdata))
+
+    def _same(self, mdata: MuData) -> np.ndarray:
+        """Positions of the samples among those of training, by name; -1: not there."""
+        return self.reference_names.get_indexer(mdata.obs_names.astype(str))
 
     def weights(
         self, mdata: MuData, *, modalities: Sequence[str] | None = None, layer: Mapping[str, str | None] | None = None
@@ -569,7 +621,7 @@ class MultimodalAutoencoder:
         queries = {m: v.cpu().numpy() for m, v in x.items()}
         mean, sd = (np.full((mdata.n_obs, len(columns)), np.nan, np.float32) for _ in range(2))
         has = (weights > 0).cpu().numpy()
-        own = self.reference_names.get_indexer(mdata.obs_names.astype(str))
+        own = self._same(mdata)
         for pattern in np.unique(has[has.any(1)], axis=0):
             which = np.flatnonzero((has == pattern).all(1))
             given = [m for m, there in zip(self.fronts, pattern, strict=True) if there]
@@ -595,7 +647,7 @@ class MultimodalAutoencoder:
         Parameters as in `encode`; what `aeverse.tl.map_query` is made of.
         """
         x, weights = self._read_new(mdata, None, layer)
-        code, has = self._code(x, weights), (weights > 0).cpu().numpy()
+        code, has = self._code(x, weights, self._same(mdata)), (weights > 0).cpu().numpy()
         for pattern in np.unique(has, axis=0):
             rows = np.flatnonzero((has == pattern).all(1))
             given = [m for m, there in zip(self.fronts, pattern, strict=True) if there]
@@ -609,9 +661,7 @@ class MultimodalAutoencoder:
         if len(rows) < FEWEST_COMMON:  # as in a mosaic: those that have any of them, coded from what they have
             rows = np.unique(np.concatenate([self.targets[m].rows for m in given]))
         rows = rows[kept_rows(len(rows), self.config.random_state)]
-        place = {m: np.flatnonzero(np.isin(rows, self.targets[m].rows)) for m in given}
-        own = {m: self.reference[m][rows[place[m]]] for m in given}
-        code = self._code(*self._tensors(own, place, len(rows)))
+        code = self._code(*self._reference_tensors(rows, given), rows)
         return Reference.of(code, {name: values[rows] for name, values in self.labels.items()})
 
     def labelled(
@@ -620,7 +670,7 @@ class MultimodalAutoencoder:
         """Other samples to take labels from, coded from the modalities of a group."""
         x, weights = self._read_new(mdata, group.modalities, layer)
         rows = np.flatnonzero((weights > 0).any(1).cpu().numpy())
-        code = self._code(x, weights)[rows]
+        code = self._code(x, weights, self._same(mdata))[rows]
         return Reference(code, np.empty(0), {name: as_labels(mdata.obs[name], name)[rows] for name in labels})
 
     def attributions(
@@ -647,7 +697,7 @@ class MultimodalAutoencoder:
     def _spaces(self, scores: Mapping[str, np.ndarray], given: Sequence[str], rows: np.ndarray) -> list[np.ndarray]:
         """Where samples lie, by some of their modalities: the linear part of their code, and their components."""
         own, place = {m: scores[m][rows] for m in given}, dict.fromkeys(given, np.arange(len(rows)))
-        code = self._code(*self._tensors(own, place, len(rows)))[:, self.guided_axes.shape[1] :]
+        code = self._encoded(*self._tensors(own, place, len(rows)))[:, self.guided_axes.shape[1] :]
         return [code, np.hstack([v * (self.trust[m] / v.shape[1]) ** 0.5 for m, v in own.items()])]
 
     def _read_new(self, mdata, modalities=None, layer=None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
