@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ SHARE_HELDOUT, MOST_HELDOUT = 0.01, 200_000  # entries of each modality
 SMALL_ENTRIES = 20_000_000  # matrices up to this size may as well be dense
 SMALLEST_SHARE_OF_FEATURES = 0.1  # of a modality's features that new data must have
 RELIABILITY_CELLS = 4000
+LEAST_MIXING = 0.5  # of complete and incomplete samples, over chance, for the former to tell of the latter
 MOST_COMPLETE = 5000  # training samples among which those that lack a modality are placed
 BLOCK = 8192
 MATCHING_ROUNDS = 5
@@ -51,6 +52,8 @@ class Recipe:
     n_neighbors: tuple[int, ...]
     max_components: int
     linear_share: float  # length of the linear block beside the guided one
+    linear_share_apart: float  # the same where samples that lack a modality are unlike all complete ones, as in a batch
+    # of their own: what was measured must count there
     n_like: int  # complete samples like it that say where one belongs that lacks a modality; 0: the encoders alone say
     n_measured: int  # dimensions of the block of what was measured, too short to be felt by neighbours and clusters,
     measured_share: float  # there for linear models, which standardise what they are given
@@ -69,12 +72,12 @@ class Recipe:
 RECIPES = {
     "samples": Recipe(
         trust="components", guide="diffusion", n_targets=10, n_guided=6, n_neighbors=(5, 10, 20), max_components=128,
-        linear_share=0.6, n_like=0, n_measured=64, measured_share=0.1, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
+        linear_share=0.6, linear_share_apart=0.6, n_like=0, n_measured=64, measured_share=0.1, n_models=4, n_hidden=64, masking=0.5, modality_dropout=0.25, n_steps=200, batch_size=64,
         learning_rate=5e-3, average=0.98, emphasis=0.0, skip=True,
     ),
     "cells": Recipe(
         trust="reliability", guide="smoothed", n_targets=20, n_guided=20, n_neighbors=(15,), max_components=50,
-        linear_share=0.1, n_like=8, n_measured=0, measured_share=0.0, n_models=3, n_hidden=128, masking=0.4, modality_dropout=0.5, n_steps=900, batch_size=256,
+        linear_share=0.1, linear_share_apart=0.7, n_like=5, n_measured=0, measured_share=0.0, n_models=3, n_hidden=128, masking=0.2, modality_dropout=0.3, n_steps=600, batch_size=256,
         learning_rate=3e-3, average=0.99, emphasis=0.5, skip=False,
     ),
 }  # fmt: skip
@@ -274,6 +277,7 @@ class MultimodalAutoencoder:
                 ),
                 progress=progress,
             )
+        self.exchangeable = _exchangeable((weights > 0).all(1).cpu().numpy(), rows, neighbours)
         self._fit_code(x, weights)
         self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
         self.reference, self.reference_names = {m: v.cpu().numpy() for m, v in x.items()}, mdata.obs_names.astype(str)
@@ -457,9 +461,8 @@ class MultimodalAutoencoder:
         self.guided_mean = head.mean(0)
         length = np.sqrt(((head - self.guided_mean) ** 2).sum(1).mean())
         self.guided_axes = np.ascontiguousarray(_turn(head.shape[1], rng) / max(length, 1e-12), np.float32)
-        self.linear_mean, self.linear_axes = _block(
-            self._beside(decoded), self.config.n_latent, recipe.linear_share, rng
-        )
+        share = recipe.linear_share if self.exchangeable else recipe.linear_share_apart
+        self.linear_mean, self.linear_axes = _block(self._beside(decoded), self.config.n_latent, share, rng)
         measured = self._beside(self._measured(x, weights, decoded))
         self.measured_mean, self.measured_axes = _block(measured, recipe.n_measured, recipe.measured_share, rng)
 
@@ -468,7 +471,8 @@ class MultimodalAutoencoder:
 
         What the encoders say of a sample that lacks a modality is a mean over all that it might be, nearer to the centre
         than any of these is. Training samples that have every modality know by how much: those most like the sample,
-        encoded with and without what it lacks. Their mean difference is added.
+        encoded with and without what it lacks. Their mean difference is added, unless training found that samples which
+        lack a modality are unlike those that have all.
 
         Parameters
         ----------
@@ -479,7 +483,7 @@ class MultimodalAutoencoder:
         """
         code, has, n_like = self._encoded(x, weights), (weights > 0).cpu().numpy(), self._recipe.n_like
         complete = self._complete()
-        if not n_like or len(complete) <= n_like or has.all():
+        if not n_like or not self.exchangeable or len(complete) <= n_like or has.all():
             return code
         full = self._encoded(*self._reference_tensors(complete, self.fronts))
         for pattern in np.unique(has[has.any(1) & ~has.all(1)], axis=0):
@@ -501,7 +505,9 @@ class MultimodalAutoencoder:
             rows = rows[np.isin(rows, target.rows)]
         return np.sort(np.random.default_rng(self.config.random_state).permutation(rows)[:MOST_COMPLETE])
 
-    def _reference_tensors(self, rows: np.ndarray, given: Iterable[str]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _reference_tensors(
+        self, rows: np.ndarray, given: Iterable[str]
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Training samples with some of their modalities."""
         place = {m: np.flatnonzero(np.isin(rows, self.targets[m].rows)) for m in given}
         return self._tensors({m: self.reference[m][rows[place[m]]] for m in given}, place, len(rows))
@@ -811,7 +817,7 @@ class MultimodalAutoencoder:
         return model
 
 
-_KEPT = ("kinds", "layer", "batch_key", "batches", "recipe", "trust", "history", "variance_explained")
+_KEPT = ("kinds", "layer", "batch_key", "batches", "recipe", "trust", "exchangeable", "history", "variance_explained")
 _ARRAYS = ("guided_mean", "guided_axes", "linear_mean", "linear_axes", "measured_mean", "measured_axes")
 
 
@@ -914,6 +920,18 @@ def _balanced_neighbours(z: np.ndarray, k: int, batches: np.ndarray) -> tuple[np
     distances, indices = (np.hstack(parts) for parts in zip(*found, strict=True))
     order = np.argsort(distances, 1, kind="stable")[:, : distances.shape[1] - 1]
     return np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
+
+
+def _exchangeable(
+    complete: np.ndarray, rows: Mapping[str, np.ndarray], neighbours: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> bool:
+    """Whether samples that lack a modality have complete ones among their neighbours, at least half as often as by chance."""
+    found, expected = 0.0, 0.0
+    for m, (_, indices) in neighbours.items():
+        whole = complete[rows[m]]
+        found += float(whole[indices[~whole]].mean(1).sum())
+        expected += float((~whole).sum() * whole.mean())
+    return bool(complete.all() or 0 < LEAST_MIXING * expected <= found)
 
 
 def _batch_shifts(z: np.ndarray, batches: np.ndarray, n_batches: int, k: int) -> np.ndarray:
