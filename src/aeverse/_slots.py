@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from aeverse._settings import warn
 
+FEWEST_COMMON = 5  # cells that two modalities must share to be embedded together
 MAX_EXACT_COUNT = 2**24  # beyond it float32 no longer holds every integer
 
 # What cBioPortal, Xena and the GDC write where a clinical value is unknown.
@@ -283,6 +284,20 @@ def read_modalities(
     if not wanted:
         raise ValueError(f"modalities is empty; choose among {list(mdata.mod)}, or None for all.")
     return {name: _read_modality(mdata, name, layer.get(name), mask_var.get(name, "auto")) for name in wanted}
+
+
+def require_linked(data: Mapping[str, Modality]) -> None:
+    """Refuse modalities that no cells in common link to each other (diagonal data), saying what is needed."""
+    linked, waiting = {next(iter(data))}, set(data) - {next(iter(data))}
+    while waiting:
+        near = {b for b in waiting for a in linked if len(np.intersect1d(data[a].rows, data[b].rows)) >= FEWEST_COMMON}
+        if not near:
+            raise ValueError(
+                f"modalities {sorted(linked)} and {sorted(waiting)} have fewer than {FEWEST_COMMON} cells in common: nothing "
+                "tells which cells of the one are like which of the other. Add cells measured in both (a bridge), with the "
+                "same obs_names in both modalities, or embed them one by one with modalities=."
+            )
+        linked, waiting = linked | near, waiting - near
 
 
 def _read_modality(mdata, name: str, layer: str | None, mask_var) -> Modality:

@@ -23,7 +23,7 @@ from aeverse.train import Schedule, train
 if TYPE_CHECKING:
     from mudata import MuData
 
-FEWEST_SAMPLES, FEWEST_COMMON = 10, 5
+FEWEST_SAMPLES = 10
 FEW_SAMPLES = 100  # below, counts too are learnt from like a cohort
 EXACT_NEIGHBOURS_UP_TO = 20_000
 SHARE_HELDOUT, MOST_HELDOUT = 0.01, 200_000  # entries of each modality
@@ -131,6 +131,7 @@ class MultimodalAutoencoder:
     to one code, from which decoders give every modality back and a head tells where the sample lies in the neighbour
     graph of all of them. Training hides entries and whole modalities, so that any subset gives the same kind of code.
     The reported code holds the predicted place in the graph and, beside it, the principal components of what was decoded;
+    for cells that lack a modality both are shifted by what the complete cells most like them show to be lacking;
     of cohorts also those of what was measured, a tenth as long: neighbours and clusters do not feel them, linear models
     (regression, Cox), which standardise what they are given, do.
 
@@ -149,6 +150,8 @@ class MultimodalAutoencoder:
         How much each modality counts, summing to one.
     recipe
         The recipe taken.
+    exchangeable
+        Whether samples that lack a modality have complete ones among their neighbours, which may then tell of them.
     variance_explained
         For each modality the share of the variance of held-out entries (standardised) that the decoder explains.
     history
@@ -318,12 +321,12 @@ class MultimodalAutoencoder:
         if n_obs < FEWEST_SAMPLES:
             raise ValueError(f"{n_obs} samples are too few to learn from; at least {FEWEST_SAMPLES} are needed.")
         for name, d in data.items():
-            if len(d.rows) < FEWEST_COMMON:
+            if len(d.rows) < _slots.FEWEST_COMMON:
                 raise ValueError(
-                    f"modality {name!r} was measured in {len(d.rows)} samples; at least {FEWEST_COMMON} are needed. Leave it "
+                    f"modality {name!r} was measured in {len(d.rows)} samples; at least {_slots.FEWEST_COMMON} are needed. Leave it "
                     "out with modalities=."
                 )
-        check_linked(data)
+        _slots.require_linked(data)
 
     # ---- trust and guidance ------------------------------------------------------------------------------------
     def _fit_trust(self, seen, data, scores, neighbours) -> dict[str, float]:
@@ -632,7 +635,7 @@ class MultimodalAutoencoder:
             which = np.flatnonzero((has == pattern).all(1))
             given = [m for m, there in zip(self.fronts, pattern, strict=True) if there]
             usable = known.rows[np.all([np.isin(known.rows, self.targets[m].rows) for m in given], 0)]
-            if len(usable) < FEWEST_COMMON:
+            if len(usable) < _slots.FEWEST_COMMON:
                 continue
             values = known.values[np.isin(known.rows, usable)]
             query, reference = (self._spaces(v, given, r) for v, r in ((queries, which), (self.reference, usable)))
@@ -664,7 +667,7 @@ class MultimodalAutoencoder:
         rows = np.arange(len(self.reference_names))
         for m in given:
             rows = rows[np.isin(rows, self.targets[m].rows)]
-        if len(rows) < FEWEST_COMMON:  # as in a mosaic: those that have any of them, coded from what they have
+        if len(rows) < _slots.FEWEST_COMMON:  # as in a mosaic: those that have any of them, coded from what they have
             rows = np.unique(np.concatenate([self.targets[m].rows for m in given]))
         rows = rows[kept_rows(len(rows), self.config.random_state)]
         code = self._code(*self._reference_tensors(rows, given), rows)
@@ -844,20 +847,6 @@ def kinds_of(data: Mapping[str, _slots.Modality], likelihood: str | Mapping[str,
             raise ValueError(f"likelihood={kind!r} of modality {m!r} needs counts, but there are negative values.")
     chosen = {m: likelihood.get(m, "auto") for m in data}
     return {m: kind_of(data[m].x, data[m].names) if kind == "auto" else kind for m, kind in chosen.items()}
-
-
-def check_linked(data: Mapping[str, _slots.Modality]) -> None:
-    """Refuse modalities that no cells in common link to each other (diagonal data), saying what is needed."""
-    linked, waiting = {next(iter(data))}, set(data) - {next(iter(data))}
-    while waiting:
-        near = {b for b in waiting for a in linked if len(np.intersect1d(data[a].rows, data[b].rows)) >= FEWEST_COMMON}
-        if not near:
-            raise ValueError(
-                f"modalities {sorted(linked)} and {sorted(waiting)} have fewer than {FEWEST_COMMON} cells in common: nothing "
-                "tells which cells of the one are like which of the other. Add cells measured in both (a bridge), with the "
-                "same obs_names in both modalities, or embed them one by one with modalities=."
-            )
-        linked, waiting = linked | near, waiting - near
 
 
 def _without_empty(d: _slots.Modality, kind: str) -> _slots.Modality:

@@ -290,7 +290,7 @@ def _multimodal_parts(pair, data, rows, method, options, batch_key, layer, seed,
 
     def fit(mdata):
         given = read(mdata)
-        models.check_linked(given)
+        _slots.require_linked(given)
         return methods.MULTIMODAL[method](
             given,
             models.kinds_of(given, "auto"),

@@ -120,7 +120,7 @@ def multimodal_embed(
         _slots.check_keys(mdata, [("obsm", key_added)], key_added)
         data = _slots.read_modalities(mdata, **reading)
         kinds = models.kinds_of(data, likelihood)
-        models.check_linked(data)
+        _slots.require_linked(data)
         found = methods.MULTIMODAL[method](
             data,
             kinds,
