@@ -60,7 +60,9 @@ def aeverse(train, test, seed):
     """The default call; its model, since new samples are to be coded."""
     import aeverse as ae
 
-    model = ae.models.Autoencoder(random_state=seed, share_calibration=0.0).fit(train)  # as tl.embed
+    model = ae.models.Autoencoder(regularizer="auto", random_state=seed, share_calibration=0.0).fit(
+        train
+    )  # as tl.embed
     return model.encode(train), model.encode(test)
 
 

@@ -40,7 +40,9 @@ def test_only_what_is_documented_is_written(small):
 
 def test_the_code_is_that_of_the_model_behind(small):
     ae.tl.embed(small, n_latent=5, random_state=2, batch_key="batch", key_added="X_code")
-    fitted = ae.models.Autoencoder(n_latent=5, random_state=2, share_calibration=0.0).fit(small, batch_key="batch")
+    options = {"n_latent": 5, "random_state": 2, "share_calibration": 0.0}
+    fitted = ae.models.Autoencoder(regularizer="auto", **options).fit(small, batch_key="batch")
+    assert fitted.settings.regularizer == ("denoising", "graph")
     np.testing.assert_array_equal(small.obsm["X_code"], fitted.encode(small))
     assert small.uns["ae"]["X_code"]["params"]["batch_key"] == "batch"
     assert small.uns["ae"]["X_code"]["deviance_explained"] == fitted.heldout_deviance_explained
@@ -211,6 +213,30 @@ def test_sparse_codes_have_few_active_units(values, monkeypatch):
     assert ((adata.obs["X_ae_active"] >= 0) & (adata.obs["X_ae_active"] <= 1)).all()
 
 
+def test_corruption_is_of_a_kind_that_suits_the_values(values):
+    seen = {}
+    for corruption in (None, "masking", "gaussian"):
+        model = ae.models.Autoencoder(likelihood="gaussian", corruption=corruption, n_latent=4).fit(values[0])
+        seen[corruption] = model.encode(values[0])
+        assert model.settings.corruption == (corruption or "masking")
+    np.testing.assert_array_equal(seen[None], seen["masking"])
+    assert not np.allclose(seen["gaussian"], seen["masking"])
+    for kind, wrong in (("nb", "masking"), ("bernoulli", "gaussian"), ("gaussian", "thinning")):
+        with pytest.raises(ValueError, match=f"corruption='{wrong}' does not go with '{kind}'"):
+            ae.models.Autoencoder(likelihood=kind, corruption=wrong).fit(values[KINDS[kind]])
+
+
+def test_gaussian_corruption_is_in_standard_deviations(values):
+    import torch
+
+    from aeverse.nn import Batch
+
+    model = ae.models.Autoencoder(likelihood="gaussian", corruption="gaussian", n_latent=4).fit(values[0])
+    x = torch.tensor(values[0].X).repeat(200, 1)
+    noise = model.net.members[0].corrupt(Batch(x, x)).x - x
+    np.testing.assert_allclose(noise.std(0).numpy() / values[0].X.std(0), 0.5, rtol=0.1)
+
+
 def test_contraction_shrinks_the_jacobian(values, monkeypatch):
     import torch
 
@@ -349,5 +375,8 @@ def test_the_code_tells_cell_types_apart(monkeypatch):
 
     monkeypatch.undo()  # train in full
     adata = ae.datasets.simulate_counts(400, 150, n_types=3)
-    ae.tl.embed(adata, n_latent=8, n_models=1)
-    assert silhouette_score(adata.obsm["X_ae"], adata.obs["cell_type"]) > 0.15
+    found = {}
+    for regularizer in ("auto", "denoising"):
+        ae.tl.embed(adata, n_latent=8, n_models=1, regularizer=regularizer)
+        found[regularizer] = silhouette_score(adata.obsm["X_ae"], adata.obs["cell_type"])
+    assert found["auto"] > found["denoising"] > 0.15

@@ -14,7 +14,11 @@ N_LATENT = 10
 
 
 def scvi(x, *, kind, names, mask, batches, n_latent, random_state, progress) -> Fitted:
-    """ScVI [Lopez2018]_ on the raw counts of 2,000 highly variable genes, with its defaults (10 dimensions)."""
+    """ScVI [Lopez2018]_ on the raw counts of 2,000 highly variable genes, with its defaults (10 dimensions).
+
+    By these defaults its decoder is told the batch and its encoder is not, so that a new sample has the same code whatever
+    batch it is said to be of.
+    """
     if kind not in ("counts", "protein", "peaks"):
         raise ValueError(f"method='scvi' needs raw counts; these data look {kind}. Pass layer= or likelihood='nb'.")
     import scvi as scvi_tools
@@ -37,8 +41,9 @@ def scvi(x, *, kind, names, mask, batches, n_latent, random_state, progress) -> 
         code = np.asarray(model.get_latent_representation(), np.float32)
 
     def encode(new) -> np.ndarray:
+        any_batch = np.zeros(new.shape[0], int)  # see above
         with isolated(random_state):
-            return np.asarray(model.get_latent_representation(prepared(new, np.zeros(new.shape[0], int))), np.float32)
+            return np.asarray(model.get_latent_representation(prepared(new, any_batch)), np.float32)
 
     settings = {"n_latent": n_latent or N_LATENT, "epochs": len(model.history["elbo_train"])}
     return Fitted(code, settings, encode)

@@ -22,7 +22,7 @@ from aeverse.models import _counts, _values
 from aeverse.models._alignment import alignment
 from aeverse.models._attribution import Attribution, nets_of_members, of_dimensions, of_groups
 from aeverse.models._fronts import kind_of
-from aeverse.models._guide import coordinates
+from aeverse.models._guide import coordinates, emphasis, smoothed
 from aeverse.models._programmes import membership, programmes_of
 from aeverse.models._reference import Group, Reference, as_labels, calibration_rows, kept_rows, labels_of
 from aeverse.models._transfer import input_from, settings_from, shared_inputs, start_from
@@ -36,6 +36,7 @@ from aeverse.nn import (
     Ensemble,
     Guidance,
     Masking,
+    Noise,
     Sparsity,
     TargetActivity,
     Thinning,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 COUNTS = ("nb", "poisson")
 LIKELIHOODS = (*COUNTS, "gaussian", "bernoulli", "fractions")
+CORRUPTIONS = ("thinning", "masking", "gaussian")
 REGULARIZERS = ("sparse", "contractive", "denoising", "variational", "graph")
 DECODERS = ("linear", "mlp")
 LIKELIHOOD_OF_KIND = {
@@ -63,11 +65,14 @@ N_JUDGEMENTS = 5
 BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
 SMALLEST_SHARE_OF_GENES = 0.1  # of the encoder's genes that new data must have
 N_GUIDED = 6  # dimensions of the code that are coordinates in the neighbour graph
+N_SMOOTHED = 20  # the same for counts, where they are components smoothed along the graph
+SHARE_BESIDE = 0.1  # length of the rest of the code beside them: there for linear models, not felt by neighbours
 
 ACTIVE_VARIANCE = 0.01  # of a unit's posterior means, above which it is in use
 
 # Weights of the penalties, as shares of the deviance of a sample from the mean one.
 SPARSITY, ACTIVITY, CONTRACTION, GUIDANCE = 0.02, 0.1, 0.2, 1.0
+NOISE = 0.5  # Gaussian corruption, in standard deviations of a feature
 SPARSITY_OF_COUNTS = 0.002  # most of their deviance is sampling noise, which pays for no unit
 
 
@@ -83,7 +88,7 @@ class Config:
         data; what it took is in `Autoencoder.settings`.
     regularizer
         None (undercomplete, [Hinton2006]_), or one or several of ``"sparse"``, ``"contractive"``, ``"denoising"``,
-        ``"variational"``, ``"graph"``. ``"auto"`` is denoising.
+        ``"variational"``, ``"graph"``. ``"auto"`` is what serves the code best: denoising, and of counts the graph too.
     decoder
         ``"linear"`` (its weights are loadings) or ``"mlp"`` (the encoder's hidden layers in reverse).
     gene_sets
@@ -99,6 +104,9 @@ class Config:
         How many genes the encoder reads of counts, the most overdispersed, where no mask says which.
     n_epochs, batch_size, learning_rate
         Training; fewer epochs where held-out data say so. None: 350 steps, and at least 8 epochs.
+    corruption
+        With ``"denoising"``: ``"thinning"`` (counts: molecules are drawn), ``"masking"`` (other values: half of the entries
+        are hidden) or ``"gaussian"`` (continuous values: noise is added); None: the first that suits.
     strength
         Factor on the weights of all penalties.
     target_activity
@@ -116,7 +124,7 @@ class Config:
     """
 
     likelihood: str = "auto"
-    regularizer: str | tuple[str, ...] | None = "auto"
+    regularizer: str | tuple[str, ...] | None = "denoising"
     decoder: str = "linear"
     gene_sets: Mapping[str, Mapping[str, float]] | None = None
     n_latent: int | None = None
@@ -126,6 +134,7 @@ class Config:
     n_epochs: int | None = None
     batch_size: int = 128
     learning_rate: float = 4e-3
+    corruption: str | None = None
     strength: float = 1.0
     target_activity: float | None = None
     prior_precision: float | None = None
@@ -157,6 +166,8 @@ class Config:
         object.__setattr__(self, "n_hidden", tuple(int(width) for width in self.n_hidden))
         if "graph" in self.regularizers and self.n_latent == 1:
             raise ValueError("regularizer='graph' needs n_latent of at least 2: half of the code are coordinates.")
+        if self.corruption not in (None, *CORRUPTIONS):
+            raise ValueError(f"corruption={self.corruption!r} must be None or one of {list(CORRUPTIONS)}.")
         if self.gene_sets is not None:
             self._check_gene_sets()
 
@@ -303,8 +314,14 @@ class Autoencoder:
             input_layer, likelihood, bias = side.parts(settings, samples, x)
             if init is not None:
                 input_layer = input_from(init, self)
-            if "graph" in settings.regularizers:
-                samples.guide = coordinates(samples, input_layer, self.n_guided, own_batches)
+            if (
+                "graph" in settings.regularizers and init is None
+            ):  # else it knows where samples lie in the graph of its own
+                n_guided, columns = self.n_guided, None if mask is None else self.inputs
+                if settings.likelihood in COUNTS:
+                    samples.guide = smoothed(seen, self.var_names, n_guided, own_batches, columns)
+                else:
+                    samples.guide = coordinates(samples, input_layer, n_guided, own_batches)
             self.net = Ensemble(
                 self._new_member(copy.deepcopy(input_layer), copy.deepcopy(likelihood), bias, len(samples))
                 for _ in range(settings.n_models)
@@ -316,7 +333,7 @@ class Autoencoder:
             if {*settings.regularizers} - {"denoising"}:
                 unit = side.null_loss(self, samples)
                 for member in self.net.members:
-                    member.penalties = self._penalties(unit, n_steps)  # type: ignore[assignment]
+                    member.penalties = self._penalties(unit, n_steps, samples.guide)  # type: ignore[assignment]
             self.history = train(
                 self.net,
                 samples.shuffled(rng, settings.batch_size),
@@ -329,6 +346,8 @@ class Autoencoder:
             if "variational" in settings.regularizers:
                 self._match_prior(member, samples)
         side.finish(self, samples, heldout, rng)
+        if self.n_guided and settings.likelihood in COUNTS and self.is_free_to_turn:
+            self._shorten(samples)
         if own_batches is not None and self.is_free_to_shift:
             self.net.alignment = self._aligned(samples, own_batches)
         self.reference = self._remember(self._samples(x, batches), adata, learnt, kept_out)
@@ -340,13 +359,20 @@ class Autoencoder:
         if likelihood == "auto":
             likelihood = likelihood_of(_slots.read_matrix(adata, layer), pd.Index(adata.var_names.astype(str)))
         regularizer = config.regularizer
-        if regularizer == "auto":
-            regularizer = "denoising"  # measured: see benchmarks/embed.py
         counts = likelihood in COUNTS
+        if regularizer == "auto":  # measured: see benchmarks/embed.py
+            guided = counts and config.gene_sets is None and config.n_latent != 1
+            regularizer = ("denoising", "graph") if guided else "denoising"
+        suitable = ("thinning",) if counts else ("masking", "gaussian") if likelihood == "gaussian" else ("masking",)
+        if config.corruption not in (None, *suitable):
+            raise ValueError(
+                f"corruption={config.corruption!r} does not go with {likelihood!r}; take one of {suitable}."
+            )
         settled = dataclasses.replace(
             config,
             likelihood=likelihood,
             regularizer=regularizer,
+            corruption=config.corruption or suitable[0],
             n_latent=config.n_latent or len(config.gene_sets or ()) or 32,
             n_models=config.n_models or (3 if counts and not config.gene_sets else 1),
             prior_precision=config.prior_precision or (300.0 if counts else 1.0),
@@ -364,7 +390,10 @@ class Autoencoder:
     @property
     def n_guided(self) -> int:
         """Leading dimensions of the code that are predicted coordinates in the neighbour graph."""
-        return min(N_GUIDED, self.settings.n_latent // 2) if "graph" in self.settings.regularizers else 0
+        if "graph" not in self.settings.regularizers:
+            return 0
+        n = self.settings.n_latent
+        return min(N_SMOOTHED, n * 2 // 3) if self.settings.likelihood in COUNTS else min(N_GUIDED, n // 2)
 
     @property
     def code_names(self) -> list[str] | None:
@@ -375,6 +404,17 @@ class Autoencoder:
     def is_free_to_turn(self) -> bool:
         """Whether the code may be turned: its dimensions are neither named, nor units that are on or off, nor a sample's."""
         return self.code_names is None and not {"sparse", "variational"} & set(self.settings.regularizers)
+
+    @torch.no_grad()
+    def _shorten(self, samples: Samples) -> None:
+        """Scale what is beside the guided dimensions to `SHARE_BESIDE` of their length."""
+        code = self._encode(samples)
+        for member, own in zip(self.net.members, np.split(code, len(self.net.members), 1), strict=True):
+            length = own.var(0)
+            ratio = float(np.sqrt(length[: self.n_guided].sum() / max(length[self.n_guided :].sum(), 1e-12)))
+            turn = torch.eye(own.shape[1], dtype=torch.float64)
+            turn[self.n_guided :, self.n_guided :] *= SHARE_BESIDE * ratio
+            member.turn(turn)
 
     @property
     def is_free_to_shift(self) -> bool:
@@ -425,14 +465,21 @@ class Autoencoder:
             n_covariates=n_covariates,
             programmes=programmes,
         )
-        corruption = Thinning() if counts else Masking()
         return AutoencoderNet(
             encoder,
             decoder,
             likelihood,
-            corrupt=corruption if "denoising" in settings.regularizers else None,
+            corrupt=self._corruption(input_layer) if "denoising" in settings.regularizers else None,
             prior_weight=settings.prior_precision / n_samples,
         )
+
+    def _corruption(self, input_layer: torch.nn.Module | None):
+        """What is done to a batch before the encoder reads it."""
+        if self.settings.likelihood in COUNTS:
+            return Thinning()
+        if self.settings.corruption != "gaussian" or input_layer is None:
+            return Masking()
+        return Noise(NOISE / input_layer.inner.scale)  # type: ignore[operator, union-attr]
 
     def _code_layer(self) -> torch.nn.Module | None:
         """What follows the encoder's last affine map; None: LayerNorm."""
@@ -446,7 +493,7 @@ class Autoencoder:
             return torch.nn.Identity()
         return None
 
-    def _penalties(self, unit: float, n_steps: int) -> list:
+    def _penalties(self, unit: float, n_steps: int, guide: np.ndarray | None) -> list:
         """Penalties on the code; their weights are shares of `unit`, the loss of a sample without a code."""
         settings, weight, found = self.settings, self.settings.strength * unit, []
         if "sparse" in settings.regularizers and settings.target_activity is None:
@@ -458,8 +505,8 @@ class Autoencoder:
             found.append(Contraction(CONTRACTION * weight))
         if "variational" in settings.regularizers:
             found.append(Divergence(settings.strength, warm_up=n_steps // 2))
-        if "graph" in settings.regularizers:
-            found.append(Guidance(GUIDANCE * weight))
+        if guide is not None:
+            found.append(Guidance(GUIDANCE * weight, emphasis(guide) if settings.likelihood in COUNTS else None))
         return found
 
     @torch.no_grad()
@@ -474,7 +521,7 @@ class Autoencoder:
 
     def _schedule(self, n_steps: int, keep_start: bool) -> Schedule:
         """Judged a few times; only at the end where the penalty is part of what is learnt, or is still growing."""
-        goes_on = {"graph", "variational"} & set(self.settings.regularizers)
+        goes_on = not keep_start and {"graph", "variational"} & set(self.settings.regularizers)
         judge_every = n_steps if goes_on else -(-n_steps // N_JUDGEMENTS)
         rate = self.settings.learning_rate
         return Schedule(n_steps=n_steps, judge_every=judge_every, learning_rate=rate, keep_start=keep_start)

@@ -1,4 +1,7 @@
-"""Where the samples lie in their neighbour graph: what the regularizer ``"graph"`` has the code predict."""
+"""Where the samples lie in their neighbour graph: what the regularizer ``"graph"`` has the code predict.
+
+Of counts, whose single samples are mostly noise, it is `smoothed`; of other values `coordinates`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from aeverse.models._fronts import _moments, _svd
-from aeverse.models._multimodal import _neighbours
-from aeverse.nn import Rows, diffusion_coordinates, fuse, local_kernel
+from aeverse.models._fronts import Front, _moments, _svd, kind_of
+from aeverse.models._multimodal import _batch_shifts, _emphasis, _neighbours, _principal
+from aeverse.nn import Rows, diffusion_coordinates, fuse, local_kernel, smooth
 from aeverse.train import Samples
 
 N_NEIGHBORS = (5, 10, 20)
 MAX_COMPONENTS = 64
 DIFFUSION_TIME = 2
+SMOOTHED_NEIGHBORS, SMOOTHING_STEPS = 15, 2
+EMPHASIS = 0.5  # errors of smoothed components are divided by their variance to this power
 
 
 def coordinates(
@@ -36,6 +41,34 @@ def coordinates(
     found = diffusion_coordinates(graph, n_coordinates, DIFFUSION_TIME)
     found = np.pad(found, ((0, 0), (0, n_coordinates - found.shape[1])))  # fewer samples than coordinates
     found = found - found.mean(0)
+    return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
+
+
+def emphasis(guide: np.ndarray) -> torch.Tensor:
+    """How much the error of each smoothed component counts: the lesser ones more than their variance would have it."""
+    return _emphasis(guide, EMPHASIS)
+
+
+def smoothed(
+    counts: sp.csr_matrix,
+    names: pd.Index,
+    n_coordinates: int,
+    batches: pd.Categorical | None,
+    columns: np.ndarray | None,
+) -> np.ndarray:
+    """Principal components of counts, averaged along the neighbour graph, (samples, n_coordinates), of unit mean square.
+
+    What is sampling noise in one cell averages out. Batches are shifted so that samples of different ones that match meet.
+    `columns` limits the features that are read.
+    """
+    front = Front("peaks" if kind_of(counts, names) == "peaks" else "counts")
+    scores, codes = front.fit(counts, names, columns), None
+    if batches is not None:
+        codes = np.asarray(batches.codes)
+        scores = scores - _batch_shifts(scores, codes, len(batches.categories), SMOOTHED_NEIGHBORS)[codes]
+    graph = local_kernel(*_neighbours(scores, SMOOTHED_NEIGHBORS, codes))
+    found = _principal(smooth(graph, scores, np.arange(len(scores)), SMOOTHING_STEPS), n_coordinates)
+    found = np.pad(found, ((0, 0), (0, n_coordinates - found.shape[1])))  # fewer components than coordinates
     return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
 
 

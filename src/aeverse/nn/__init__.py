@@ -2,7 +2,7 @@
 
 from aeverse.nn._alignment import Alignment
 from aeverse.nn._autoencoder import AutoencoderNet, Batch, Ensemble
-from aeverse.nn._corruption import Masking, Thinning, add_noise, mask, thin
+from aeverse.nn._corruption import Masking, Noise, Thinning, add_noise, mask, thin
 from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
 from aeverse.nn._encoder import BinaryInput, Code, CountInput, DenseInput, Encoder, LogitInput, Projection
@@ -39,6 +39,7 @@ __all__ = [
     "MemberLinear",
     "MemberMLP",
     "NegativeBinomial",
+    "Noise",
     "Poisson",
     "Projection",
     "Rows",

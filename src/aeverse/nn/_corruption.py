@@ -48,8 +48,8 @@ def mask(x: Rows | Tensor, share: float) -> Rows | Tensor:
     return x * (torch.rand_like(x) >= share)
 
 
-def add_noise(x: Tensor, sd: float) -> Tensor:
-    """Add Gaussian noise to standardised values."""
+def add_noise(x: Tensor, sd: float | Tensor) -> Tensor:
+    """Add Gaussian noise, of one standard deviation or one for each column."""
     return x + sd * torch.randn_like(x)
 
 
@@ -74,3 +74,14 @@ class Masking:
     def __call__(self, batch: Batch) -> Batch:
         """The batch with holes in its input."""
         return replace(batch, x=batch.x.masked_fill(torch.rand_like(batch.x) < self.share, torch.nan))
+
+
+class Noise:
+    """Corrupt dense data: add Gaussian noise, of a standard deviation for each feature, (features,)."""
+
+    def __init__(self, sd: Tensor):
+        self.sd = sd
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with noise on its input."""
+        return replace(batch, x=add_noise(batch.x, self.sd.to(batch.x.device)))

@@ -110,13 +110,14 @@ class Guidance:
 
     The coordinates come with the batch (``batch.guide``), from `diffusion_coordinates` of the training samples; the
     encoder learns to predict them and so places new samples in the graph too (an autoencoder with the manifold's
-    coordinates as a target, after diffusion nets [Mishne2019]_).
+    coordinates as a target, after diffusion nets [Mishne2019]_). Of each, the error is multiplied by its `emphasis`.
     """
 
-    def __init__(self, weight: float):
-        self.weight = weight
+    def __init__(self, weight: float, emphasis: Tensor | None = None):
+        self.weight, self.emphasis = weight, torch.ones(1) if emphasis is None else emphasis
 
     def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
         assert batch.guide is not None, "the batch has no coordinates to be guided by"
-        return self.weight * (code.mean[:, : batch.guide.shape[1]] - batch.guide).square().mean()
+        error = (code.mean[:, : batch.guide.shape[1]] - batch.guide).square()
+        return self.weight * (error * self.emphasis.to(error.device)).mean()

@@ -53,8 +53,8 @@ def benchmark(
     data
         AnnData or MuData; `data` is not changed.
     methods
-        Names, or a dict from a name of your own to options. ``"ae"`` takes the options of `aeverse.models.Config` (for
-        MuData of `aeverse.models.MultimodalConfig`); beside it there are, for AnnData, ``"pca"``, ``"kernel_pca"``,
+        Names, or a dict from a name of your own to options. ``"ae"`` takes the options of `aeverse.models.Config`, with
+        ``regularizer="auto"`` where none is given (for MuData of `aeverse.models.MultimodalConfig`); beside it there are, for AnnData, ``"pca"``, ``"kernel_pca"``,
         ``"scvi"``, and for MuData ``"concat_pca"``, ``"kernel_pca"``, ``"mfa"``, ``"mofa"``, ``"snf"``, ``"wnn"``,
         ``"totalvi"``, ``"multivi"``, which take ``n_latent``. Under a name of your own, the option ``"method"`` tells which
         one is meant: ``{"sparse": {"method": "ae", "regularizer": "sparse"}, "pca": {}}``.
@@ -252,7 +252,7 @@ def _matrix_parts(pair, data, rows, method, options, batch_key, layer, seed, mis
     """One method on one matrix."""
     train, test = pair
     if method == "ae":
-        model = models.Autoencoder(random_state=seed, **options)
+        model = models.Autoencoder(**{"regularizer": "auto", **options}, random_state=seed)
         _, cost = _measured(lambda: model.fit(train, layer=layer, batch_key=batch_key, progress=False))
         encode: Callable[[Any], np.ndarray] = lambda adata: model.encode(adata, layer=layer)  # noqa: E731
         own = encode(train)

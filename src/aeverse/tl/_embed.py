@@ -49,7 +49,7 @@ def embed(
 ) -> AnnData | None:
     """Embed samples with an autoencoder: a compact code instead of principal components.
 
-    For raw counts the model is that of `aeverse.tl.denoise`. Other values (expression on a log scale, copy numbers, drug
+    For raw counts the model is that of `aeverse.tl.denoise`, guided by the cells' neighbour graph. Other values (expression on a log scale, copy numbers, drug
     responses, methylation, mutations) get the likelihood that suits them; entries that are NaN are left out of what is
     learnt, never filled in. :doc:`/family` shows what each regularizer does to the code.
 
@@ -70,7 +70,7 @@ def embed(
         are active in a sample [Olshausen1996]_), ``"contractive"`` (the code changes little where the data do not vary
         [Rifai2011]_), ``"denoising"`` (molecules are thinned, entries hidden while training [Vincent2010]_),
         ``"variational"`` (a distribution to draw new samples from [Kingma2014]_), ``"graph"`` (the code foretells where a
-        sample lies in the neighbour graph [Mishne2019]_). ``"auto"`` is denoising.
+        sample lies in the neighbour graph [Mishne2019]_). ``"auto"`` is denoising, and of counts ``("denoising", "graph")``.
     decoder
         ``"linear"``: its weights are loadings. ``"mlp"``: with a hidden layer, and no loadings.
     gene_sets
