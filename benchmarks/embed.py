@@ -156,6 +156,7 @@ def main() -> None:
         "--all-cells-only", action="store_true", help="of cells only the biology score, no held-out splits"
     )
     parser.add_argument("--codes", type=Path, help="folder in which codes are kept")
+    parser.add_argument("--keep", action="store_true", help="keep the table's rows of data sets that are not run now")
     args = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"needs the data sets in {DATA}")
@@ -174,7 +175,11 @@ def main() -> None:
                     row |= biology(name, adata, method, codes, n_latent)
                 rows.append({"data": name, "n": adata.n_obs, "features": adata.n_vars, "method": method, **row})
                 print(rows[-1], flush=True)
-    write(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    if args.keep:
+        old = pd.read_csv(RESULTS / "embed.csv")
+        table = pd.concat([old[~old["data"].isin(table["data"])], table])
+    write(table)
 
 
 def write(table: pd.DataFrame) -> None:

@@ -34,6 +34,15 @@ def test_without_steps_the_net_is_that_of_the_source(source):
     assert np.corrcoef(*(np.log(m).ravel() for m in means))[0, 1] > 0.98
 
 
+def test_a_guided_model_keeps_its_own_graph():
+    guided = Autoencoder(regularizer=("denoising", "graph"), likelihood="nb", n_latent=6, n_models=1, n_epochs=2)
+    guided.fit(_cells(200, 1))
+    cells = _cells(40, 2)
+    fitted = Autoencoder(n_epochs=1, learning_rate=1e-9).fit(cells, init=guided)
+    ours, theirs = (m.encode(cells)[:, : guided.n_guided] for m in (fitted, guided))
+    np.testing.assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max())
+
+
 def test_few_cells_gain_from_a_model_of_many(source):
     few, new = _cells(40, 3), _cells(300, 4)
     truth = new.X.toarray()
