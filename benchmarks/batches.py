@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of ours; the others run once")
     parser.add_argument("--codes", type=Path, help="folder in which codes are kept")
+    parser.add_argument("--keep", action="store_true", help="keep the table's rows of data sets that are not run now")
     args = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"needs the data sets in {DATA}")
@@ -106,7 +107,11 @@ def main() -> None:
                 row = {"data": data, "cells": adata.n_obs, "batches": len(set(batches)), "method": method, "seed": seed}
                 rows.append({**row, **judged(code, labels, batches), "seconds": seconds})
                 print(rows[-1], flush=True)
-    write(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    if args.keep:
+        old = pd.read_csv(RESULTS / "batches.csv")
+        table = pd.concat([old[~old["data"].isin(table["data"])], table])
+    write(table)
 
 
 def write(table: pd.DataFrame) -> None:
