@@ -192,7 +192,9 @@ def write(table: pd.DataFrame) -> None:
         lines.append(
             "| " + " | ".join("" if v != v else f"{v:.3g}" if isinstance(v, float) else str(v) for v in values) + " |"
         )
-    (RESULTS / "embed.md").write_text("`python benchmarks/embed.py`, see there.\n\n" + "\n".join(lines) + "\n")
+    (RESULTS / "embed.md").write_text(
+        "`python benchmarks/embed.py`, see there; seconds are those of a shared machine.\n\n" + "\n".join(lines) + "\n"
+    )
     picture(table)
 
 
