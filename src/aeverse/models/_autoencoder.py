@@ -23,6 +23,7 @@ from aeverse.models._alignment import alignment
 from aeverse.models._attribution import Attribution, nets_of_members, of_dimensions, of_groups
 from aeverse.models._fronts import kind_of
 from aeverse.models._guide import coordinates, emphasis, smoothed
+from aeverse.models._pool import Pool
 from aeverse.models._programmes import membership, programmes_of
 from aeverse.models._reference import Group, Reference, as_labels, calibration_rows, kept_rows, labels_of
 from aeverse.models._transfer import input_from, settings_from, shared_inputs, start_from
@@ -322,25 +323,31 @@ class Autoencoder:
                     samples.guide = smoothed(seen, self.var_names, n_guided, own_batches, columns)
                 else:
                     samples.guide = coordinates(samples, input_layer, n_guided, own_batches)
+            training, judged_by, pool = samples, heldout, None
+            if init is None and (pool := side.pool(settings, samples, bias)):
+                training, judged_by, bias = pool.samples(samples), pool.counts(heldout), pool.pooled_bias
+                likelihood = side.new_likelihood(settings.likelihood, len(bias))
             self.net = Ensemble(
                 self._new_member(copy.deepcopy(input_layer), copy.deepcopy(likelihood), bias, len(samples))
                 for _ in range(settings.n_models)
             ).to(self.device)
-            self.posterior = side.new_posterior(self)
+            self.posterior = side.new_posterior(self, len(bias))
             if init is not None:
                 for member, old in zip(self.net.members, init.net.members, strict=True):
                     start_from(member, old, init, self)
             if {*settings.regularizers} - {"denoising"}:
-                unit = side.null_loss(self, samples)
+                unit = side.null_loss(self, training)
                 for member in self.net.members:
                     member.penalties = self._penalties(unit, n_steps, samples.guide)  # type: ignore[assignment]
             self.history = train(
                 self.net,
-                samples.shuffled(rng, settings.batch_size),
-                lambda: side.judge(self, samples, heldout, judged),
+                training.shuffled(rng, settings.batch_size),
+                lambda: side.judge(self, training, judged_by, judged),
                 self._schedule(n_steps, keep_start=init is not None),
                 progress=progress,
             )
+        if pool is not None:
+            self._spread(pool)
         for member in self.net.members:
             member.face_up()
             if "variational" in settings.regularizers:
@@ -352,6 +359,14 @@ class Autoencoder:
             self.net.alignment = self._aligned(samples, own_batches)
         self.reference = self._remember(self._samples(x, batches), adata, learnt, kept_out)
         return self
+
+    def _spread(self, pool: Pool) -> None:
+        """Give every gene an output of its own again."""
+        for member in self.net.members:
+            pool.spread(member.decoder)
+            member.likelihood = self._side.new_likelihood(self.settings.likelihood, len(self.var_names))
+        self.net.to(self.device)
+        self.posterior = self._side.new_posterior(self, len(self.var_names))
 
     def _settle(self, adata: AnnData, layer: str | None) -> Config:
         """The configuration with everything that was left open decided, and a log line that says so."""
@@ -918,7 +933,7 @@ class Autoencoder:
             model.net.alignment = Alignment(empty, empty.clone())
         model.net.load_state_dict(weights("net."))
         model.net.eval()
-        model.posterior = side.new_posterior(model)
+        model.posterior = side.new_posterior(model, len(model.var_names))
         if model.posterior is not None:
             model.posterior.load_state_dict(weights("posterior."))
         return model

@@ -1,7 +1,7 @@
 """What an `Autoencoder` does with counts only: library sizes, held-out molecules, dispersions, the posterior.
 
 ``_values.py`` answers the same questions for everything that is no count: `read`, `match`, `choose_inputs`, `hold_out`,
-`samples_of`, `parts`, `judge`, `finish`.
+`samples_of`, `parts`, `pool`, `judge`, `finish`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from aeverse import _slots
 from aeverse.models._genes import log_normalized_moments, overdispersed
+from aeverse.models._pool import Pool
 from aeverse.nn import Batch, CountInput, GammaPosterior, NegativeBinomial, Poisson, Rows
 from aeverse.train import Samples, split_molecules
 
@@ -87,6 +88,12 @@ def parts(settings: Config, seen: Samples, whole: sp.csr_matrix) -> tuple[CountI
     )
 
 
+def pool(settings: Config, seen: Samples, bias: np.ndarray) -> Pool | None:
+    """Rare genes that share an output while training; none where gene sets say which gene belongs to which dimension."""
+    assert settings.prior_precision is not None
+    return None if settings.gene_sets else Pool.of(seen.data, bias, settings.prior_precision)
+
+
 def empty_input(likelihood: str, n_inputs: int, n_columns: int) -> CountInput:
     """An input layer to load weights into."""
     return CountInput(torch.zeros(n_inputs), torch.ones(n_inputs), 1.0)
@@ -134,9 +141,9 @@ def fit_posterior(model: Autoencoder, samples: Samples, cells: np.ndarray, **opt
             member.likelihood.dispersion.copy_(model.posterior.constant_theta)
 
 
-def new_posterior(model: Autoencoder) -> GammaPosterior:
+def new_posterior(model: Autoencoder, n_features: int) -> GammaPosterior:
     """Dispersions to be fitted."""
-    return GammaPosterior(len(model.var_names)).to(model.device)
+    return GammaPosterior(n_features).to(model.device)
 
 
 def _means(model: Autoencoder, samples: Samples, cells: np.ndarray) -> Iterator[tuple[Any, torch.Tensor]]:

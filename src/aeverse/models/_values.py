@@ -175,8 +175,12 @@ def moments(x: sp.csr_matrix | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.sqrt(np.maximum(variance, 0)).astype(np.float32)
 
 
-def new_posterior(model: Autoencoder) -> None:
+def new_posterior(model: Autoencoder, n_features: int) -> None:
     """None: only counts have one."""
+
+
+def pool(settings: Config, seen: Samples, bias: np.ndarray) -> None:
+    """None: only counts have rare features."""
 
 
 # ---- judging ---------------------------------------------------------------------------------------------------

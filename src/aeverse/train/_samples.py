@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -73,6 +74,12 @@ class Samples:
             dense=self.dense,
             device=self.device,
         )
+
+    def with_data(self, data: sp.csr_matrix | np.ndarray) -> Samples:
+        """The same samples and inputs, with other data to explain."""
+        other = copy.copy(self)
+        other.data = data
+        return other
 
     def measured(self) -> np.ndarray:
         """Which samples hold anything: a molecule, or an entry that is not missing."""

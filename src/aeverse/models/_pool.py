@@ -1,0 +1,70 @@
+"""Rare genes share one output while a count model trains: there is next to nothing to learn of each of them.
+
+A gene with `n` molecules moves its loadings by ``n / (n + precision)`` of what they say, the prior the rest of the way. So
+genes with few molecules would cost as much as all others and stay where they are. Pooled, they are one output, whose mean
+is shared out among them as their molecules are; as a softmax that is the same as equal loadings and biases that differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from aeverse.nn import Decoder
+from aeverse.train import Samples
+
+SHRUNK_BELOW = 0.1  # molecules of a gene over the prior's precision: it would keep less than a tenth of its loadings
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Which output of the decoder each gene belongs to while training.
+
+    Parameters
+    ----------
+    output
+        Position of each gene's output, (genes,); the last one is that of all rare genes.
+    bias
+        Of each gene when every gene is an output of its own, (genes,).
+    """
+
+    output: np.ndarray
+    bias: np.ndarray
+
+    @classmethod
+    def of(cls, counts: sp.csr_matrix, bias: np.ndarray, precision: float) -> Pool | None:
+        """Pool the rare genes; None where there are fewer than two, or nothing else."""
+        rare = np.asarray(counts.sum(0)).ravel() < SHRUNK_BELOW * precision
+        if rare.sum() < 2 or rare.all():
+            return None
+        output = np.cumsum(~rare) - 1
+        return cls(np.where(rare, (~rare).sum(), output), bias)
+
+    @property
+    def pooled_bias(self) -> np.ndarray:
+        """Bias of each output, (outputs,)."""
+        return np.log(np.bincount(self.output, np.exp(self.bias)).clip(1e-30))
+
+    def counts(self, counts: sp.csr_matrix) -> sp.csr_matrix:
+        """Counts by output, (cells, outputs)."""
+        genes = np.arange(len(self.output))
+        place = sp.csr_matrix((np.ones(len(genes), counts.dtype), (genes, self.output)))
+        return sp.csr_matrix(counts @ place)
+
+    def samples(self, samples: Samples) -> Samples:
+        """The same samples, to be explained by output; what the encoder reads stays."""
+        return samples.with_data(self.counts(samples.data))
+
+    @torch.no_grad()
+    def spread(self, decoder: Decoder) -> None:
+        """Make every gene an output of its own again; what is expected of all of them together stays the same."""
+        output = torch.as_tensor(self.output, device=decoder.bias.device)
+        away = decoder.bias - decoder.start
+        decoder.start = torch.as_tensor(self.bias, dtype=away.dtype, device=away.device)
+        decoder.bias = torch.nn.Parameter(decoder.start + away[output])
+        decoder.loadings = torch.nn.Parameter(decoder.loadings[output])
+        if decoder.offsets is not None:
+            decoder.offsets = torch.nn.Parameter(decoder.offsets[output])
