@@ -114,7 +114,8 @@ class Config:
         With ``"sparse"``: the mean activity that units should have (a code between 0 and 1, [Ng2011]_); None: an L1
         penalty on a code of rectified units.
     prior_precision
-        Of the Gaussian prior on the decoder's loadings, 1 / variance; None: 300 for counts, else 1.
+        Of the Gaussian prior on the decoder's loadings, 1 / variance. None: for counts learnt for each gene, from 300 on,
+        so that genes keep the loadings that their molecules speak for; else 1.
     share_heldout
         Share of the molecules or entries that training does not see; they decide when to stop and are what is reported.
     share_calibration
@@ -335,6 +336,9 @@ class Autoencoder:
             if init is not None:
                 for member, old in zip(self.net.members, init.net.members, strict=True):
                     start_from(member, old, init, self)
+            elif self.config.prior_precision is None and settings.gene_sets is None:
+                for member in self.net.members:
+                    member.decoder.information = side.information(training)
             if {*settings.regularizers} - {"denoising"}:
                 unit = side.null_loss(self, training)
                 for member in self.net.members:
@@ -479,13 +483,14 @@ class Autoencoder:
             bias=torch.as_tensor(bias, dtype=torch.float32),
             n_covariates=n_covariates,
             programmes=programmes,
+            precision=settings.prior_precision,
         )
         return AutoencoderNet(
             encoder,
             decoder,
             likelihood,
             corrupt=self._corruption(input_layer) if "denoising" in settings.regularizers else None,
-            prior_weight=settings.prior_precision / n_samples,
+            prior_weight=1 / n_samples,
         )
 
     def _corruption(self, input_layer: torch.nn.Module | None):

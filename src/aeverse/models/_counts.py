@@ -27,6 +27,7 @@ ABSENT = "the others count as zero"
 NO_COUNTS = -1e4  # logit of a gene without molecules: its mean is exactly zero
 N_JUDGED = 300  # cells whose held-out molecules are looked at after each epoch
 DISPERSION_CELLS = 5000  # cells from which the final dispersions are fitted
+CODE_VARIANCE = 0.7  # of one dimension, about, where LayerNorm has made codes of mean square one
 EMPHASIS = 0.35  # of the directions in which profiles differ more, see `AutoencoderNet.orient`
 
 
@@ -139,6 +140,12 @@ def fit_posterior(model: Autoencoder, samples: Samples, cells: np.ndarray, **opt
     for member in model.net.members:
         if member.likelihood.dispersion is not None:
             member.likelihood.dispersion.copy_(model.posterior.constant_theta)
+
+
+def information(samples: Samples) -> torch.Tensor:
+    """What the counts say of a loading of each gene, 1 / variance, (genes, 1)."""
+    molecules = np.asarray(samples.data.sum(0), np.float32).ravel()
+    return torch.as_tensor(molecules * CODE_VARIANCE, device=samples.device)[:, None]
 
 
 def new_posterior(model: Autoencoder, n_features: int) -> GammaPosterior:

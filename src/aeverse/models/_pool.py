@@ -16,7 +16,7 @@ import torch
 from aeverse.nn import Decoder
 from aeverse.train import Samples
 
-SHRUNK_BELOW = 0.1  # molecules of a gene over the prior's precision: it would keep less than a tenth of its loadings
+SHRUNK_BELOW = 0.03  # molecules of a gene over the prior's precision: it would keep so little of its loadings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,5 +66,6 @@ class Pool:
         decoder.start = torch.as_tensor(self.bias, dtype=away.dtype, device=away.device)
         decoder.bias = torch.nn.Parameter(decoder.start + away[output])
         decoder.loadings = torch.nn.Parameter(decoder.loadings[output])
+        decoder.precision = decoder.precision[output]
         if decoder.offsets is not None:
             decoder.offsets = torch.nn.Parameter(decoder.offsets[output])

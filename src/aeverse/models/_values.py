@@ -179,6 +179,10 @@ def new_posterior(model: Autoencoder, n_features: int) -> None:
     """None: only counts have one."""
 
 
+def information(samples: Samples) -> None:
+    """None: the precision is the same for all features."""
+
+
 def pool(settings: Config, seen: Samples, bias: np.ndarray) -> None:
     """None: only counts have rare features."""
 

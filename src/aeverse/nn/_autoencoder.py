@@ -129,6 +129,8 @@ class AutoencoderNet(nn.Module):
         shown = batch if self.corrupt is None else self.corrupt(batch)
         code = self.encoder.coded(shown.x, shown.library, shown.covariate)
         hidden = self.decoder(code.draw(), batch.covariate)
+        if self.training:
+            self.decoder.learn_precision()
         misfit = self.likelihood.loss(hidden, self.decoder.weight, self.decoder.bias, batch.target, batch.library)
         penalty = sum(cost(self, code, batch) for cost in self.penalties)
         return misfit / len(batch) + self.prior_weight * self.decoder.prior() + penalty

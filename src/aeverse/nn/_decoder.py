@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+PACE = 0.05  # at which precisions follow the loadings, a step
 LOADINGS_PER_BIAS = 300  # a bias is held this much less tightly than a loading
 
 
@@ -27,6 +28,9 @@ class Decoder(nn.Module):
     programmes
         Weights (features, n_latent), zero where a dimension of the code may not reach a feature; loadings start from them
         (linear decoder only).
+    precision
+        Of the Gaussian prior on loadings and offsets, 1 / variance. Where `information` is set (what the data say of a
+        loading of each feature, (features, 1)), that of the loadings is learnt for each feature.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Decoder(nn.Module):
         bias: Tensor | None = None,
         n_covariates: int = 0,
         programmes: Tensor | None = None,
+        precision: float = 1.0,
     ):
         super().__init__()
         if programmes is not None and n_hidden:
@@ -53,6 +58,9 @@ class Decoder(nn.Module):
         start = torch.zeros(n_features) if bias is None else bias
         self.bias = nn.Parameter(start.clone())
         self.register_buffer("start", start.clone())
+        self.common_precision = precision
+        self.register_buffer("precision", torch.full((n_features, 1), precision), persistent=False)
+        self.register_buffer("information", None, persistent=False)  # of a loading in the data; None: precisions stay
         self.register_buffer("center", None, persistent=False)  # of the prior on the loadings; None: zero
         self.register_buffer("programmes", programmes)
         if programmes is not None:
@@ -82,8 +90,23 @@ class Decoder(nn.Module):
         Without it, the optimiser moves the loadings of a rare gene as fast as those of an abundant one, and fits noise.
         """
         away = self.loadings if self.center is None else self.loadings - self.center
-        prior = 0.5 * away.square().sum() + 0.5 / LOADINGS_PER_BIAS * (self.bias - self.start).square().sum()
-        return prior if self.offsets is None else prior + 0.5 * self.offsets.square().sum()
+        others = (self.bias - self.start).square().sum() / LOADINGS_PER_BIAS
+        if self.offsets is not None:
+            others = others + self.offsets.square().sum()
+        return 0.5 * ((self.precision * away.square()).sum() + self.common_precision * others)
+
+    @torch.no_grad()
+    def learn_precision(self) -> None:
+        """Move the precision of each feature's loadings towards what explains them best, a little at a time.
+
+        That is where 1 / precision is the mean square of the loadings and of their errors (automatic relevance
+        determination [MacKay1995]_): features that the code says nothing of lose their loadings, the others keep them.
+        """
+        if self.information is None:
+            return
+        error = 1 / (self.information + self.precision)
+        best = 1 / (self.loadings.square().mean(1, keepdim=True) + error)
+        self.precision.lerp_(best, PACE)
 
     def forward(self, code: Tensor, covariate: Tensor | None = None) -> Tensor:
         """Last hidden layer, (rows, hidden + covariates)."""
