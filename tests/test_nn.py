@@ -309,3 +309,20 @@ def test_a_cell_unlike_all_that_were_fitted_has_a_posterior():
     posterior.fit(lambda: iter([(usual, mu)]))
     odd = nn.Rows.from_scipy(sp.csr_matrix(np.repeat([[0.0, 10_000.0]], 20, 0).reshape(1, 40)))
     assert torch.isfinite(posterior.mean(torch.full((1, 40), 5000.0), odd)).all()
+
+
+def test_precisions_settle_where_they_explain_the_loadings():
+    decoder = nn.Decoder(4, (), 3, precision=300.0)
+    decoder.information = torch.tensor([[1000.0], [1000.0], [10.0]])
+    decoder.loadings.data.copy_(torch.tensor([[0.5], [0.01], [0.1]]).expand(3, 4))
+    for _ in range(3000):
+        decoder.learn_precision()
+    p, square = decoder.precision.double(), decoder.loadings.double().square().mean(1, keepdim=True)
+    assert torch.allclose(1 / p, square + 1 / (decoder.information + p), rtol=1e-3)
+    assert p[0] < 5 < 1000 < p[1]  # a gene with large loadings keeps them, one with small ones loses them
+
+
+def test_precisions_that_were_asked_for_stay():
+    decoder = nn.Decoder(4, (), 3, precision=50.0)
+    decoder.learn_precision()
+    assert (decoder.precision == 50).all()
