@@ -316,33 +316,15 @@ class Autoencoder:
             input_layer, likelihood, bias = side.parts(settings, samples, x)
             if init is not None:
                 input_layer = input_from(init, self)
-            if (
-                "graph" in settings.regularizers and init is None
-            ):  # else it knows where samples lie in the graph of its own
-                n_guided, columns = self.n_guided, None if mask is None else self.inputs
-                if settings.likelihood in COUNTS:
-                    samples.guide = smoothed(seen, self.var_names, n_guided, own_batches, columns)
-                else:
-                    samples.guide = coordinates(samples, input_layer, n_guided, own_batches)
-            training, judged_by, pool = samples, heldout, None
-            if init is None and (pool := side.pool(settings, samples, bias)):
+            elif "graph" in settings.regularizers:  # the other model knows where samples lie in a graph
+                columns = None if mask is None else self.inputs
+                samples.guide = self._guide(seen, samples, input_layer, own_batches, columns)
+            pool = side.pool(settings, samples, bias) if init is None else None
+            training, judged_by = samples, heldout
+            if pool is not None:
                 training, judged_by, bias = pool.samples(samples), pool.counts(heldout), pool.pooled_bias
                 likelihood = side.new_likelihood(settings.likelihood, len(bias))
-            self.net = Ensemble(
-                self._new_member(copy.deepcopy(input_layer), copy.deepcopy(likelihood), bias, len(samples))
-                for _ in range(settings.n_models)
-            ).to(self.device)
-            self.posterior = side.new_posterior(self, len(bias))
-            if init is not None:
-                for member, old in zip(self.net.members, init.net.members, strict=True):
-                    start_from(member, old, init, self)
-            elif self.config.prior_precision is None and settings.gene_sets is None:
-                for member in self.net.members:
-                    member.decoder.information = side.information(training)
-            if {*settings.regularizers} - {"denoising"}:
-                unit = side.null_loss(self, training)
-                for member in self.net.members:
-                    member.penalties = self._penalties(unit, n_steps, samples.guide)  # type: ignore[assignment]
+            self._build(training, input_layer, likelihood, bias, n_steps, init)
             self.history = train(
                 self.net,
                 training.shuffled(rng, settings.batch_size),
@@ -352,7 +334,7 @@ class Autoencoder:
             )
         if pool is not None:
             self._spread(pool)
-        for member in self.net.members:
+        for member in self.net.members:  # type: ignore[union-attr]
             member.face_up()
             if "variational" in settings.regularizers:
                 self._match_prior(member, samples)
@@ -363,6 +345,39 @@ class Autoencoder:
             self.net.alignment = self._aligned(samples, own_batches)
         self.reference = self._remember(self._samples(x, batches), adata, learnt, kept_out)
         return self
+
+    def _guide(self, seen, samples: Samples, input_layer, batches: pd.Categorical | None, columns) -> np.ndarray:
+        """What the leading dimensions of the code are to predict of each sample."""
+        if self.settings.likelihood in COUNTS:
+            return smoothed(seen, self.var_names, self.n_guided, batches, columns)
+        return coordinates(samples, input_layer, self.n_guided, batches)
+
+    def _build(
+        self,
+        samples: Samples,
+        input_layer: torch.nn.Module,
+        likelihood: torch.nn.Module,
+        bias: np.ndarray,
+        n_steps: int,
+        init: Autoencoder | None,
+    ) -> None:
+        """The net before training, from nothing or from another model."""
+        settings, side = self.settings, self._side
+        self.net = Ensemble(
+            self._new_member(copy.deepcopy(input_layer), copy.deepcopy(likelihood), bias, len(samples))
+            for _ in range(settings.n_models)
+        ).to(self.device)
+        self.posterior = side.new_posterior(self, len(bias))
+        if init is not None:
+            for member, old in zip(self.net.members, init.net.members, strict=True):  # type: ignore[union-attr]
+                start_from(member, old, init, self)
+        elif self.config.prior_precision is None and settings.gene_sets is None:
+            for member in self.net.members:
+                member.decoder.information = side.information(samples)
+        if {*settings.regularizers} - {"denoising"}:
+            unit = side.null_loss(self, samples)
+            for member in self.net.members:
+                member.penalties = self._penalties(unit, n_steps, samples.guide)  # type: ignore[assignment]
 
     def _spread(self, pool: Pool) -> None:
         """Give every gene an output of its own again."""
