@@ -104,7 +104,8 @@ class Config:
     n_inputs
         How many genes the encoder reads of counts, the most overdispersed, where no mask says which.
     n_epochs, batch_size, learning_rate
-        Training; fewer epochs where held-out data say so. None: 350 steps, and at least 8 epochs.
+        Training; fewer epochs where held-out data say so. None: 350 steps, and at least 8 epochs; a rate of 0.006 for
+        counts, else 0.004.
     corruption
         With ``"denoising"``: ``"thinning"`` (counts: molecules are drawn), ``"masking"`` (other values: half of the entries
         are hidden) or ``"gaussian"`` (continuous values: noise is added); None: the first that suits.
@@ -135,7 +136,7 @@ class Config:
     n_inputs: int = 3000
     n_epochs: int | None = None
     batch_size: int = 128
-    learning_rate: float = 4e-3
+    learning_rate: float | None = None
     corruption: str | None = None
     strength: float = 1.0
     target_activity: float | None = None
@@ -410,6 +411,7 @@ class Autoencoder:
             n_latent=config.n_latent or len(config.gene_sets or ()) or 32,
             n_models=config.n_models or (3 if counts and not config.gene_sets else 1),
             prior_precision=config.prior_precision or (300.0 if counts else 1.0),
+            learning_rate=config.learning_rate or (6e-3 if counts else 4e-3),
         )
         taken = [f"{f}={getattr(settled, f)!r}" for f in ("likelihood", "regularizer") if getattr(config, f) == "auto"]
         if taken:
@@ -559,6 +561,7 @@ class Autoencoder:
         goes_on = not keep_start and {"graph", "variational"} & set(self.settings.regularizers)
         judge_every = n_steps if goes_on else -(-n_steps // N_JUDGEMENTS)
         rate = self.settings.learning_rate
+        assert rate is not None
         return Schedule(n_steps=n_steps, judge_every=judge_every, learning_rate=rate, keep_start=keep_start)
 
     def _block_size(self) -> int:

@@ -66,6 +66,6 @@ class Pool:
         decoder.start = torch.as_tensor(self.bias, dtype=away.dtype, device=away.device)
         decoder.bias = torch.nn.Parameter(decoder.start + away[output])
         decoder.loadings = torch.nn.Parameter(decoder.loadings[output])
-        decoder.precision = decoder.precision[output]
+        decoder.precision = decoder.precision[output]  # type: ignore[index]
         if decoder.offsets is not None:
             decoder.offsets = torch.nn.Parameter(decoder.offsets[output])

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 TRAINING = ("n_epochs", "batch_size", "learning_rate", "strength", "share_heldout", "random_state")
 SMALLEST_SHARE_OF_INPUTS = 0.1  # of what the other model reads, that the new data must have
-SLOWER = 4  # the learning rate is divided by it: what was learnt before must not be shaken off
+RATE, SLOWER = 4e-3, 4  # the learning rate is divided: what was learnt before must not be shaken off
 
 
 def settings_from(config: Config, init: Autoencoder) -> Config:
     """What the net is comes from the other model, how it is trained from here."""
     own = {name: getattr(config, name) for name in TRAINING}
-    return dataclasses.replace(init.settings, **own | {"learning_rate": config.learning_rate / SLOWER})
+    return dataclasses.replace(init.settings, **own | {"learning_rate": (config.learning_rate or RATE) / SLOWER})
 
 
 def shared_inputs(init: Autoencoder, names: pd.Index):
