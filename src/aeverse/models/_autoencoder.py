@@ -22,7 +22,8 @@ from aeverse.models import _counts, _values
 from aeverse.models._alignment import alignment
 from aeverse.models._attribution import Attribution, nets_of_members, of_dimensions, of_groups
 from aeverse.models._fronts import kind_of
-from aeverse.models._guide import coordinates, emphasis, smoothed
+from aeverse.models._guide import EMPHASIS, coordinates, smoothed
+from aeverse.models._neighbours import emphasis
 from aeverse.models._pool import Pool
 from aeverse.models._programmes import membership, programmes_of
 from aeverse.models._reference import Group, Reference, as_labels, calibration_rows, kept_rows, labels_of
@@ -543,7 +544,9 @@ class Autoencoder:
         if "variational" in settings.regularizers:
             found.append(Divergence(settings.strength, warm_up=n_steps // 2))
         if guide is not None:
-            found.append(Guidance(GUIDANCE * weight, emphasis(guide) if settings.likelihood in COUNTS else None))
+            found.append(
+                Guidance(GUIDANCE * weight, emphasis(guide, EMPHASIS) if settings.likelihood in COUNTS else None)
+            )
         return found
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from aeverse.models._fronts import Front, _moments, _svd, kind_of
-from aeverse.models._multimodal import _batch_shifts, _emphasis, _neighbours, _principal
+from aeverse.models._neighbours import batch_shifts, neighbours_of, principal
 from aeverse.nn import Rows, diffusion_coordinates, fuse, local_kernel, smooth
 from aeverse.train import Samples
 
@@ -33,7 +33,7 @@ def coordinates(
     y = _as_read(samples, input_layer)
     centre, axes, _ = significant(y, fewest=2, most=MAX_COMPONENTS)
     scores = np.asarray(y @ axes - centre @ axes, np.float32)
-    distances, indices = _neighbours(scores, max(N_NEIGHBORS), None if batches is None else np.asarray(batches.codes))
+    distances, indices = neighbours_of(scores, max(N_NEIGHBORS), None if batches is None else np.asarray(batches.codes))
     widths = N_NEIGHBORS if batches is None else (distances.shape[1],)
     kernels = [local_kernel(distances[:, :k], indices[:, :k]) for k in widths]
     n = len(scores)
@@ -42,11 +42,6 @@ def coordinates(
     found = np.pad(found, ((0, 0), (0, n_coordinates - found.shape[1])))  # fewer samples than coordinates
     found = found - found.mean(0)
     return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
-
-
-def emphasis(guide: np.ndarray) -> torch.Tensor:
-    """How much the error of each smoothed component counts: the lesser ones more than their variance would have it."""
-    return _emphasis(guide, EMPHASIS)
 
 
 def smoothed(
@@ -65,9 +60,9 @@ def smoothed(
     scores, codes = front.fit(counts, names, columns), None
     if batches is not None:
         codes = np.asarray(batches.codes)
-        scores = scores - _batch_shifts(scores, codes, len(batches.categories), SMOOTHED_NEIGHBORS)[codes]
-    graph = local_kernel(*_neighbours(scores, SMOOTHED_NEIGHBORS, codes))
-    found = _principal(smooth(graph, scores, np.arange(len(scores)), SMOOTHING_STEPS), n_coordinates)
+        scores = scores - batch_shifts(scores, codes, len(batches.categories), SMOOTHED_NEIGHBORS)[codes]
+    graph = local_kernel(*neighbours_of(scores, SMOOTHED_NEIGHBORS, codes))
+    found = principal(smooth(graph, scores, np.arange(len(scores)), SMOOTHING_STEPS), n_coordinates)
     found = np.pad(found, ((0, 0), (0, n_coordinates - found.shape[1])))  # fewer components than coordinates
     return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
 

@@ -15,6 +15,7 @@ import torch
 from aeverse import _settings, _slots, io
 from aeverse.models._attribution import Attribution, net_of_fusion, of_dimensions, of_groups
 from aeverse.models._fronts import COUNT_KINDS, KINDS, Front, kind_of
+from aeverse.models._neighbours import batch_shifts, emphasis, neighbours_of, principal
 from aeverse.models._prediction import Target, calibration, from_neighbours, linear_space
 from aeverse.models._reference import Group, Reference, as_labels, kept_rows, labels_of, labels_state, restore_labels
 from aeverse.nn import FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 FEWEST_SAMPLES = 10
 FEW_SAMPLES = 100  # below, counts too are learnt from like a cohort
-EXACT_NEIGHBOURS_UP_TO = 20_000
 SHARE_HELDOUT, MOST_HELDOUT = 0.01, 200_000  # entries of each modality
 SMALL_ENTRIES = 20_000_000  # matrices up to this size may as well be dense
 SMALLEST_SHARE_OF_FEATURES = 0.1  # of a modality's features that new data must have
@@ -33,7 +33,6 @@ RELIABILITY_CELLS = 4000
 LEAST_MIXING = 0.5  # of complete and incomplete samples, over chance, for the former to tell of the latter
 MOST_COMPLETE = 5000  # training samples among which those that lack a modality are placed
 BLOCK = 8192
-MATCHING_ROUNDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,12 +239,12 @@ class MultimodalAutoencoder:
         self.shifts = {}
         if codes is not None:
             self.shifts = {
-                m: _batch_shifts(z, codes[rows[m]], len(self.batches), self._recipe.n_neighbors[-1])
+                m: batch_shifts(z, codes[rows[m]], len(self.batches), self._recipe.n_neighbors[-1])
                 for m, z in scores.items()
             }
             scores = {m: self._without_batch(m, z, codes[rows[m]]) for m, z in scores.items()}
         neighbours = {
-            m: _neighbours(z, max(self._recipe.n_neighbors), None if codes is None else codes[rows[m]])
+            m: neighbours_of(z, max(self._recipe.n_neighbors), None if codes is None else codes[rows[m]])
             for m, z in scores.items()
         }
         self.trust = self._fit_trust(seen, data, scores, neighbours)
@@ -260,7 +259,7 @@ class MultimodalAutoencoder:
         judged = self._judge_entries(data, heldout, rng)
         with _settings.seeded(self.config.random_state):
             self.net = self._new_net({m: z.shape[1] for m, z in scores.items()}, target.shape[1])
-            self.net.emphasis.copy_(_emphasis(target, self._recipe.emphasis))
+            self.net.emphasis.copy_(emphasis(target, self._recipe.emphasis))
             self.net.to(self.device)
             n_steps = self.config.n_steps or self._recipe.n_steps
             batch_size = min(self._recipe.batch_size, mdata.n_obs)
@@ -349,14 +348,14 @@ class MultimodalAutoencoder:
             shuffled = rng.permutation(columns)
             halves = [np.sort(shuffled[: len(columns) // 2]), np.sort(shuffled[len(columns) // 2 :])]
             z = [self._new_front(self.kinds[name]).fit(x[chosen], data[name].names, half) for half in halves]
-            near = [local_kernel(*_neighbours(v, self._recipe.n_neighbors[-1])) for v in z]
+            near = [local_kernel(*neighbours_of(v, self._recipe.n_neighbors[-1])) for v in z]
             found.append((_predictable(near[0], z[1]) + _predictable(near[1], z[0])) / 2)
         for other in data:
             common, a, b = np.intersect1d(data[other].rows, data[name].rows, return_indices=True)
             k = self._recipe.n_neighbors[-1]
             if other != name and len(common) > 3 * k:
                 a, b = a[:RELIABILITY_CELLS], b[:RELIABILITY_CELLS]
-                found.append(_predictable(local_kernel(*_neighbours(scores[other][a], k)), scores[name][b]))
+                found.append(_predictable(local_kernel(*neighbours_of(scores[other][a], k)), scores[name][b]))
         return max(found)
 
     def _guidance(self, scores, rows, neighbours, n: int) -> np.ndarray:
@@ -376,7 +375,7 @@ class MultimodalAutoencoder:
                 self.trust[m] ** 0.5 * smooth(graph, z / z.shape[1] ** 0.5, rows[m], SMOOTHING_STEPS)
                 for m, z in scores.items()
             ]
-            target = _principal(np.hstack(parts), recipe.n_targets)
+            target = principal(np.hstack(parts), recipe.n_targets)
         target = target - target.mean(0)
         return target / max(float(np.sqrt(np.mean(target**2))), 1e-12)
 
@@ -885,32 +884,6 @@ def _blanked(x, row: np.ndarray, column: np.ndarray):
     return x
 
 
-def _neighbours(z: np.ndarray, k: int, batches: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Distances and positions of the nearest samples; with batches, equally many in each of them."""
-    if batches is not None:
-        return _balanced_neighbours(z, k, batches)
-    if len(z) <= EXACT_NEIGHBOURS_UP_TO:
-        return nearest(z, k)
-    from pynndescent import NNDescent
-
-    indices, distances = NNDescent(z, n_neighbors=k + 1, random_state=0).neighbor_graph
-    return distances[:, 1:], indices[:, 1:].astype(np.int64)
-
-
-def _balanced_neighbours(z: np.ndarray, k: int, batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest samples of every batch (BBKNN [Polanski2020]_)."""
-    present = np.unique(batches)
-    each = max(3, -(-k // len(present)))
-    found = []
-    for b in present:
-        members = np.flatnonzero(batches == b)
-        distances, indices = nearest(z, each + 1, among=z[members])
-        found.append((np.where(members[indices] == np.arange(len(z))[:, None], np.inf, distances), members[indices]))
-    distances, indices = (np.hstack(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(distances, 1, kind="stable")[:, : distances.shape[1] - 1]
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
-
-
 def _exchangeable(
     complete: np.ndarray, rows: Mapping[str, np.ndarray], neighbours: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> bool:
@@ -921,21 +894,6 @@ def _exchangeable(
         found += float(whole[indices[~whole]].mean(1).sum())
         expected += float((~whole).sum() * whole.mean())
     return bool(complete.all() or 0 < LEAST_MIXING * expected <= found)
-
-
-def _batch_shifts(z: np.ndarray, batches: np.ndarray, n_batches: int, k: int) -> np.ndarray:
-    """How far each batch lies from its matches in all batches, (n_batches, dimensions).
-
-    Matches, not means, are compared, so that batches may hold different kinds of cells.
-    """
-    shifts = np.zeros((n_batches, z.shape[1]), np.float32)
-    for _ in range(MATCHING_ROUNDS):
-        moved = z - shifts[batches]
-        _, indices = _balanced_neighbours(moved, k, batches)
-        away = moved - moved[indices].mean(1)
-        for b in np.unique(batches):
-            shifts[b] += away[batches == b].mean(0)
-    return shifts
 
 
 def _predictable(kernel: sp.csr_matrix, z: np.ndarray) -> float:
@@ -958,18 +916,3 @@ def _block(values: np.ndarray, k: int, length: float, rng: np.random.Generator) 
     spread = np.sqrt(np.maximum(variances[:k], 1e-12))
     axes = length * (vectors[:, :k] / spread**0.5) @ _turn(k, rng) / np.sqrt(max(spread.sum(), 1e-12))
     return mean, np.ascontiguousarray(axes, np.float32)
-
-
-def _principal(x: np.ndarray, k: int) -> np.ndarray:
-    """Scores on the leading principal components."""
-    x = x - x.mean(0)
-    vectors = np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :k]
-    sign = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
-    return x @ (vectors * sign)
-
-
-def _emphasis(target: np.ndarray, power: float) -> torch.Tensor:
-    """Weights of the targets' errors: variance to minus `power`, so that their sum is that of equal weights."""
-    variance = np.maximum(target.var(0), 1e-12)
-    weights = variance**-power
-    return torch.tensor(weights / (weights * variance).sum() * variance.sum(), dtype=torch.float32)
