@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -120,11 +121,8 @@ def write(table: pd.DataFrame) -> None:
     by = ["data", "cells", "batches", "method"]
     mean = table.groupby(by, sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
     mean = mean.reindex(columns=[*by, "batch", *PARTS, "biology", "seconds"])
-    lines = ["| " + " | ".join(mean.columns) + " |", "|" + "---|" * len(mean.columns)]
-    for values in mean.itertuples(index=False):
-        cells = ["" if v != v else f"{v:.3f}" if isinstance(v, float) else str(v) for v in values[:-1]]
-        lines.append("| " + " | ".join([*cells, f"{values[-1]:.0f}"]) + " |")
-    (RESULTS / "batches.md").write_text("`python benchmarks/batches.py`, see there.\n\n" + "\n".join(lines) + "\n")
+    text = ["`python benchmarks/batches.py`, see there.", "", *markdown(mean)]
+    (RESULTS / "batches.md").write_text("\n".join(text) + "\n")
     picture(table)
 
 

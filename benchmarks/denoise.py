@@ -254,6 +254,7 @@ def main() -> None:
 def report(row: dict) -> None:
     """Put a row into the table on disk (in place of an older one) and write the summary and its picture."""
     import pandas as pd
+    from tables import markdown
 
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "denoise.csv"
@@ -266,13 +267,9 @@ def report(row: dict) -> None:
     mean = table.groupby(["data", "method"]).mean(numeric_only=True).drop(columns="seed")
     mean.insert(0, "splits", table.groupby(["data", "method"]).size())
     mean = mean.sort_values(["data", "D2"], ascending=[True, False]).reset_index()
-    lines = ["| " + " | ".join(mean.columns) + " |", "|" + "---|" * len(mean.columns)]
-    for values in mean.itertuples(index=False):
-        cells = ["" if v != v else f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
-        lines.append("| " + " | ".join(cells) + " |")
     (RESULTS / "denoise.md").write_text(
         "`python benchmarks/denoise.py --threads 1`, see there; the machine was shared, so compare times only roughly.\n\n"
-        + "\n".join(lines)
+        + "\n".join(markdown(mean, decimals=4))
         + "\n"
     )
     _draw(mean)

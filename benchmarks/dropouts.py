@@ -32,6 +32,7 @@ import scipy.sparse as sp
 from denoise import DATA, RESULTS, gene_means, knn_smoothing, magic
 from scipy.stats import nbinom, poisson
 from sklearn.metrics import roc_auc_score
+from tables import markdown
 
 N_BINS, N_JUDGED = 15, 500
 MEANS = (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, np.inf)
@@ -167,15 +168,6 @@ def report(rows: list[dict], keys: list[str], path: Path, text: str) -> None:
         mean.insert(0, "seeds", groups.size())
         lines += [f"\n## {question}\n", *markdown(mean.reset_index())]
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
-
-
-def markdown(table: pd.DataFrame) -> list[str]:
-    """Lines of a table."""
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * table.shape[1]]
-    for values in table.itertuples(index=False):
-        cells = ["" if v != v else f"{v:.3f}".removesuffix(".000") if isinstance(v, float) else str(v) for v in values]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -187,14 +188,8 @@ def write(table: pd.DataFrame) -> None:
     columns = ["data", "n", "features", "method", "dimensions", "knn", "lr", "mean", "se", "ari", "biology", "seconds"]
     table = table.reindex(columns=columns)
     table.to_csv(RESULTS / "embed.csv", index=False, float_format="%.4g")
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for values in table.itertuples(index=False):
-        lines.append(
-            "| " + " | ".join("" if v != v else f"{v:.3g}" if isinstance(v, float) else str(v) for v in values) + " |"
-        )
-    (RESULTS / "embed.md").write_text(
-        "`python benchmarks/embed.py`, see there; seconds are those of a shared machine.\n\n" + "\n".join(lines) + "\n"
-    )
+    text = ["`python benchmarks/embed.py`, see there; seconds are those of a shared machine.", "", *markdown(table)]
+    (RESULTS / "embed.md").write_text("\n".join(text) + "\n")
     picture(table)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -93,11 +94,7 @@ def report(rows: list[dict]) -> None:
     table.to_csv(RESULTS / "mapping.csv", index=False, float_format="%.4g")
     mean = table.groupby(["data", "left_out"], sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
     lines = [f"`python benchmarks/mapping.py`, see there; mean over seeds {sorted(set(table['seed']))}.", ""]
-    lines += ["| " + " | ".join(mean.columns) + " |", "|" + "---|" * len(mean.columns)]
-    for values in mean.itertuples(index=False):
-        cells = ["" if v != v else f"{v:.3f}" if isinstance(v, float) else str(v) for v in values]
-        lines.append("| " + " | ".join(cells) + " |")
-    (RESULTS / "mapping.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "mapping.md").write_text("\n".join([*lines, *markdown(mean)]) + "\n")
 
 
 if __name__ == "__main__":

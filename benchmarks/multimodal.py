@@ -271,6 +271,7 @@ COLUMNS = {
 def report(rows: list[dict]) -> None:
     """Put rows into the table on disk (in place of older ones) and write the summary and its picture."""
     import pandas as pd
+    from tables import markdown
 
     RESULTS.mkdir(exist_ok=True)
     path, table = RESULTS / "multimodal.csv", pd.DataFrame(rows)
@@ -291,11 +292,7 @@ def report(rows: list[dict]) -> None:
         mean = grouped[[c for c in columns if c != "lost"]].mean()
         mean.insert(0, "seeds", grouped.size())
         mean = mean.reset_index()
-        lines = ["| " + " | ".join(mean.columns) + " |", "|" + "---|" * len(mean.columns)]
-        for values in mean.itertuples(index=False):
-            cells = ["" if v != v else f"{v:.3f}" if isinstance(v, float) and v < 100 else f"{v:.0f}" if isinstance(v, float) else str(v) for v in values]  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
-        text += [f"\n## {task}\n", *lines]
+        text += [f"\n## {task}\n", *markdown(mean)]
         if task == "embed":
             draw(mean)
     (RESULTS / "multimodal.md").write_text("\n".join(text) + "\n")

@@ -1,0 +1,19 @@
+"""Tables as Markdown, for all benchmarks."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def markdown(table: pd.DataFrame, decimals: int = 3) -> list[str]:
+    """Lines of a table; empty where a value is missing, no decimals from 100 on."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * table.shape[1]]
+    return lines + ["| " + " | ".join(_cell(v, decimals) for v in row) + " |" for row in table.itertuples(index=False)]
+
+
+def _cell(value, decimals: int) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if value != value:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.{decimals}f}"
