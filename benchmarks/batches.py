@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tables import markdown
+from tables import markdown, with_kept
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -79,9 +79,9 @@ def judged(code: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> dict[st
     sys.path.insert(0, str(DATA.parent))
     from scoring import biology_score
 
-    in_two = pd.Series(batches[labels != "unknown"]).nunique() > 1
-    parts = ae.metrics.batch_score(code, batches, labels=labels if in_two else None, parts=True)
     known = labels != "unknown"
+    in_two = pd.Series(batches[known]).nunique() > 1
+    parts = ae.metrics.batch_score(code, batches, labels=labels if in_two else None, parts=True)
     return {"batch": np.mean(list(parts.values())), **parts, "biology": biology_score(code[known], labels[known])[0]}
 
 
@@ -109,10 +109,7 @@ def main() -> None:
                 rows.append({**row, **judged(code, labels, batches), "seconds": seconds})
                 print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
-    if args.keep:
-        old = pd.read_csv(RESULTS / "batches.csv")
-        table = pd.concat([old[~old["data"].isin(table["data"])], table])
-    write(table)
+    write(with_kept(table, RESULTS / "batches.csv") if args.keep else table)
 
 
 def write(table: pd.DataFrame) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tables import markdown
+from tables import markdown, with_kept
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -177,10 +177,7 @@ def main() -> None:
                 rows.append({"data": name, "n": adata.n_obs, "features": adata.n_vars, "method": method, **row})
                 print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
-    if args.keep:
-        old = pd.read_csv(RESULTS / "embed.csv")
-        table = pd.concat([old[~old["data"].isin(table["data"])], table])
-    write(table)
+    write(with_kept(table, RESULTS / "embed.csv") if args.keep else table)
 
 
 def write(table: pd.DataFrame) -> None:

@@ -1,8 +1,16 @@
-"""Tables as Markdown, for all benchmarks."""
+"""Tables kept and shown as Markdown, for all benchmarks."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
+
+
+def with_kept(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A table and, before it, the rows on disk of the data sets that it does not have."""
+    old = pd.read_csv(path)
+    return pd.concat([old[~old["data"].isin(table["data"])], table])
 
 
 def markdown(table: pd.DataFrame, decimals: int = 3) -> list[str]:

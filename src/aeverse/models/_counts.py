@@ -1,7 +1,7 @@
 """What an `Autoencoder` does with counts only: library sizes, held-out molecules, dispersions, the posterior.
 
 ``_values.py`` answers the same questions for everything that is no count: `read`, `match`, `choose_inputs`, `hold_out`,
-`samples_of`, `parts`, `pool`, `judge`, `finish`.
+`samples_of`, `parts`, `pool`, `information`, `judge`, `finish`.
 """
 
 from __future__ import annotations

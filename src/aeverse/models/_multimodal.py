@@ -484,8 +484,10 @@ class MultimodalAutoencoder:
             For each sample the position of the training sample that is the same, which must not tell; -1: none.
         """
         code, has, n_like = self._encoded(x, weights), (weights > 0).cpu().numpy(), self._recipe.n_like
+        if not n_like or not self.exchangeable or has.all():
+            return code
         complete = self._complete()
-        if not n_like or not self.exchangeable or len(complete) <= n_like or has.all():
+        if len(complete) <= n_like:
             return code
         full = self._encoded(*self._reference_tensors(complete, self.fronts))
         for pattern in np.unique(has[has.any(1) & ~has.all(1)], axis=0):
