@@ -107,11 +107,12 @@ def test_genes_and_cells_without_counts_have_no_variance_and_no_chance():
 @given(seed=st.integers(0, 99), spread=st.floats(0.1, 4), factor=priors[1])
 def test_sums_over_bins_are_the_sums_over_entries(seed, spread, factor):
     rng = np.random.default_rng(seed)
-    values, weights = np.exp(spread * rng.normal(size=(300, 7)) - 2), rng.gamma(1.0, size=(300, 7))
+    values, weights = np.exp(spread * rng.normal(size=(3000, 7)) - 2), rng.gamma(1.0, size=(3000, 7))
     histogram = _posterior._Histogram(7, torch.device("cpu"))
-    gene = torch.arange(7, dtype=torch.int32)
-    for rows in (slice(0, 100), slice(100, 300)):
+    gene, one = torch.arange(7, dtype=torch.int32), rng.poisson(values) == 1
+    for rows in (slice(0, 1000), slice(1000, 3000)):
         value, weight = (torch.tensor(part[rows], dtype=torch.float32) for part in (values, weights))
-        histogram.add(value, gene, weight)
-    found = (torch.log1p(histogram.means() / factor) * histogram.weights).sum(1).double().numpy()
-    np.testing.assert_allclose(found, (np.log1p(values / factor) * weights).sum(0), rtol=2e-3)
+        histogram.add(value, gene, weight, torch.tensor(np.flatnonzero(one[rows])))
+    for weights_of, entries in ((histogram.weights, weights), (histogram.single, one)):
+        found = (torch.log1p(histogram.means() / factor) * weights_of).sum(1).double().numpy()
+        np.testing.assert_allclose(found, (np.log1p(values / factor) * entries).sum(0), rtol=1e-2)

@@ -63,7 +63,7 @@ LIKELIHOOD_OF_KIND = {
 }
 
 FEWEST_STEPS, FEWEST_EPOCHS = 350, 8
-N_JUDGEMENTS = 5
+N_JUDGEMENTS = 4
 BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
 SMALLEST_SHARE_OF_GENES = 0.1  # of the encoder's genes that new data must have
 N_GUIDED = 6  # dimensions of the code that are coordinates in the neighbour graph

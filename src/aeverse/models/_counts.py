@@ -116,8 +116,10 @@ def null_loss(model: Autoencoder, samples: Samples) -> float:
 # ---- judging ---------------------------------------------------------------------------------------------------
 def judge(model: Autoencoder, samples: Samples, heldout: sp.csr_matrix, cells: np.ndarray) -> float:
     """Deviance of held-out molecules explained by the posterior mean, with dispersions for the present weights."""
-    fit_posterior(model, samples, cells, slopes=(0.0,))  # the slopes matter at the end, and take time
-    lost, null = deviances(model, samples, heldout, cells)
+    samples, heldout = samples.some(cells), heldout[cells]
+    code = model._encode(samples)
+    fit_posterior(model, samples, code, slopes=(0.0,))  # the slopes matter at the end, and take time
+    lost, null = deviances(model, samples, heldout, code)
     return float(1 - lost.sum() / null.sum()) if null.sum() > 0 else 0.0
 
 
@@ -126,17 +128,18 @@ def finish(model: Autoencoder, samples: Samples, heldout: sp.csr_matrix, rng: np
     if model.is_free_to_turn:
         for member in model.net.members:
             member.orient(_frequency(samples), EMPHASIS)
-    fit_posterior(model, samples, np.sort(rng.permutation(len(samples))[:DISPERSION_CELLS]))
-    lost, null = deviances(model, samples, heldout, np.arange(len(samples)))
+    code, cells = model._encode(samples), np.sort(rng.permutation(len(samples))[:DISPERSION_CELLS])
+    fit_posterior(model, samples.some(cells), code[cells])
+    lost, null = deviances(model, samples, heldout, code)
     molecules = np.asarray(heldout.sum(0)).ravel()
     model.deviance_explained = np.where((molecules > 0) & (null > 0), 1 - lost / np.where(null > 0, null, 1), np.nan)
     model.heldout_deviance_explained = float(1 - lost.sum() / null.sum()) if null.sum() > 0 else 0.0
 
 
 @torch.no_grad()
-def fit_posterior(model: Autoencoder, samples: Samples, cells: np.ndarray, **options: Any) -> None:
+def fit_posterior(model: Autoencoder, samples: Samples, code: np.ndarray, **options: Any) -> None:
     """Dispersions for the present weights; training goes on with them too."""
-    model.posterior.fit(lambda: _means(model, samples, cells), **options)
+    model.posterior.fit(lambda: ((batch.target, mu) for _, batch, mu in _means(model, samples, code)), **options)
     for member in model.net.members:
         if member.likelihood.dispersion is not None:
             member.likelihood.dispersion.copy_(model.posterior.constant_theta)
@@ -153,16 +156,16 @@ def new_posterior(model: Autoencoder, n_features: int) -> GammaPosterior:
     return GammaPosterior(n_features).to(model.device)
 
 
-def _means(model: Autoencoder, samples: Samples, cells: np.ndarray) -> Iterator[tuple[Any, torch.Tensor]]:
-    size = model._block_size()
-    for start in range(0, len(cells), size):
-        batch = samples.batch(cells[start : start + size])
-        yield batch.target, model.net.mean(model.net.encode(batch), batch.library, batch.covariate)
+def _means(model: Autoencoder, samples: Samples, code: np.ndarray) -> Iterator[tuple[slice, Batch, torch.Tensor]]:
+    """Blocks of cells: which, their batch and the means of their codes."""
+    for rows, batch in samples.blocks(model._block_size()):
+        z = torch.as_tensor(code[rows], device=model.device)
+        yield rows, batch, model.net.mean(z, batch.library, batch.covariate)
 
 
 @torch.no_grad()
 def deviances(
-    model: Autoencoder, samples: Samples, heldout: sp.csr_matrix, cells: np.ndarray
+    model: Autoencoder, samples: Samples, heldout: sp.csr_matrix, code: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Poisson deviances of the held-out molecules by gene: of the posterior mean, and of the gene means."""
     share = float(heldout.sum() / samples.data.sum())
@@ -170,15 +173,10 @@ def deviances(
     judged = frequency > 0  # of a gene that was never seen, even the gene mean says nothing
     lost = torch.zeros(len(frequency), dtype=torch.float64, device=model.device)
     null = torch.zeros_like(lost)
-    size = model._block_size()
-    for start in range(0, len(cells), size):
-        rows = cells[start : start + size]
-        batch = samples.batch(rows)
-        x = Rows.from_scipy(heldout[rows], model.device).to_dense()
-        mu = model.net.mean(model.net.encode(batch), batch.library, batch.covariate)
-        mean = model.posterior.mean(mu, batch.target)
-        lost += Poisson.deviance(x, mean * share)
-        null += Poisson.deviance(x, batch.library * frequency * share)
+    for rows, batch, mu in _means(model, samples, code):
+        x = Rows.from_scipy(heldout[rows], model.device)
+        lost += Poisson.deviance_of_rows(x, model.posterior.mean(mu, batch.target).mul_(share))
+        null += Poisson.deviance_of_rows(x, batch.library * (frequency * share))
     return (lost * judged).cpu().numpy(), (null * judged).cpu().numpy()
 
 

@@ -147,9 +147,9 @@ class Ensemble(nn.Module):
         self.members, self.alignment = nn.ModuleList(members), alignment
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean of the members' losses. Each learns from a part of the batch of its own, so that any number costs two."""
+        """Mean of the members' losses. Each learns from a part of the batch of its own, so that any number costs 1.5."""
         n, k = len(batch), len(self.members)
-        size = math.ceil(n * min(1, 2 / k))
+        size = math.ceil(n * min(1, 1.5 / k))
         starts = [round(i * (n - size) / max(k - 1, 1)) for i in range(k)]
         losses = [m.loss(batch.part(a, a + size)) for m, a in zip(self.members, starts, strict=True)]
         return torch.stack(losses).mean()

@@ -12,7 +12,7 @@ from torch import Tensor
 from aeverse.nn._rows import Rows
 from aeverse.nn._special import log_rising
 
-BLOCK_ENTRIES = 500_000  # entries of a block of logits: 2 MB, the cache of a core
+BLOCK_ENTRIES = 1_000_000  # entries of a block of logits: a batch of most data, and what stays near the processor
 
 
 def block_rows(n_features: int) -> int:
@@ -22,7 +22,11 @@ def block_rows(n_features: int) -> int:
 
 def softmax_means(hidden: Tensor, weight: Tensor, bias: Tensor, library: Tensor) -> Tensor:
     """Means ``library * softmax(hidden @ weight.T + bias)``, shape (cells, genes)."""
-    logits = torch.addmm(bias, hidden, weight.T)
+    return _scaled_softmax(torch.addmm(bias, hidden, weight.T), library)
+
+
+def _scaled_softmax(logits: Tensor, library: Tensor) -> Tensor:
+    """Means, in the memory of the logits."""
     logits -= logits.amax(1, keepdim=True)
     logits.exp_()
     logits *= library / logits.sum(1, keepdim=True)
@@ -34,23 +38,25 @@ class _CountLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, counts: Rows, library, dispersion):
-        d_hidden, d_weight, d_bias = torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
-        loss = hidden.new_zeros(())
-        step = block_rows(len(weight))
+        # the bias as one more loading, of a hidden unit that is always 1: its gradient then costs no pass of its own
+        hidden, weight = torch.cat([hidden, torch.ones_like(library)], 1), torch.cat([weight, bias[:, None]], 1)
+        d_hidden, d_weight, loss = torch.empty_like(hidden), torch.zeros_like(weight), hidden.new_zeros(())
+        step = min(block_rows(len(weight)), max(len(hidden), 1))
+        memory = hidden.new_empty(2, step, len(weight))  # for all blocks: fresh memory costs as much as arithmetic
         for start in range(0, len(hidden), step):
             part = counts.block(start, start + step)
             rows, h = slice(start, start + step), hidden[start : start + step]
-            mu = softmax_means(h, weight, bias, library[rows])
+            logits, gradient = memory[:, : len(h)]
+            mu = _scaled_softmax(torch.mm(h, weight.T, out=logits), library[rows])
             entry = part.row_of_entry() * len(weight) + part.columns
             if dispersion is None:
                 value, gradient = _poisson(mu, entry, part, library[rows])
             else:
-                value, gradient = _negative_binomial(mu, entry, part, dispersion, library[rows])
+                value = _negative_binomial(mu, entry, part, dispersion, library[rows], out=gradient)
             loss += value
             d_weight.addmm_(gradient.T, h)
-            d_bias += gradient.sum(0)
             torch.mm(gradient, weight, out=d_hidden[rows])
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.save_for_backward(d_hidden[:, :-1], d_weight[:, :-1], d_weight[:, -1])
         return loss
 
     @staticmethod
@@ -68,12 +74,12 @@ def _poisson(mu: Tensor, entry: Tensor, part: Rows, library: Tensor) -> tuple[Te
     return loss, mu
 
 
-def _negative_binomial(mu: Tensor, entry: Tensor, part: Rows, theta: Tensor, library: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss, and its gradient by the logits. By log(mu) the gradient is posterior mean - x; the softmax centres it."""
+def _negative_binomial(mu: Tensor, entry: Tensor, part: Rows, theta: Tensor, library: Tensor, out: Tensor) -> Tensor:
+    """Loss; its gradient by the logits goes to `out`. By log(mu) it is posterior mean - x; the softmax centres it."""
     x = part.values
     stored = mu.view(-1)[entry]
     t = theta[part.columns]
-    gradient = mu + theta
+    gradient = torch.add(mu, theta, out=out)
     torch.div(theta, gradient, out=gradient)
     loss = -(_log_of_products(gradient) @ theta)  # every entry as if it were zero
     loss += (x * (torch.log(t + stored) - stored.clamp_min(1e-30).log())).sum()
@@ -81,7 +87,8 @@ def _negative_binomial(mu: Tensor, entry: Tensor, part: Rows, theta: Tensor, lib
     gradient *= mu  # the posterior mean of an entry without counts
     gradient.view(-1)[entry] = stored * (t + x) / (t + stored) - x
     mu *= gradient.sum(1, keepdim=True) / library.clamp_min(1e-30)
-    return loss, gradient.sub_(mu)
+    gradient.sub_(mu)
+    return loss
 
 
 def _log_of_products(x: Tensor, n: int = 4) -> Tensor:

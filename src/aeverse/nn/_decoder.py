@@ -93,7 +93,8 @@ class Decoder(nn.Module):
         others = (self.bias - self.start).square().sum() / LOADINGS_PER_BIAS
         if self.offsets is not None:
             others = others + self.offsets.square().sum()
-        return 0.5 * ((self.precision * away.square()).sum() + self.common_precision * others)
+        scaled = torch.linalg.vector_norm(self.precision.sqrt() * away).square()
+        return 0.5 * (scaled + self.common_precision * others)
 
     @torch.no_grad()
     def learn_precision(self) -> None:

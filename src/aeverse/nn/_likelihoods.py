@@ -45,6 +45,13 @@ class Poisson(nn.Module):
         return 2 * (torch.xlogy(x, x / mean) - x + mean).sum(0)
 
     @staticmethod
+    def deviance_of_rows(counts: Rows, mean: Tensor) -> Tensor:
+        """Poisson deviance of sparse counts: of an entry without counts it is twice the mean."""
+        x = counts.values
+        at_counts = torch.xlogy(x, x / mean[counts.row_of_entry(), counts.columns].clamp_min(SMALLEST)) - x
+        return 2 * mean.sum(0).index_add_(0, counts.columns, at_counts)
+
+    @staticmethod
     def information(loadings: Tensor, mean: Tensor) -> Tensor:
         """Of a code, by molecule."""
         average = mean @ loadings

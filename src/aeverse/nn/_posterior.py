@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from aeverse.nn._rows import Rows
-from aeverse.nn._special import log_rising
 
 
 def _geometric(low: float, high: float, n: int) -> tuple[float, ...]:
@@ -33,21 +32,28 @@ Means = Callable[[], Iterator[tuple[Rows, Tensor]]]
 class _Histogram:
     """Weights of positive values by their size, four bins an octave, and the mean value of each bin.
 
-    The likelihood of the many entries without counts is a sum over all of them of a smooth function, wanted for many
-    parameters: one pass makes the bins, and the function is then taken of their means, to a relative error below 0.001.
+    The likelihood of the many entries without counts, or with one, is a sum over all of them of a smooth function, wanted
+    for many parameters: one pass makes the bins, and the function is then taken of their means, to a relative error below
+    0.001. How many of the entries of a bin have one molecule is in `single`.
     """
 
     first, n_bins = (127 - 24) * 4, (24 + 16) * 4  # from 2**-24 to 2**16
 
     def __init__(self, n_rows: int, device: torch.device):
-        self.weights, self.totals = (torch.zeros(n_rows, self.n_bins, device=device) for _ in range(2))
+        self.weights, self.totals, self.single = (torch.zeros(n_rows, self.n_bins, device=device) for _ in range(3))
 
-    def add(self, values: Tensor, row: Tensor, weights: Tensor) -> None:
-        """Add values (a, b) to the rows that `row` (broadcast) names."""
+    def add(self, values: Tensor, row: Tensor, weights: Tensor, single: Tensor) -> None:
+        """Add values (a, b) to the rows that `row` (broadcast) names; `single`: positions of those with one molecule."""
         bins = (values.view(torch.int32) >> 21).sub_(self.first)  # the exponent and two bits of the mantissa
         index = bins.clamp_(0, self.n_bins - 1).add_(row * self.n_bins).view(-1)
-        for total, added in ((self.weights, weights), (self.totals, weights * values)):
-            total += torch.bincount(index, added.reshape(-1), minlength=total.numel()).view(total.shape)
+        one = index[single]
+        adding = (
+            (self.weights, index, weights),
+            (self.totals, index, weights * values),
+            (self.single, one, torch.ones_like(one, dtype=values.dtype)),
+        )
+        for total, where, added in adding:
+            total.view(-1).index_add_(0, where, added.reshape(-1))
 
     def means(self) -> Tensor:
         """Weighted mean of the values in each bin, (rows, bins); zero in empty ones."""
@@ -95,16 +101,18 @@ class GammaPosterior(nn.Module):
     @torch.no_grad()
     def fit(self, means: Means, *, slopes: Sequence[float] = SLOPES) -> None:
         """Estimate from counts and means of the same cells; `means` gives them in blocks, each time it is called."""
-        histogram, squares, stored = _Histogram(len(self.theta), self.theta.device), torch.zeros_like(self.theta), []
+        histogram, squares = _Histogram(len(self.theta), self.theta.device), torch.zeros_like(self.theta)
+        molecules, many = torch.zeros_like(self.theta), []
         gene = torch.arange(len(self.theta), device=self.theta.device, dtype=torch.int32)
         for counts, mu in means():
-            histogram.add(mu, gene, torch.ones_like(mu))
+            entry, one, more = _entries(counts)
+            histogram.add(mu, gene, torch.ones_like(mu), entry[one])
             squares += mu.square().sum(0)
-            stored.append((counts.values, counts.columns, mu[counts.row_of_entry(), counts.columns]))
-        x, gene, mu = (torch.cat(parts) for parts in zip(*stored, strict=True))
+            molecules.index_add_(0, counts.columns, counts.values)
+            many.append((counts.values[more], counts.columns[more], mu.view(-1)[entry[more]]))
         self.center.copy_(squares / histogram.totals.sum(1).clamp_min(SMALLEST)).clamp_(min=SMALLEST)
+        x, gene, mu = (torch.cat(parts) for parts in zip(*many, strict=True))
         log_likelihood = self._gene_log_likelihood(histogram, x, gene, mu, slopes)
-        molecules = torch.zeros_like(self.theta).index_add_(0, gene, x)
         n, theta = len(THETAS), torch.tensor(THETAS, device=self.theta.device)
         slope = torch.tensor(slopes, device=self.theta.device).repeat_interleave(n)
         for genes in torch.argsort(molecules, stable=True).tensor_split(min(N_BINS, len(molecules))):
@@ -117,38 +125,42 @@ class GammaPosterior(nn.Module):
         self.factor_prior.copy_(_common_prior(cells))
 
     def _gene_log_likelihood(
-        self, histogram: _Histogram, x: Tensor, gene: Tensor, stored: Tensor, slopes: Sequence[float]
+        self, histogram: _Histogram, x: Tensor, gene: Tensor, mu: Tensor, slopes: Sequence[float]
     ) -> Tensor:
-        """Of each gene at each slope and theta, up to a constant, (genes, slopes x thetas)."""
-        many = (x > 1).nonzero().squeeze(1)
-        total = stored.new_zeros(len(slopes) * len(THETAS), len(self.theta))
-        mu, rows = histogram.means(), iter(total)
+        """Of each gene at each slope and theta, up to a constant, (genes, slopes x thetas).
+
+        From the histogram of the means, and, of entries with more than one molecule, counts `x`, genes and means.
+        """
+        total = mu.new_zeros(len(slopes) * len(THETAS), len(self.theta))
+        rows, used = iter(total), histogram.weights.any(0)
+        means, weights, single = (v[:, used] for v in (histogram.means(), histogram.weights, histogram.single))
         for slope in slopes:
-            level = (mu / self.center[:, None]).clamp_min_(SMALLEST).pow_(slope)
-            stored_level = (stored / self.center[gene]).clamp_min_(SMALLEST).pow_(slope)
+            level = (means / self.center[:, None]).clamp_min_(SMALLEST).pow_(slope)
+            ratio, weighted = means / level, level * weights
+            level_many = (mu / self.center[gene]).clamp_min_(SMALLEST).pow_(slope)
             for theta in THETAS:
                 row = next(rows)
-                row -= theta * (torch.log1p(mu / (level * theta)) * level * histogram.weights).sum(
-                    1
-                )  # as if all were zero
-                t = theta * stored_level
-                row.index_add_(0, gene, log_rising(t, x, many) - x * torch.log(stored + t))
+                row -= (torch.log1p(ratio / theta) * (theta * weighted + single)).sum(1)
+                row.index_add_(0, gene, _beyond_zero(theta * level_many, x, mu))
         return total.T
 
     @staticmethod
     def _cell_log_likelihood(counts: Rows, mu: Tensor, shape: Tensor) -> Tensor:
         """Of each cell at each factor, up to a constant, (cells, factors)."""
-        x, rows = counts.values, counts.row_of_entry()
-        many = (x > 1).nonzero().squeeze(1)
-        entry = rows, counts.columns
-        stored, own = mu[entry], shape[entry]
+        entry, one, more = _entries(counts)
+        cell = torch.arange(len(mu), device=mu.device, dtype=torch.int32)[:, None]
         histogram = _Histogram(len(mu), mu.device)
-        histogram.add(mu / shape, torch.arange(len(mu), device=mu.device, dtype=torch.int32)[:, None], shape)
+        histogram.add(mu / shape, cell, shape, entry[one])
+        x, rows, stored, own = (
+            counts.values[more],
+            counts.row_of_entry()[more],
+            mu.view(-1)[entry[more]],
+            shape.view(-1)[entry[more]],
+        )
         total, ratio = mu.new_zeros(len(FACTORS), len(mu)), histogram.means()
         for row, factor in zip(total, FACTORS, strict=True):
-            row -= factor * (torch.log1p(ratio / factor) * histogram.weights).sum(1)
-            t = own * factor
-            row.index_add_(0, rows, log_rising(t, x, many) - x * torch.log(stored + t))
+            row -= (torch.log1p(ratio / factor) * (factor * histogram.weights + histogram.single)).sum(1)
+            row.index_add_(0, rows, _beyond_zero(own * factor, x, stored))
         return total.T
 
     def _gene_shape(self, mu: Tensor) -> Tensor:
@@ -188,6 +200,17 @@ class GammaPosterior(nn.Module):
         ``depth - 1`` times the molecules bring none with probability ``(1 + (depth - 1) mu / (theta + mu)) ** -theta``.
         """
         return -torch.expm1(-shape * torch.log1p((depth - 1) * mu / (mu + shape)))
+
+
+def _entries(counts: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Position of each stored entry in the dense matrix; which of them are one, and which are more."""
+    entry = counts.row_of_entry() * counts.n_columns + counts.columns
+    return entry, (counts.values == 1).nonzero().squeeze(1), (counts.values > 1).nonzero().squeeze(1)
+
+
+def _beyond_zero(t: Tensor, x: Tensor, mu: Tensor) -> Tensor:
+    """What a count `x` adds to the log-likelihood of a zero, ``log(Gamma(t + x) / Gamma(t) / (mu + t) ** x)``."""
+    return torch.lgamma(t + x) - torch.lgamma(t) - x * torch.log(mu + t)
 
 
 def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:

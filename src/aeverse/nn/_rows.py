@@ -15,6 +15,9 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
 
+# A batch with more than this share of its entries stored is multiplied faster as a dense matrix, if it is no larger.
+DENSE_FROM, DENSE_ENTRIES = 0.04, 4_000_000
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -103,6 +106,8 @@ class _SparseProduct(torch.autograd.Function):
 
 def product(x: Rows | Tensor, weight: Tensor) -> Tensor:
     """``x @ weight`` for sparse rows or a dense tensor; differentiable in the weight (and in a dense ``x``)."""
-    if isinstance(x, Rows):
-        return _SparseProduct.apply(weight, x)
-    return x @ weight
+    if not isinstance(x, Rows):
+        return x @ weight
+    if DENSE_ENTRIES > x.shape[0] * x.shape[1] < len(x.values) / DENSE_FROM:
+        return x.to_dense() @ weight
+    return _SparseProduct.apply(weight, x)

@@ -6,12 +6,9 @@ import torch
 from torch import Tensor
 
 
-def log_rising(t: Tensor, x: Tensor, many: Tensor | None = None) -> Tensor:
-    """``lgamma(t + x) - lgamma(t)`` for counts of at least one; the gamma function is only taken where `x` exceeds one.
-
-    `many` are the positions where it does, where they are known already.
-    """
-    many = (x > 1).nonzero().squeeze(1) if many is None else many
+def log_rising(t: Tensor, x: Tensor) -> Tensor:
+    """``lgamma(t + x) - lgamma(t)`` for counts of at least one; the gamma function is only taken where `x` exceeds one."""
+    many = (x > 1).nonzero().squeeze(1)
     result = torch.log(t)
     own = t[many]
     result[many] = torch.lgamma(own + x[many]) - torch.lgamma(own)

@@ -65,15 +65,13 @@ class Samples:
 
     def some(self, rows: np.ndarray) -> Samples:
         """Some of the samples."""
-        return Samples(
-            self.data[rows],
-            input_features=self.input_features,
-            library=None if self.library is None else self.library[rows],
-            covariate=None if self.covariate is None else self.covariate[rows],
-            guide=None if self.guide is None else self.guide[rows],
-            dense=self.dense,
-            device=self.device,
-        )
+        other = copy.copy(self)
+        other.data = self.data[rows]
+        other.inputs = other.data if self.inputs is self.data else self.inputs[rows]
+        for name in ("library", "covariate", "guide"):
+            values = getattr(self, name)
+            setattr(other, name, None if values is None else values[rows])
+        return other
 
     def with_data(self, data: sp.csr_matrix | np.ndarray) -> Samples:
         """The same samples and inputs, with other data to explain."""
