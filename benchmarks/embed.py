@@ -13,7 +13,7 @@ seconds    wall time of one fit
 
 PCA has as many dimensions as the code beside it; of counts it is scanpy's recipe (normalise, log1p, 2,000 highly variable
 genes), of binary data and fractions that of the centred, of continuous data that of the standardised matrix; pca_centred is
-never standardised. scVI runs on the cells only, with its defaults. Written are benchmarks/results/embed.csv, embed.md and
+never standardised. scVI runs on the cells only, with its defaults; cells of unknown type are left out. Written are benchmarks/results/embed.csv, embed.md and
 embed.png; ``--codes FOLDER`` keeps the codes of what takes long, to go on from there.
 """
 
@@ -32,7 +32,7 @@ from tables import markdown, with_kept
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results"
-CELLS = ("mouse_bladder", "celseq2_5cl", "cite_teaseq")
+CELLS = ("mouse_bladder", "celseq2_5cl", "cite_teaseq", "snare_cortex", "mosaic_pbmc15k")
 COHORTS = ("tcga_brca", "tcga_kirc", "brca_mixomics", "cll_mofa", "pancan_mut")
 FEWEST_FEATURES = 30  # a layer with fewer is no task for an embedding
 
@@ -53,7 +53,8 @@ def layers(data: str):
         x = adata.X if data in CELLS else np.asarray(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X)
         own = ad.AnnData(x, var=adata.var[[]], obs=pd.DataFrame(index=adata.obs_names))
         own.obs["label"] = mdata.obs[column].reindex(adata.obs_names).astype(str)
-        yield f"{data}: {name}", own if data in CELLS else own[~np.isnan(own.X).all(1)].copy()
+        known = own.obs["label"] != "unknown" if data in CELLS else ~np.isnan(own.X).all(1)
+        yield f"{data}: {name}", own[known].copy()
 
 
 # ---- methods: (training samples, further samples, seed) -> their codes -----------------------------------------
