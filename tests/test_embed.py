@@ -391,3 +391,12 @@ def test_the_code_tells_cell_types_apart(monkeypatch):
     adata = ae.datasets.simulate_counts(400, 150, n_types=3)
     ae.tl.embed(adata, n_latent=8, n_models=1)
     assert silhouette_score(adata.obsm["X_ae"], adata.obs["cell_type"]) > 0.15
+
+
+def test_a_target_that_does_not_vary_does_not_outweigh_the_others():
+    from aeverse.models._neighbours import emphasis
+
+    target = np.random.default_rng(0).normal(size=(100, 5)) * [4.0, 2.0, 1.0, 0.3, 0.0]
+    weights = emphasis(target, 0.5).numpy()
+    assert weights.argmax() == 4  # it is still held where it is
+    assert weights[4] < 4 * weights[3]

@@ -12,11 +12,11 @@ import torch
 from aeverse.nn import Alignment, nearest
 
 MOST_SAMPLES = 5000  # to learn from
-N_NEIGHBORS = 20
+N_NEIGHBORS, SHARE_NEAR = 20, 0.025  # of a batch: what counts as near is at least so many samples, and such a share
 FAR = 2.0  # matches further apart than this many times the median one are none
-ROUNDS = 15
+ROUNDS = 17
 MOST_PAIRS = 300  # of batches that are compared in a round
-SAMPLES_PER_CLUSTER, MOST_CLUSTERS = 30, 50
+SAMPLES_PER_CLUSTER, MOST_CLUSTERS = 15, 100
 NEAR_CLUSTERS = 3
 
 
@@ -90,7 +90,7 @@ def _matches(a: np.ndarray, b: np.ndarray) -> sp.csr_matrix:
 
 def _graph(a: np.ndarray, b: np.ndarray) -> sp.csr_matrix:
     """Distances from the samples of `a` to the nearest of `b`."""
-    distances, indices = nearest(a, N_NEIGHBORS, among=b)
+    distances, indices = nearest(a, max(N_NEIGHBORS, round(SHARE_NEAR * len(b))), among=b)
     rows = np.repeat(np.arange(len(a)), indices.shape[1])
     return sp.csr_matrix((distances.ravel() + 1e-9, (rows, indices.ravel())), shape=(len(a), len(b)))
 

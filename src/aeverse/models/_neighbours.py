@@ -9,6 +9,7 @@ from aeverse.nn import nearest
 
 EXACT_NEIGHBOURS_UP_TO = 20_000
 MATCHING_ROUNDS = 5
+LEAST_VARIANCE = 1e-3  # of a target, as a share of the largest
 
 
 def neighbours_of(z: np.ndarray, k: int, batches: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +62,11 @@ def principal(x: np.ndarray, k: int) -> np.ndarray:
 
 
 def emphasis(target: np.ndarray, power: float) -> torch.Tensor:
-    """Weights of the targets' errors: variance to minus `power`, so that their sum is that of equal weights."""
-    variance = np.maximum(target.var(0), 1e-12)
+    """Weights of the targets' errors: variance to minus `power`, so that their sum is that of equal weights.
+
+    A target that hardly varies, as where there are fewer components than targets, must not outweigh all others.
+    """
+    variance = target.var(0)
+    variance = np.maximum(variance, max(LEAST_VARIANCE * float(variance.max()), 1e-12))
     weights = variance**-power
     return torch.tensor(weights / (weights * variance).sum() * variance.sum(), dtype=torch.float32)
