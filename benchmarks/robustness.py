@@ -140,7 +140,7 @@ def main() -> None:
             rows.append({"data": data, "case": case, **judged(changed, 0, batches)})
             print(rows[-1], flush=True)
     text = ["`python benchmarks/robustness.py`, see there; one split, one thread of a shared machine.", ""]
-    (RESULTS / "robustness.md").write_text("\n".join([*text, *markdown(pd.DataFrame(rows))]) + "\n")
+    (RESULTS / "robustness.md").write_text("\n".join([*text, *markdown(pd.DataFrame(rows), decimals=4)]) + "\n")
 
 
 if __name__ == "__main__":
