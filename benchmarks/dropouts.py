@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from denoise import DATA, RESULTS, gene_means, knn_smoothing, magic
+from denoise import DATA, RESULTS, gene_means, knn_smoothing, magic, scvi_early_stopping
 from scipy.stats import nbinom, poisson
 from sklearn.metrics import roc_auc_score
 from tables import markdown
@@ -108,7 +108,7 @@ def structural(seed: int):
     counts, rate = adata.X[:, genes], adata.layers["rate"][:, genes]
     truth, deeper = rate > 0, np.random.default_rng(seed).poisson(9 * rate) > 0
     zero = counts.toarray() == 0
-    methods = {"aeverse": lambda x: dropout_probabilities(x, 10), **PEERS}
+    methods = {"aeverse": lambda x: dropout_probabilities(x, 10), **PEERS, "scVI": scvi_early_stopping}
     for name, method in methods.items():
         row = {"question": "structural", "data": "simulated", "seed": seed, "method": name, "share": truth[zero].mean()}
         score = np.asarray(method(counts))
