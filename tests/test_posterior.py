@@ -113,6 +113,6 @@ def test_sums_over_bins_are_the_sums_over_entries(seed, spread, factor):
     for rows in (slice(0, 1000), slice(1000, 3000)):
         value, weight = (torch.tensor(part[rows], dtype=torch.float32) for part in (values, weights))
         histogram.add(value, gene, weight, torch.tensor(np.flatnonzero(one[rows])))
-    for weights_of, entries in ((histogram.weights, weights), (histogram.single, one)):
+    for weights_of, entries, error in ((histogram.weights, weights, 2e-3), (histogram.single, one, 1e-2)):
         found = (torch.log1p(histogram.means() / factor) * weights_of).sum(1).double().numpy()
-        np.testing.assert_allclose(found, (np.log1p(values / factor) * entries).sum(0), rtol=1e-2)
+        np.testing.assert_allclose(found, (np.log1p(values / factor) * entries).sum(0), rtol=error)
