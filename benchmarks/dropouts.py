@@ -1,6 +1,7 @@
 """Dropouts and intervals: are the probabilities of aeverse true?
 
     python benchmarks/dropouts.py --data celseq2_5cl mouse_bladder pbmc3k
+    python benchmarks/dropouts.py --questions thinned --depths 10 --methods scVI
 
 Three questions, on real counts whose truth is known because molecules were taken away, and on simulated ones:
 
@@ -36,7 +37,7 @@ from tables import markdown
 
 N_BINS, N_JUDGED = 15, 500
 MEANS = (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, np.inf)
-PEERS = {"kNN smoothing": knn_smoothing, "MAGIC": magic, "gene means": gene_means}
+PEERS = {"kNN smoothing": knn_smoothing, "MAGIC": magic, "gene means": gene_means, "scVI": scvi_early_stopping}
 
 
 # ---- the truth -------------------------------------------------------------------------------------------------
@@ -81,25 +82,28 @@ def auc_within_genes(score: np.ndarray, truth: np.ndarray, zero: np.ndarray) -> 
     return float(np.mean(found))
 
 
-def thinned(data: str, counts: sp.csr_matrix, seed: int, depths: list[int]):
+def thinned(data: str, counts: sp.csr_matrix, seed: int, depths: list[int], methods: list[str]):
     """Rows for every depth and method."""
     judged = np.sort(np.random.default_rng(seed).permutation(counts.shape[0])[:N_JUDGED])
     for depth in depths:
         part, rest = thin(counts, 1 / depth, seed)
         zero, truth = (part[judged].toarray() == 0), (rest[judged].toarray() > 0)
         row = {"question": "thinned", "data": data, "seed": seed, "depth": depth, "share": truth[zero].mean()}
-        p = dropout_probabilities(part, depth)[judged]
-        ece, worst = calibration(p[zero], truth[zero])
-        yield {**row, "method": "aeverse", "ece": ece, "worst": worst, **_aucs(p, truth, zero)}
-        for name, method in PEERS.items():
-            yield {**row, "method": name, **_aucs(np.asarray(method(part))[judged], truth, zero)}
+        for name in methods:
+            score = np.asarray(PEERS[name](part) if name in PEERS else dropout_probabilities(part, depth))[judged]
+            found = {**row, "method": name, **_aucs(score, truth, zero)}
+            yield found if name in PEERS else found | _calibrated(score[zero], truth[zero])
 
 
 def _aucs(score, truth, zero) -> dict[str, float]:
     return {"auc": roc_auc_score(truth[zero], score[zero]), "auc_gene": auc_within_genes(score, truth, zero)}
 
 
-def structural(seed: int):
+def _calibrated(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    return dict(zip(("ece", "worst"), calibration(p, truth), strict=True))
+
+
+def structural(seed: int, methods: list[str]):
     """Rows for every method, on the simulator; `auc_deeper` and `ece` ask for what a tenfold draw of the rate shows."""
     import aeverse as ae
 
@@ -108,12 +112,11 @@ def structural(seed: int):
     counts, rate = adata.X[:, genes], adata.layers["rate"][:, genes]
     truth, deeper = rate > 0, np.random.default_rng(seed).poisson(9 * rate) > 0
     zero = counts.toarray() == 0
-    methods = {"aeverse": lambda x: dropout_probabilities(x, 10), **PEERS, "scVI": scvi_early_stopping}
-    for name, method in methods.items():
+    for name in methods:
         row = {"question": "structural", "data": "simulated", "seed": seed, "method": name, "share": truth[zero].mean()}
-        score = np.asarray(method(counts))
+        score = np.asarray(PEERS[name](counts) if name in PEERS else dropout_probabilities(counts, 10))
         row |= {**_aucs(score, truth, zero), "auc_deeper": roc_auc_score(deeper[zero], score[zero])}
-        yield row if name != "aeverse" else {**row, "ece": calibration(score[zero], deeper[zero])[0]}
+        yield row if name in PEERS else {**row, "ece": calibration(score[zero], deeper[zero])[0]}
 
 
 def intervals(data: str, counts: sp.csr_matrix, seed: int):
@@ -180,16 +183,17 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--questions", nargs="+", default=["structural", "thinned", "intervals"])
     parser.add_argument("--depths", nargs="+", type=int, default=[10, 2])
+    parser.add_argument("--methods", nargs="+", default=["aeverse", *PEERS], choices=["aeverse", *PEERS])
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"needs the data sets in {DATA}")
     torch.set_num_threads(args.threads)
-    jobs = [(structural, (seed,)) for seed in args.seeds if "structural" in args.questions]
+    jobs = [(structural, (seed, args.methods)) for seed in args.seeds if "structural" in args.questions]
     for data in args.data:
         counts = ad.read_h5ad(DATA / f"{data}.h5ad").X
         for seed in args.seeds:
-            jobs += [(thinned, (data, counts, seed, args.depths))] if "thinned" in args.questions else []
+            jobs += [(thinned, (data, counts, seed, args.depths, args.methods))] if "thinned" in args.questions else []
             jobs += [(intervals, (data, counts, seed))] if "intervals" in args.questions else []
     text = "`python benchmarks/dropouts.py`, where the columns are explained. Means over the splits (seeds)."
     for question, arguments in jobs:

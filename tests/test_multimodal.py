@@ -317,6 +317,38 @@ def test_batch_key_mixes_batches():
     assert with_batch > without + 0.1
 
 
+@pytest.fixture(scope="module")
+def torn() -> md.MuData:
+    """Three types in two batches, of which the second moves each type in another direction; it lacks the protein."""
+    rng = np.random.default_rng(0)
+    kind, second = rng.integers(0, 3, 600), np.arange(600) >= 300
+    factors = 6 * np.eye(6)[kind] + 4 * np.eye(6)[3 + kind] * second[:, None] + rng.normal(size=(600, 6))
+    loadings = {m: rng.normal(size=(6, 30)) for m in ("rna", "prot")}
+    names = pd.Index([f"c{i}" for i in range(600)])
+    mods = {
+        m: ad.AnnData(
+            (factors @ w + rng.normal(size=(600, 30)))[keep],
+            obs=pd.DataFrame(index=names[keep]),
+            var=pd.DataFrame(index=[f"{m}{j}" for j in range(30)]),
+        )
+        for (m, w), keep in zip(loadings.items(), (np.ones(600, bool), ~second), strict=True)
+    }
+    mdata = md.MuData(mods)
+    mdata.obs["kind"], mdata.obs["batch"] = kind, np.where(second, "b", "a")
+    return mdata
+
+
+def test_batches_that_move_each_type_in_its_own_way_meet(torn, tmp_path):
+    kind, second = torn.obs["kind"].to_numpy(), (torn.obs["batch"] == "b").to_numpy()
+    model = ae.models.MultimodalAutoencoder(n_steps=100).fit(torn, batch_key="batch")
+    code = model.encode(torn)
+    near = ((code[:, None] - code[None]) ** 2).sum(-1).argsort(1)[:, 1:16]
+    assert (kind[near] == kind[:, None]).mean() > 0.95
+    assert (second[near] != second[:, None]).mean() > 0.15  # one shift for all types: below 0.01
+    model.save(tmp_path / "torn.ae")
+    np.testing.assert_array_equal(ae.models.load(tmp_path / "torn.ae").encode(torn), code)
+
+
 # ---- kinds and fronts --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("kind", "x", "names"),

@@ -13,12 +13,13 @@ import scipy.sparse as sp
 import torch
 
 from aeverse import _settings, _slots, io
+from aeverse.models._alignment import alignment
 from aeverse.models._attribution import Attribution, net_of_fusion, of_dimensions, of_groups
 from aeverse.models._fronts import COUNT_KINDS, KINDS, Front, kind_of
-from aeverse.models._neighbours import batch_shifts, emphasis, neighbours_of, principal
+from aeverse.models._neighbours import emphasis, neighbours_of, principal
 from aeverse.models._prediction import Target, calibration, from_neighbours, linear_space
 from aeverse.models._reference import Group, Reference, as_labels, kept_rows, labels_of, labels_state, restore_labels
-from aeverse.nn import FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
+from aeverse.nn import Alignment, FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
 from aeverse.train import Schedule, train
 
 if TYPE_CHECKING:
@@ -207,8 +208,9 @@ class MultimodalAutoencoder:
             Modality -> column of its ``var`` (or boolean array) with the features that the encoder reads. Default:
             ``highly_variable`` where present, else all (of counts the most overdispersed).
         batch_key
-            Column of ``mdata.obs``: components are shifted so that matching samples of different batches meet,
-            neighbours are sought in every batch alike, and the decoders are told the batch.
+            Column of ``mdata.obs``: the components of a modality are shifted, each region of them by itself, so that
+            matching samples of different batches meet, neighbours are sought in every batch alike, and the decoders are
+            told the batch.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
         progress
@@ -236,12 +238,12 @@ class MultimodalAutoencoder:
         scores = {m: self.fronts[m].fit(seen[m], d.names, _columns(d)) for m, d in data.items()}
         rows = {m: d.rows for m, d in data.items()}
         codes = None if batches is None else np.asarray(batches.codes)
-        self.shifts = {}
+        self.alignments = {}
         if codes is not None:
-            self.shifts = {
-                m: batch_shifts(z, codes[rows[m]], len(self.batches), self._recipe.n_neighbors[-1])
-                for m, z in scores.items()
+            found = {
+                m: alignment(z, codes[rows[m]], len(self.batches), self.config.random_state) for m, z in scores.items()
             }
+            self.alignments = {m: a for m, a in found.items() if a is not None}  # None: measured in one batch only
             scores = {m: self._without_batch(m, z, codes[rows[m]]) for m, z in scores.items()}
         neighbours = {
             m: neighbours_of(z, max(self._recipe.n_neighbors), None if codes is None else codes[rows[m]])
@@ -380,9 +382,11 @@ class MultimodalAutoencoder:
         return target / max(float(np.sqrt(np.mean(target**2))), 1e-12)
 
     def _without_batch(self, modality: str, scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Scores less the shift of their batch; a batch that the model does not know (-1) is not shifted."""
-        shifts = np.vstack([self.shifts[modality], np.zeros((1, scores.shape[1]), np.float32)])
-        return scores - shifts[codes]
+        """Scores less what their batch is off where they lie; a batch that the model does not know (-1) is not shifted."""
+        if modality not in self.alignments:
+            return scores
+        known = np.vstack([np.eye(len(self.batches)), np.zeros(len(self.batches))]).astype(np.float32)
+        return self.alignments[modality](torch.from_numpy(scores), torch.from_numpy(known[codes])).numpy()
 
     # ---- tensors -----------------------------------------------------------------------------------------------
     def _tensors(self, scores, rows, n: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -785,7 +789,7 @@ class MultimodalAutoencoder:
             "targets": {m: names for m, (names, _) in targets.items()},
             "reference_names": list(self.reference_names),
             **label_names,
-            "shifts": {m: shift.tolist() for m, shift in self.shifts.items()},
+            "aligned": list(self.alignments),
             **{name: getattr(self, name) for name in _KEPT},
         }
         arrays = {f"net.{name}": t.cpu().numpy() for name, t in self.net.state_dict().items()}
@@ -793,6 +797,8 @@ class MultimodalAutoencoder:
             arrays |= {f"front.{i}.{name}": a for name, a in own.items()}
         for i, (m, (_, own)) in enumerate(targets.items()):
             arrays |= {f"target.{i}.{name}": a for name, a in own.items()} | {f"reference.{i}": self.reference[m]}
+        for i, own_alignment in enumerate(self.alignments.values()):
+            arrays |= {f"alignment.{i}.{name}": t.numpy() for name, t in own_alignment.state_dict().items()}
         arrays |= labels
         io.save_arrays(path, type(self).__name__, header, arrays | {name: getattr(self, name) for name in _ARRAYS})
 
@@ -807,7 +813,10 @@ class MultimodalAutoencoder:
         model.fronts, model.targets, model.reference = {}, {}, {}
         model.reference_names = pd.Index(header["reference_names"])
         model.labels = restore_labels(header, arrays)
-        model.shifts = {m: np.asarray(shift, np.float32) for m, shift in header["shifts"].items()}
+        model.alignments = {}
+        for i, m in enumerate(header["aligned"]):
+            own = {name: torch.tensor(a) for name, a in _under(arrays, f"alignment.{i}.").items()}
+            model.alignments[m] = Alignment(**own)
         for i, (m, head) in enumerate(header["fronts"].items()):
             model.fronts[m] = Front.restore(head, _under(arrays, f"front.{i}."))
             model.targets[m] = Target.restore(header["targets"][m], _under(arrays, f"target.{i}."))
