@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from aeverse import nn
 from aeverse.nn import _posterior
 
 N_DRAWS = 400_000
+OUTLIERS = ((0.05, 0.1), (1.0, 0.6), (10.0, 0.3))
 priors = st.floats(-2, 3).map(lambda e: 10**e), st.floats(-1.5, 2.5).map(lambda e: 10**e)  # mu, theta
 
 
@@ -20,6 +22,10 @@ def _tensor(value) -> torch.Tensor:
 
 def _counts(x) -> nn.Rows:
     return nn.Rows.from_scipy(sp.csr_matrix([[float(x)]]), dtype=torch.float64)
+
+
+def _expression(mu, x, theta, scales=((1.0, 1.0),), dtype=torch.float64) -> nn.Expression:
+    return nn.Expression(_tensor(mu).to(dtype), _counts(x), _tensor(theta).to(dtype), scales)
 
 
 def _integrals(mu, theta, x, depth):
@@ -39,12 +45,11 @@ def _integrals(mu, theta, x, depth):
 @given(mu=priors[0], theta=priors[1], x=st.integers(0, 300), depth=st.floats(1.01, 100))
 def test_closed_forms_are_the_integrals(mu, theta, x, depth):
     mean, variance, _ = _integrals(mu, theta, x, depth)
-    found = nn.GammaPosterior(1).mean(_tensor(mu), _counts(x), _tensor(theta))
-    assert found.item() == pytest.approx(mean, rel=1e-6)
-    found = nn.GammaPosterior.variance(found, _tensor(mu), _tensor(theta))
-    assert found.item() == pytest.approx(variance, rel=1e-6)
+    found = _expression(mu, x, theta)
+    assert found.mean().item() == pytest.approx(mean, rel=1e-6)
+    assert found.variance().item() == pytest.approx(variance, rel=1e-6)
     missed = _integrals(mu, theta, 0, depth)[2]
-    found = nn.GammaPosterior.seen_deeper(_tensor(mu), _tensor(theta), depth)
+    found = _expression(mu, 0, theta).seen_deeper(depth)
     assert found.item() == pytest.approx(1 - missed, rel=1e-6, abs=1e-9)
 
 
@@ -55,14 +60,14 @@ def test_closed_forms_are_what_is_drawn(mu, theta):
     count = rng.poisson(rate)
     for x in (0, 1, 2):
         drawn = rate[count == x]
-        mean = nn.GammaPosterior(1).mean(_tensor(mu), _counts(x), _tensor(theta))
-        variance = nn.GammaPosterior.variance(mean, _tensor(mu), _tensor(theta)).item()
-        assert mean.item() == pytest.approx(drawn.mean(), abs=5 * np.sqrt(variance / len(drawn)))
+        found = _expression(mu, x, theta)
+        variance = found.variance().item()
+        assert found.mean().item() == pytest.approx(drawn.mean(), abs=5 * np.sqrt(variance / len(drawn)))
         assert variance == pytest.approx(drawn.var(), rel=0.1)
     for depth in (1.2, 2, 10):
         seen = rng.poisson((depth - 1) * rate[count == 0]) > 0
         error = 5 * seen.std() / np.sqrt(len(seen)) + 1e-4
-        found = nn.GammaPosterior.seen_deeper(_tensor(mu), _tensor(theta), depth).item()
+        found = _expression(mu, 0, theta).seen_deeper(depth).item()
         assert found == pytest.approx(seen.mean(), abs=error)
 
 
@@ -70,16 +75,68 @@ def test_closed_forms_are_what_is_drawn(mu, theta):
 def test_spread_of_the_members_counts_by_how_far_the_posterior_follows(mu, theta, x, spread):
     prior = _tensor(mu).requires_grad_()
     (prior * (theta + x) / (theta + prior)).backward()  # the posterior mean, as in the concepts
-    mean = nn.GammaPosterior(1).mean(_tensor(mu), _counts(x), _tensor(theta))
-    variance = nn.GammaPosterior.variance
-    own, both = (variance(mean, _tensor(mu), _tensor(theta), s).item() for s in (0.0, spread))
+    own, both = (_expression(mu, x, theta).variance(_tensor(s)).item() for s in (0.0, spread))
     assert both - own == pytest.approx(spread * prior.grad.item() ** 2, rel=1e-6, abs=1e-9 * own)
+
+
+def _mixed(mu, theta, x, depth):
+    """Mean, variance and chance of being missed of a mixture, from those of its parts and what each says of the count."""
+    likelihood = [p * scipy.stats.nbinom.pmf(x, s * theta, s * theta / (s * theta + mu)) for s, p in OUTLIERS]
+    weights = np.array(likelihood) / np.sum(likelihood)
+    mean, variance, missed = np.array([_integrals(mu, s * theta, x, depth) for s, _ in OUTLIERS]).T
+    return weights @ mean, weights @ (variance + mean**2) - (weights @ mean) ** 2, weights @ missed
+
+
+@given(mu=st.floats(0.01, 30), theta=st.floats(0.5, 30), x=st.integers(0, 100), depth=st.floats(1.01, 100))
+def test_mixtures_of_shapes_are_the_integrals(mu, theta, x, depth):
+    mean, variance, missed = _mixed(mu, theta, x, depth)
+    found = _expression(mu, x, theta, OUTLIERS)
+    assert found.mean().item() == pytest.approx(mean, rel=1e-5)
+    assert found.variance().item() == pytest.approx(variance, rel=1e-4)
+    if x == 0:
+        assert found.seen_deeper(depth).item() == pytest.approx(1 - missed, rel=1e-5, abs=1e-9)
+
+
+@given(mu=st.floats(0.01, 30), theta=st.floats(0.5, 30), x=st.integers(0, 100))
+def test_spread_of_a_mixture_follows_the_derivative_of_its_mean(mu, theta, x):
+    step = 1e-5 * mu
+    above, below = (_expression(mu + d, x, theta, OUTLIERS).mean().item() for d in (step, -step))
+    found = _expression(mu, x, theta, OUTLIERS)
+    gained = (found.variance(_tensor(1.0)) - found.variance()).item()
+    assert gained == pytest.approx(((above - below) / (2 * step)) ** 2, rel=1e-3, abs=1e-6 * found.variance().item())
+
+
+def test_counts_far_from_their_mean_are_believed_where_others_are_near():
+    rng = np.random.default_rng(0)
+    mu = torch.tensor(rng.lognormal(1.6, 0.3, (500, 40)), dtype=torch.float32)
+    odd = rng.random(mu.shape) < 0.05
+    rate = np.where(odd, rng.gamma(0.2, mu / 0.2), rng.gamma(50.0, mu / 50))
+    counts = nn.Rows.from_scipy(sp.csr_matrix(rng.poisson(rate)))
+    error = {}
+    for quick in (True, False):
+        posterior = nn.GammaPosterior(40)
+        posterior.fit(
+            lambda: iter((counts.block(a, a + 100), mu[a : a + 100]) for a in range(0, 500, 100)), quick=quick
+        )
+        error[quick] = (posterior.given(mu, counts).mean() - torch.tensor(rate)).square().mean().item()
+    assert error[False] < 0.8 * error[True]
+    assert 0.01 < posterior.scale_prior[:, 0].mean() < 0.2
+    assert posterior.scale_prior.sum(1).numpy() == pytest.approx(1)
+
+
+def test_scales_are_left_alone_where_counts_are_negative_binomial():
+    rng = np.random.default_rng(0)
+    mu = torch.tensor(rng.lognormal(0, 1, (1000, 40)), dtype=torch.float32)
+    counts = nn.Rows.from_scipy(sp.csr_matrix(rng.poisson(rng.gamma(2.0, mu / 2.0))))
+    posterior = nn.GammaPosterior(40)
+    posterior.fit(lambda: iter([(counts, mu)]))
+    assert posterior.scale_prior[:, 1].mean() > 0.9
 
 
 @given(mu=priors[0], theta=priors[1])
 def test_chance_of_being_seen_has_its_limits(mu, theta):
     def seen(depth, mu=mu, theta=theta, dtype=torch.float32):
-        return nn.GammaPosterior.seen_deeper(_tensor(mu).to(dtype), _tensor(theta).to(dtype), depth).item()
+        return _expression(mu, 0, theta, dtype=dtype).seen_deeper(depth).item()
 
     assert seen(1.0) == 0
     assert seen(10.0, mu=0.0) == 0
@@ -94,10 +151,11 @@ def test_chance_of_being_seen_has_its_limits(mu, theta):
 def test_genes_and_cells_without_counts_have_no_variance_and_no_chance():
     mu = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
     shape = torch.full_like(mu, 0.5)
-    mean = nn.GammaPosterior(2).mean(mu, nn.Rows.from_scipy(sp.csr_matrix([[0.0, 0.0], [3.0, 0.0]])), shape)
+    counts = nn.Rows.from_scipy(sp.csr_matrix([[0.0, 0.0], [3.0, 0.0]]))
+    one, several = (nn.Expression(mu, counts, shape, scales) for scales in (((1.0, 1.0),), OUTLIERS))
     for found in (
-        nn.GammaPosterior.variance(mean, mu, shape, torch.zeros_like(mu)),
-        nn.GammaPosterior.seen_deeper(mu, shape, 10),
+        *(one.variance(torch.zeros_like(mu)), one.seen_deeper(10)),
+        *(several.variance(torch.zeros_like(mu)), several.seen_deeper(10)),
     ):
         assert torch.isfinite(found).all()
         assert (found[mu == 0] == 0).all()
@@ -107,10 +165,11 @@ def test_genes_and_cells_without_counts_have_no_variance_and_no_chance():
 @given(seed=st.integers(0, 99), spread=st.floats(0.1, 4), factor=priors[1])
 def test_sums_over_bins_are_the_sums_over_entries(seed, spread, factor):
     rng = np.random.default_rng(seed)
-    values, weights = np.exp(spread * rng.normal(size=(3000, 7)) - 2), rng.gamma(1.0, size=(3000, 7))
+    values = np.exp(spread * rng.normal(size=(12_000, 7)) - 2).clip(2.0**-24, 2.0**16 - 1)  # what the bins reach over
+    weights = rng.gamma(1.0, size=values.shape)
     histogram = _posterior._Histogram(7, torch.device("cpu"))
     gene, one = torch.arange(7, dtype=torch.int32), rng.poisson(values) == 1
-    for rows in (slice(0, 1000), slice(1000, 3000)):
+    for rows in (slice(0, 1000), slice(1000, 12_000)):
         value, weight = (torch.tensor(part[rows], dtype=torch.float32) for part in (values, weights))
         histogram.add(value, gene, weight, torch.tensor(np.flatnonzero(one[rows])))
     for weights_of, entries, error in ((histogram.weights, weights, 2e-3), (histogram.single, one, 1e-2)):

@@ -118,7 +118,7 @@ def judge(model: Autoencoder, samples: Samples, heldout: sp.csr_matrix, cells: n
     """Deviance of held-out molecules explained by the posterior mean, with dispersions for the present weights."""
     samples, heldout = samples.some(cells), heldout[cells]
     code = model._encode(samples)
-    fit_posterior(model, samples, code, slopes=(0.0,))  # the slopes matter at the end, and take time
+    fit_posterior(model, samples, code, quick=True)
     lost, null = deviances(model, samples, heldout, code)
     return float(1 - lost.sum() / null.sum()) if null.sum() > 0 else 0.0
 
@@ -175,7 +175,7 @@ def deviances(
     null = torch.zeros_like(lost)
     for rows, batch, mu in _means(model, samples, code):
         x = Rows.from_scipy(heldout[rows], model.device)
-        lost += Poisson.deviance_of_rows(x, model.posterior.mean(mu, batch.target).mul_(share))
+        lost += Poisson.deviance_of_rows(x, model.posterior.given(mu, batch.target).mean().mul_(share))
         null += Poisson.deviance_of_rows(x, batch.library * (frequency * share))
     return (lost * judged).cpu().numpy(), (null * judged).cpu().numpy()
 
@@ -202,15 +202,15 @@ def denoise(
     """See `Autoencoder.denoise`."""
     values = np.empty((len(samples), len(columns)), np.float32)
     sd = np.empty_like(values) if return_sd else None
-    for rows, batch, z, mu, shape in _priors(model, samples, measured, code):
-        mean = model.posterior.mean(mu, batch.target, shape)
+    for rows, batch, z, mu in _priors(model, samples, measured, code):
+        expression = model.posterior.given(mu, batch.target)
+        mean = expression.mean()
         target = batch.library if target_sum is None else target_sum * (batch.library > 0)
         scale = target / mean.sum(1, keepdim=True).clamp_min(1e-30)
         values[rows] = (mean * scale)[:, columns].cpu().numpy()
         if sd is not None:
             spread = model.net.variance(mu, z, batch.library, batch.covariate)
-            variance = model.posterior.variance(mean, mu, shape, spread)
-            sd[rows] = (variance.sqrt_() * scale)[:, columns].cpu().numpy()
+            sd[rows] = (expression.variance(spread).sqrt_() * scale)[:, columns].cpu().numpy()
     return values if sd is None else (values, sd)
 
 
@@ -227,8 +227,8 @@ def dropouts(
     """See `Autoencoder.dropouts`."""
     blocks, by_gene, zeros = [], np.zeros(len(columns)), np.zeros(len(columns))
     by_cell = np.full(len(samples), np.nan)
-    for rows, batch, _, mu, shape in _priors(model, samples, measured, code):
-        probability = model.posterior.seen_deeper(mu, shape, depth)
+    for rows, batch, _, mu in _priors(model, samples, measured, code):
+        probability = model.posterior.given(mu, batch.target).seen_deeper(depth)
         probability[batch.target.row_of_entry(), batch.target.columns] = torch.nan  # not zero
         wanted = probability[:, columns].cpu().numpy()
         absent, p = ~np.isnan(wanted), np.nan_to_num(wanted)
@@ -243,8 +243,8 @@ def dropouts(
 @torch.no_grad()
 def _priors(
     model: Autoencoder, samples: Samples, measured: pd.Index, code: np.ndarray | None
-) -> Iterator[tuple[slice, Batch, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Blocks of cells: which, their batch, code, means, and shapes of the gamma prior."""
+) -> Iterator[tuple[slice, Batch, torch.Tensor, torch.Tensor]]:
+    """Blocks of cells: which, their batch, code and means."""
     known = torch.as_tensor(model.var_names.isin(measured), device=model.device)
     for rows, batch in samples.blocks(model._block_size()):
         z = model.net.encode(batch) if code is None else torch.tensor(code[rows], device=model.device)
@@ -252,4 +252,4 @@ def _priors(
         if not known.all():  # the library is shared by the genes that were measured
             mu *= known
             mu *= batch.library / mu.sum(1, keepdim=True).clamp_min(1e-30)
-        yield rows, batch, z, mu, model.posterior.shape(mu, batch.target)
+        yield rows, batch, z, mu

@@ -6,6 +6,7 @@ from aeverse.nn._corruption import Masking, Noise, Thinning, add_noise, mask, th
 from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
 from aeverse.nn._encoder import BinaryInput, Code, CountInput, DenseInput, Encoder, LogitInput, Projection
+from aeverse.nn._expression import Expression
 from aeverse.nn._fusion import FusionBatch, FusionNet, MemberLinear, MemberMLP
 from aeverse.nn._graph import diffusion_coordinates, fuse, local_kernel, nearest, row_normalised, smooth
 from aeverse.nn._likelihoods import Bernoulli, Gaussian, LogitGaussian, NegativeBinomial, Poisson
@@ -30,6 +31,7 @@ __all__ = [
     "Ensemble",
     "FusionBatch",
     "FusionNet",
+    "Expression",
     "GammaPosterior",
     "Gaussian",
     "Guidance",

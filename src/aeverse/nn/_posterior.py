@@ -1,9 +1,10 @@
 """The gamma posterior of an entry's expression: what the decoder expects, corrected by the count that was seen.
 
 Given the mean `mu` of the decoder, the expression of gene g in cell i is gamma distributed with mean `mu` and shape
-``theta = theta_g * (mu / center_g) ** slope_g * factor_i``, and the count is Poisson given the expression, so that counts are
-negative binomial. The slope says whether a gene's relative spread is the same at all levels (0, the usual choice) or shrinks
-where it is high; the factor says that some cells are described better than others. All are empirical-Bayes estimates.
+``theta = theta_g * (mu / center_g) ** slope_g * factor_i * scale``, and the count is Poisson given the expression, so that
+counts are negative binomial. The slope says whether a gene's relative spread is the same at all levels (0, the usual choice)
+or shrinks where it is high; the factor says that some cells are described better than others; the scale is that of an entry,
+one of three, for data in which most counts are near what is expected and a few far from it. All are empirical-Bayes estimates.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from aeverse.nn._expression import Expression
 from aeverse.nn._rows import Rows
+from aeverse.nn._special import beyond_zero
 
 
 def _geometric(low: float, high: float, n: int) -> tuple[float, ...]:
@@ -23,6 +26,8 @@ def _geometric(low: float, high: float, n: int) -> tuple[float, ...]:
 THETAS = _geometric(0.03, 300, 14)
 SLOPES = (0.0, 0.35, 0.7)
 FACTORS = _geometric(0.2, 5, 9)
+SCALES = (0.05, 1.0, 10.0)
+USUAL = 100.0  # entries of scale 1 that the estimate of the scales' probabilities is given beside those of the data
 N_BINS = 10  # genes of similar expression share a prior
 SMALLEST = 1e-6
 
@@ -44,8 +49,7 @@ class _Histogram:
 
     def add(self, values: Tensor, row: Tensor, weights: Tensor, single: Tensor) -> None:
         """Add values (a, b) to the rows that `row` (broadcast) names; `single`: positions of those with one molecule."""
-        bins = (values.view(torch.int32) >> 21).sub_(self.first)  # the exponent and two bits of the mantissa
-        index = bins.clamp_(0, self.n_bins - 1).add_(row * self.n_bins).view(-1)
+        index = self._bin(values, row)
         one = index[single]
         adding = (
             (self.weights, index, weights),
@@ -54,6 +58,14 @@ class _Histogram:
         )
         for total, where, added in adding:
             total.view(-1).index_add_(0, where, added.reshape(-1))
+
+    def _bin(self, values: Tensor, row: Tensor) -> Tensor:
+        bins = (values.view(torch.int32) >> 21).sub_(self.first)  # the exponent and two bits of the mantissa
+        return bins.clamp_(0, self.n_bins - 1).add_(row * self.n_bins).view(-1)
+
+    def number(self, values: Tensor, row: Tensor) -> Tensor:
+        """How many of some values are in each bin, (rows, bins)."""
+        return torch.bincount(self._bin(values, row), minlength=self.weights.numel()).view_as(self.weights)
 
     def means(self) -> Tensor:
         """Weighted mean of the values in each bin, (rows, bins); zero in empty ones."""
@@ -71,6 +83,8 @@ class GammaPosterior(nn.Module):
         Dispersion of each gene at the mean `center`, and how it changes with the mean, (genes,).
     factor_prior
         How the cells' factors are distributed over the grid, (9,).
+    scale_prior
+        How each gene's entries are distributed over the three scales, (genes, 3).
 
     Examples
     --------
@@ -78,10 +92,12 @@ class GammaPosterior(nn.Module):
     >>> from aeverse.nn import GammaPosterior, Rows
     >>> rng = np.random.default_rng(0)
     >>> counts = Rows.from_scipy(sp.csr_matrix(rng.poisson(rng.gamma(2.0, 3.0 / 2.0, size=(2000, 20)))))
-    >>> posterior = GammaPosterior(20)
-    >>> posterior.fit(lambda: iter([(counts, torch.full(counts.shape, 3.0))]))
+    >>> posterior, mu = GammaPosterior(20), torch.full(counts.shape, 3.0)
+    >>> posterior.fit(lambda: iter([(counts, mu)]))
     >>> 1.7 < posterior.constant_theta.mean().item() < 2.3
     True
+    >>> posterior.given(mu, counts).mean().shape
+    torch.Size([2000, 20])
     """
 
     constant_theta: Tensor
@@ -89,6 +105,7 @@ class GammaPosterior(nn.Module):
     slope: Tensor
     center: Tensor
     factor_prior: Tensor
+    scale_prior: Tensor
 
     def __init__(self, n_features: int):
         super().__init__()
@@ -97,10 +114,15 @@ class GammaPosterior(nn.Module):
         self.register_buffer("slope", torch.zeros(n_features))
         self.register_buffer("center", torch.ones(n_features))
         self.register_buffer("factor_prior", torch.full((len(FACTORS),), 1 / len(FACTORS)))
+        self.register_buffer("scale_prior", torch.tensor([[0.0, 1.0, 0.0]]).repeat(n_features, 1))
 
     @torch.no_grad()
-    def fit(self, means: Means, *, slopes: Sequence[float] = SLOPES) -> None:
-        """Estimate from counts and means of the same cells; `means` gives them in blocks, each time it is called."""
+    def fit(self, means: Means, *, quick: bool = False) -> None:
+        """Estimate from counts and means of the same cells; `means` gives them in blocks, each time it is called.
+
+        `quick` leaves out slopes and scales, which take time: enough while training.
+        """
+        slopes = (0.0,) if quick else SLOPES
         histogram, squares = _Histogram(len(self.theta), self.theta.device), torch.zeros_like(self.theta)
         molecules, many = torch.zeros_like(self.theta), []
         gene = torch.arange(len(self.theta), device=self.theta.device, dtype=torch.int32)
@@ -115,7 +137,8 @@ class GammaPosterior(nn.Module):
         log_likelihood = self._gene_log_likelihood(histogram, x, gene, mu, slopes)
         n, theta = len(THETAS), torch.tensor(THETAS, device=self.theta.device)
         slope = torch.tensor(slopes, device=self.theta.device).repeat_interleave(n)
-        for genes in torch.argsort(molecules, stable=True).tensor_split(min(N_BINS, len(molecules))):
+        groups = torch.argsort(molecules, stable=True).tensor_split(min(N_BINS, len(molecules)))
+        for genes in groups:
             own = log_likelihood[genes]
             self.constant_theta[genes] = 1 / (_weights(own[:, :n]) @ (1 / theta))
             weights = _weights(own)
@@ -123,6 +146,32 @@ class GammaPosterior(nn.Module):
             self.slope[genes] = weights @ slope
         cells = torch.cat([self._cell_log_likelihood(counts, mu, self._gene_shape(mu)) for counts, mu in means()])
         self.factor_prior.copy_(_common_prior(cells))
+        if not quick:
+            self._fit_scales(histogram, groups, x, gene, mu)
+
+    def _fit_scales(self, histogram: _Histogram, groups: Sequence[Tensor], x: Tensor, gene: Tensor, mu: Tensor) -> None:
+        """Scales of entries, from the histogram of the means, and, of entries with more than one molecule, one by one."""
+        used = histogram.weights.any(0)
+        means, single = histogram.means()[:, used].clamp_min(SMALLEST), histogram.single[:, used]
+        none = (histogram.weights - histogram.number(mu, gene))[:, used] - single
+        shape = self._gene_shape(means.T).T
+        own_shape = (mu / self.center[gene]).clamp_min(SMALLEST).pow(self.slope[gene]) * self.theta[gene]
+        zeros, ones, many = [], [], []
+        for scale in SCALES:
+            t, own = shape * scale, own_shape * scale
+            logs = torch.log1p(means / t)
+            zeros.append(-t * logs)
+            ones.append(-(t + 1) * logs)
+            many.append(beyond_zero(own, x, mu) - own * torch.log1p(mu / own))
+        group = torch.empty(len(self.theta), dtype=torch.long, device=x.device)
+        for i, genes in enumerate(groups):
+            group[genes] = i
+        for i, genes in enumerate(groups):
+            among = group[gene] == i
+            parts = torch.stack(zeros)[:, genes], torch.stack(ones)[:, genes], torch.stack(many)[:, among]
+            often = torch.cat([none[genes].flatten(), single[genes].flatten(), torch.ones_like(x[among])])
+            logs = torch.cat([part.flatten(1) for part in parts], 1)[:, often > 0].T
+            self.scale_prior[genes] = _scale_prior(logs, often[often > 0]).to(self.scale_prior)
 
     def _gene_log_likelihood(
         self, histogram: _Histogram, x: Tensor, gene: Tensor, mu: Tensor, slopes: Sequence[float]
@@ -141,7 +190,7 @@ class GammaPosterior(nn.Module):
             for theta in THETAS:
                 row = next(rows)
                 row -= (torch.log1p(ratio / theta) * (theta * weighted + single)).sum(1)
-                row.index_add_(0, gene, _beyond_zero(theta * level_many, x, mu))
+                row.index_add_(0, gene, beyond_zero(theta * level_many, x, mu))
         return total.T
 
     @staticmethod
@@ -160,57 +209,29 @@ class GammaPosterior(nn.Module):
         total, ratio = mu.new_zeros(len(FACTORS), len(mu)), histogram.means()
         for row, factor in zip(total, FACTORS, strict=True):
             row -= (torch.log1p(ratio / factor) * (factor * histogram.weights + histogram.single)).sum(1)
-            row.index_add_(0, rows, _beyond_zero(own * factor, x, stored))
+            row.index_add_(0, rows, beyond_zero(own * factor, x, stored))
         return total.T
 
     def _gene_shape(self, mu: Tensor) -> Tensor:
         return (mu / self.center).clamp_min_(SMALLEST).pow_(self.slope).mul_(self.theta)
 
-    def shape(self, mu: Tensor, counts: Rows) -> Tensor:
+    def _shape(self, mu: Tensor, counts: Rows) -> Tensor:
         """Shape theta of the gamma prior of every entry, (cells, genes)."""
         shape = self._gene_shape(mu)
         log_likelihood = self._cell_log_likelihood(counts, mu, shape)
         weights = _weights(log_likelihood, self.factor_prior)
         return shape.div_(weights @ (1 / torch.tensor(FACTORS, device=mu.device)[:, None]))
 
-    def mean(self, mu: Tensor, counts: Rows, shape: Tensor | None = None) -> Tensor:
-        """Posterior mean ``mu (theta + x) / (theta + mu)``, (cells, genes)."""
-        shape = self.shape(mu, counts) if shape is None else shape
-        weight = mu / (mu + shape)
-        posterior = weight * shape
-        entry = counts.row_of_entry(), counts.columns
-        posterior[entry] += weight[entry] * counts.values
-        return posterior
-
-    @staticmethod
-    def variance(mean: Tensor, mu: Tensor, shape: Tensor, spread: Tensor | float = 0.0) -> Tensor:
-        """Variance of the expression given the count, ``mean mu / (mu + theta)``, (cells, genes).
-
-        `spread` is the variance of `mu` itself (between members); it counts by how far the posterior follows `mu`.
-        """
-        variance = mean * (mu / (mu + shape))
-        follows = mean * shape / (mu * (mu + shape)).clamp_min(1e-30)
-        return variance + spread * follows.square()
-
-    @staticmethod
-    def seen_deeper(mu: Tensor, shape: Tensor, depth: float) -> Tensor:
-        """Probability that an entry without counts would have some at `depth` times the cell's depth, (cells, genes).
-
-        Given the zero, the expression is gamma with shape theta and rate ``1 + theta / mu``, so that the next
-        ``depth - 1`` times the molecules bring none with probability ``(1 + (depth - 1) mu / (theta + mu)) ** -theta``.
-        """
-        return -torch.expm1(-shape * torch.log1p((depth - 1) * mu / (mu + shape)))
+    def given(self, mu: Tensor, counts: Rows) -> Expression:
+        """Distribution of the expression of a block of entries, with means `mu`, given their counts."""
+        scales = [(scale, prior) for scale, prior in zip(SCALES, self.scale_prior.T, strict=True) if prior.any()]
+        return Expression(mu, counts, self._shape(mu, counts), scales)
 
 
 def _entries(counts: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """Position of each stored entry in the dense matrix; which of them are one, and which are more."""
     entry = counts.row_of_entry() * counts.n_columns + counts.columns
     return entry, (counts.values == 1).nonzero().squeeze(1), (counts.values > 1).nonzero().squeeze(1)
-
-
-def _beyond_zero(t: Tensor, x: Tensor, mu: Tensor) -> Tensor:
-    """What a count `x` adds to the log-likelihood of a zero, ``log(Gamma(t + x) / Gamma(t) / (mu + t) ** x)``."""
-    return torch.lgamma(t + x) - torch.lgamma(t) - x * torch.log(mu + t)
 
 
 def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
@@ -224,6 +245,25 @@ def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
         posterior = likelihood * prior
         prior = (posterior / posterior.sum(1, keepdim=True)).mean(0)
     return prior
+
+
+def _scale_prior(log_likelihood: Tensor, often: Tensor, n_steps: int = 10) -> Tensor:
+    """Distribution over the scales that makes entries most likely, from (entries, scales) and how often each occurs.
+
+    As `_common_prior`, but with few, similar likelihoods, for which expectation-maximisation needs thousands of steps; these
+    are Newton's, in the logarithms of the probabilities, which add up to one where the gradient is zero.
+    """
+    likelihood = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True)).double()
+    usual = torch.tensor(SCALES, device=often.device).eq(1).double()
+    likelihood, often = torch.cat([likelihood, usual[None]]), torch.cat([often.double(), often.new_full((1,), USUAL)])
+    prior = 0.9 * usual + 0.1 / len(SCALES)
+    for _ in range(n_steps):
+        share = likelihood * prior / (likelihood @ prior)[:, None]
+        curvature = share.T @ (share * often[:, None])
+        ridge = 1e-6 * often.sum() * torch.eye(len(prior), dtype=prior.dtype, device=prior.device)
+        step = torch.linalg.solve(curvature + ridge, often @ share - often.sum() * prior)
+        prior = prior * step.clamp(-2, 2).exp()
+    return prior / prior.sum()
 
 
 def _weights(log_likelihood: Tensor, prior: Tensor | None = None) -> Tensor:

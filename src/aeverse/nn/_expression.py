@@ -1,0 +1,119 @@
+"""The expression of entries given their counts: a gamma distribution, or a mixture of some, in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from aeverse.nn._rows import Rows
+from aeverse.nn._special import beyond_zero
+
+
+class Expression:
+    """Distribution of the expression of every entry of a block, given its count.
+
+    Before the count is seen, the expression is gamma distributed with mean ``mu`` and a shape that is one of
+    ``scale * shape``, with known probabilities. A count far from ``mu`` makes the small shapes likely, under which it is
+    believed. The count is Poisson given the expression.
+
+    Parameters
+    ----------
+    mu
+        Means, (cells, genes).
+    counts
+        What was seen.
+    shape
+        Shapes, (cells, genes).
+    scales
+        Factors on the shape, each with its probability for every gene, (genes,) or a number.
+
+    Examples
+    --------
+    >>> import torch, scipy.sparse as sp
+    >>> from aeverse.nn import Expression, Rows
+    >>> counts, mu = Rows.from_scipy(sp.csr_matrix([[0.0, 9.0]])), torch.ones(1, 2)
+    >>> Expression(mu, counts, torch.full((1, 2), 4.0)).mean()
+    tensor([[0.8000, 2.6000]])
+    >>> outliers = Expression(mu, counts, torch.full((1, 2), 4.0), [(1.0, torch.tensor(0.9)), (0.05, torch.tensor(0.1))])
+    >>> bool(outliers.mean()[0, 1] > 6)
+    True
+    """
+
+    def __init__(
+        self, mu: Tensor, counts: Rows, shape: Tensor, scales: Sequence[tuple[float, Tensor | float]] = ((1.0, 1.0),)
+    ):
+        self.mu, self.x = mu, counts.values
+        self.entry = counts.row_of_entry() * counts.n_columns + counts.columns
+        self.shapes = [shape if scale == 1 else shape * scale for scale, _ in scales]
+        self.weights: Sequence[Tensor | float] = (1.0,)
+        if len(scales) > 1:
+            logs = mu.new_empty(len(scales), *mu.shape)
+            for log, own, (_, prior) in zip(logs, self.shapes, scales, strict=True):
+                self._log_likelihood(own, torch.as_tensor(prior, device=mu.device).to(mu), out=log)
+            self.weights = logs.softmax(0).unbind()
+
+    def _log_likelihood(self, shape: Tensor, prior: Tensor, out: Tensor) -> None:
+        """Of the counts and of the shape, up to a constant that is the same for all shapes, (cells, genes)."""
+        torch.div(self.mu, shape, out=out)
+        torch.addcmul(prior.clamp_min(1e-30).log(), shape, out.log1p_(), value=-1, out=out)
+        stored = beyond_zero(shape.view(-1)[self.entry], self.x, self.mu.view(-1)[self.entry])
+        out.view(-1)[self.entry] += stored
+
+    def _means(self) -> list[Tensor]:
+        """Mean given each shape: ``mu (shape + x) / (shape + mu)``."""
+        means = []
+        for shape in self.shapes:
+            weight = self.mu / (self.mu + shape)
+            mean = weight * shape
+            mean.view(-1)[self.entry] += weight.view(-1)[self.entry] * self.x
+            means.append(mean)
+        return means
+
+    def _average(self, values: Sequence[Tensor]) -> Tensor:
+        """Over the shapes, by how likely each is."""
+        total = values[0] * self.weights[0]
+        for value, weight in zip(values[1:], self.weights[1:], strict=True):
+            total.addcmul_(value, weight)  # type: ignore[arg-type]
+        return total
+
+    def mean(self) -> Tensor:
+        """Mean of each entry, (cells, genes)."""
+        return self._average(self._means())
+
+    def variance(self, spread: Tensor | None = None) -> Tensor:
+        """Variance of each entry, (cells, genes).
+
+        `spread` is the variance of `mu` itself (between members); it counts by how far the mean follows `mu`.
+        """
+        means = self._means()
+        mean = self._average(means)
+        away = [own - mean for own in means]
+        variance = self._average(
+            [
+                own * (self.mu / (self.mu + shape)) + apart.square_()
+                for own, shape, apart in zip(means, self.shapes, [a.clone() for a in away], strict=True)
+            ]
+        )
+        return variance if spread is None else variance + spread * self._slope(means, away).square_()
+
+    def _slope(self, means: Sequence[Tensor], away: Sequence[Tensor]) -> Tensor:
+        """Derivative of the mean by `mu`: of the mean given each shape, and of how likely the shapes are."""
+        slopes = []
+        for shape, own, apart in zip(self.shapes, means, away, strict=True):
+            follows = shape / (self.mu * (self.mu + shape)).clamp_min(1e-30)
+            misses = -self.mu * follows
+            misses.view(-1)[self.entry] += follows.view(-1)[self.entry] * self.x
+            slopes.append(own * follows + misses * apart)
+        return self._average(slopes)
+
+    def seen_deeper(self, depth: float) -> Tensor:
+        """Probability that an entry without counts would have some at `depth` times the cell's depth, (cells, genes).
+
+        Given the zero and the shape, the expression is gamma with rate ``1 + shape / mu``, so that the next ``depth - 1``
+        times the molecules bring none with probability ``(1 + (depth - 1) mu / (shape + mu)) ** -shape``.
+        """
+        return self._average(
+            [-torch.expm1(-t * torch.log1p((depth - 1) * self.mu / (self.mu + t))) for t in self.shapes]
+        )
