@@ -133,6 +133,62 @@ def test_scales_are_left_alone_where_counts_are_negative_binomial():
     assert posterior.scale_prior[:, 1].mean() > 0.9
 
 
+# ---- calibration by held-out molecules -------------------------------------------------------------------------
+def _calibrated(truth_of, n=400, seed=0):
+    """A calibration fitted on counts whose expression is `truth_of` what is expected, and the parts to judge it by."""
+    rng = np.random.default_rng(seed)
+    expected = torch.tensor(rng.lognormal(-1, 1.5, (n, 200)), dtype=torch.float32)
+    x = rng.poisson(0.7, expected.shape)
+    truth = truth_of(expected.numpy(), x) * expected.numpy()
+    counts, heldout = (nn.Rows.from_scipy(sp.csr_matrix(a.astype(np.float32))) for a in (x, rng.poisson(truth)))
+    calibration = nn.Calibration()
+    for start in range(0, n, 100):
+        part = slice(start, start + 100)
+        calibration.add(expected[part], counts.block(start, start + 100), heldout.block(start, start + 100))
+    calibration.fit()
+    return calibration, expected, counts, torch.tensor(truth, dtype=torch.float32)
+
+
+def test_what_is_expected_too_high_is_put_right_by_count_and_size():
+    calibration, expected, counts, truth = _calibrated(
+        lambda mu, x: np.where(x > 1, 1.0, np.where(mu < 0.3, 0.3, 1.2)), n=2000
+    )
+    factor = calibration(expected, counts)
+    x = counts.to_dense()
+    assert (factor[(x <= 1) & (expected < 0.15)] - 0.3).abs().mean() < 0.05
+    assert (factor[(x <= 1) & (expected > 0.7)] - 1.2).abs().mean() < 0.05
+    assert (factor[x > 1] - 1).abs().mean() < 0.05
+    assert (factor * expected - truth).square().mean() < 0.1 * (expected - truth).square().mean()
+
+
+@given(seed=st.integers(0, 99))
+def test_what_is_expected_rightly_stays(seed):
+    calibration, expected, counts, _ = _calibrated(lambda mu, x: 1.0, seed=seed)
+    assert (calibration(expected, counts) - 1).abs().max() < 0.5
+    assert ((calibration(expected, counts) - 1) * expected).sum().abs() < 0.02 * expected.sum()
+    assert (nn.Calibration()(expected, counts) == 1).all()
+
+
+def test_calibration_of_nothing_expected_is_finite():
+    calibration, nothing = nn.Calibration(), nn.Rows.from_scipy(sp.csr_matrix((3, 2)))
+    expected = torch.tensor([[0.0, 1e-30], [1e30, 1.0], [3e-5, 2e4]])
+    calibration.add(expected, nothing, nothing)
+    calibration.fit()
+    assert torch.isfinite(calibration(expected, nothing)).all()
+    assert (calibration(expected, nothing) > 0).all()
+
+
+@given(mu=st.floats(0.01, 30), theta=st.floats(0.5, 30), x=st.integers(0, 20), depth=st.floats(1.01, 100))
+def test_calibrated_expression_is_that_many_times_what_it_was(mu, theta, x, depth):
+    plain = _expression(mu, x, theta, OUTLIERS)
+    half = nn.Expression(_tensor(mu), _counts(x), _tensor(theta), OUTLIERS, lambda mean, counts: 0.5 * mean / mean)
+    assert half.mean().item() == pytest.approx(0.5 * plain.mean().item(), rel=1e-9)
+    for spread in (None, _tensor(0.3)):
+        assert half.variance(spread).item() == pytest.approx(0.25 * plain.variance(spread).item(), rel=1e-9)
+    if x == 0:
+        assert half.seen_deeper(1 + 2 * (depth - 1)).item() == pytest.approx(plain.seen_deeper(depth).item(), rel=1e-9)
+
+
 @given(mu=priors[0], theta=priors[1])
 def test_chance_of_being_seen_has_its_limits(mu, theta):
     def seen(depth, mu=mu, theta=theta, dtype=torch.float32):

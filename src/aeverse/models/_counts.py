@@ -17,7 +17,7 @@ import torch
 from aeverse import _slots
 from aeverse.models._genes import log_normalized_moments, overdispersed
 from aeverse.models._pool import Pool
-from aeverse.nn import Batch, CountInput, GammaPosterior, NegativeBinomial, Poisson, Rows
+from aeverse.nn import Batch, Calibration, CountInput, GammaPosterior, NegativeBinomial, Poisson, Rows
 from aeverse.train import Samples, split_molecules
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def finish(model: Autoencoder, samples: Samples, heldout: sp.csr_matrix, rng: np
             member.orient(_frequency(samples), EMPHASIS)
     code, cells = model._encode(samples), np.sort(rng.permutation(len(samples))[:DISPERSION_CELLS])
     fit_posterior(model, samples.some(cells), code[cells])
-    lost, null = deviances(model, samples, heldout, code)
+    lost, null = deviances(model, samples, heldout, code, model.posterior.calibration)
+    model.posterior.calibration.fit()  # after the deviances, which are those of molecules that nothing has seen
     molecules = np.asarray(heldout.sum(0)).ravel()
     model.deviance_explained = np.where((molecules > 0) & (null > 0), 1 - lost / np.where(null > 0, null, 1), np.nan)
     model.heldout_deviance_explained = float(1 - lost.sum() / null.sum()) if null.sum() > 0 else 0.0
@@ -165,9 +166,16 @@ def _means(model: Autoencoder, samples: Samples, code: np.ndarray) -> Iterator[t
 
 @torch.no_grad()
 def deviances(
-    model: Autoencoder, samples: Samples, heldout: sp.csr_matrix, code: np.ndarray
+    model: Autoencoder,
+    samples: Samples,
+    heldout: sp.csr_matrix,
+    code: np.ndarray,
+    calibration: Calibration | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Poisson deviances of the held-out molecules by gene: of the posterior mean, and of the gene means."""
+    """Poisson deviances of the held-out molecules by gene: of the posterior mean, and of the gene means.
+
+    A `calibration` is told of both on the way.
+    """
     share = float(heldout.sum() / samples.data.sum())
     frequency = _frequency(samples)
     judged = frequency > 0  # of a gene that was never seen, even the gene mean says nothing
@@ -175,7 +183,10 @@ def deviances(
     null = torch.zeros_like(lost)
     for rows, batch, mu in _means(model, samples, code):
         x = Rows.from_scipy(heldout[rows], model.device)
-        lost += Poisson.deviance_of_rows(x, model.posterior.given(mu, batch.target).mean().mul_(share))
+        expected = model.posterior.given(mu, batch.target).mean()
+        if calibration is not None:
+            calibration.add(expected, batch.target, x, share)
+        lost += Poisson.deviance_of_rows(x, expected.mul_(share))
         null += Poisson.deviance_of_rows(x, batch.library * (frequency * share))
     return (lost * judged).cpu().numpy(), (null * judged).cpu().numpy()
 

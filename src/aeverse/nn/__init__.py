@@ -2,6 +2,7 @@
 
 from aeverse.nn._alignment import Alignment
 from aeverse.nn._autoencoder import AutoencoderNet, Batch, Ensemble
+from aeverse.nn._calibration import Calibration
 from aeverse.nn._corruption import Masking, Noise, Thinning, add_noise, mask, thin
 from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
@@ -21,6 +22,7 @@ __all__ = [
     "Batch",
     "Bernoulli",
     "BinaryInput",
+    "Calibration",
     "Code",
     "Contraction",
     "CountInput",
@@ -29,9 +31,9 @@ __all__ = [
     "Divergence",
     "Encoder",
     "Ensemble",
+    "Expression",
     "FusionBatch",
     "FusionNet",
-    "Expression",
     "GammaPosterior",
     "Gaussian",
     "Guidance",

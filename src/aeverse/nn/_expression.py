@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class Expression:
         Shapes, (cells, genes).
     scales
         Factors on the shape, each with its probability for every gene, (genes,) or a number.
+    calibration
+        Called with the mean expression and the counts: factors on the expression, (cells, genes). None: all are 1.
 
     Examples
     --------
@@ -42,9 +44,14 @@ class Expression:
     """
 
     def __init__(
-        self, mu: Tensor, counts: Rows, shape: Tensor, scales: Sequence[tuple[float, Tensor | float]] = ((1.0, 1.0),)
+        self,
+        mu: Tensor,
+        counts: Rows,
+        shape: Tensor,
+        scales: Sequence[tuple[float, Tensor | float]] = ((1.0, 1.0),),
+        calibration: Callable[[Tensor, Rows], Tensor] | None = None,
     ):
-        self.mu, self.x = mu, counts.values
+        self.mu, self.counts, self.x, self.calibration = mu, counts, counts.values, calibration
         self.entry = counts.row_of_entry() * counts.n_columns + counts.columns
         self.shapes = [shape if scale == 1 else shape * scale for scale, _ in scales]
         self.weights: Sequence[Tensor | float] = (1.0,)
@@ -78,9 +85,13 @@ class Expression:
             total.addcmul_(value, weight)  # type: ignore[arg-type]
         return total
 
+    def _factor(self, mean: Tensor) -> Tensor | float:
+        return 1.0 if self.calibration is None else self.calibration(mean, self.counts)
+
     def mean(self) -> Tensor:
         """Mean of each entry, (cells, genes)."""
-        return self._average(self._means())
+        mean = self._average(self._means())
+        return mean.mul_(self._factor(mean))
 
     def variance(self, spread: Tensor | None = None) -> Tensor:
         """Variance of each entry, (cells, genes).
@@ -96,7 +107,9 @@ class Expression:
                 for own, shape, apart in zip(means, self.shapes, [a.clone() for a in away], strict=True)
             ]
         )
-        return variance if spread is None else variance + spread * self._slope(means, away).square_()
+        if spread is not None:
+            variance += spread * self._slope(means, away).square_()
+        return variance * self._factor(mean) ** 2
 
     def _slope(self, means: Sequence[Tensor], away: Sequence[Tensor]) -> Tensor:
         """Derivative of the mean by `mu`: of the mean given each shape, and of how likely the shapes are."""
@@ -114,6 +127,5 @@ class Expression:
         Given the zero and the shape, the expression is gamma with rate ``1 + shape / mu``, so that the next ``depth - 1``
         times the molecules bring none with probability ``(1 + (depth - 1) mu / (shape + mu)) ** -shape``.
         """
-        return self._average(
-            [-torch.expm1(-t * torch.log1p((depth - 1) * self.mu / (self.mu + t))) for t in self.shapes]
-        )
+        more = (depth - 1) * self._factor(self._average(self._means()))
+        return self._average([-torch.expm1(-t * torch.log1p(more * self.mu / (self.mu + t))) for t in self.shapes])

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from aeverse.nn._calibration import Calibration
 from aeverse.nn._expression import Expression
 from aeverse.nn._rows import Rows
 from aeverse.nn._special import beyond_zero
@@ -85,6 +86,8 @@ class GammaPosterior(nn.Module):
         How the cells' factors are distributed over the grid, (9,).
     scale_prior
         How each gene's entries are distributed over the three scales, (genes, 3).
+    calibration
+        Last correction of what is expected, by molecules that were held out (`Calibration`); 1 everywhere before its own `fit`.
 
     Examples
     --------
@@ -114,6 +117,7 @@ class GammaPosterior(nn.Module):
         self.register_buffer("slope", torch.zeros(n_features))
         self.register_buffer("center", torch.ones(n_features))
         self.register_buffer("factor_prior", torch.full((len(FACTORS),), 1 / len(FACTORS)))
+        self.calibration = Calibration()
         self.register_buffer("scale_prior", torch.tensor([[0.0, 1.0, 0.0]]).repeat(n_features, 1))
 
     @torch.no_grad()
@@ -225,7 +229,7 @@ class GammaPosterior(nn.Module):
     def given(self, mu: Tensor, counts: Rows) -> Expression:
         """Distribution of the expression of a block of entries, with means `mu`, given their counts."""
         scales = [(scale, prior) for scale, prior in zip(SCALES, self.scale_prior.T, strict=True) if prior.any()]
-        return Expression(mu, counts, self._shape(mu, counts), scales)
+        return Expression(mu, counts, self._shape(mu, counts), scales, self.calibration)
 
 
 def _entries(counts: Rows) -> tuple[Tensor, Tensor, Tensor]:
