@@ -64,6 +64,11 @@ def dropout_probabilities(counts: sp.csr_matrix, depth: float) -> np.ndarray:
     return adata.layers["dropout_prob"].toarray()
 
 
+def score_of(method: str, counts: sp.csr_matrix, depth: float) -> np.ndarray:
+    """What ranks the zeros: our probabilities, or a peer's denoised values, (cells, genes)."""
+    return np.asarray(PEERS[method](counts) if method in PEERS else dropout_probabilities(counts, depth))
+
+
 # ---- scores ----------------------------------------------------------------------------------------------------
 def calibration(p: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     """Expected calibration error, and the largest error of a bin."""
@@ -90,17 +95,15 @@ def thinned(data: str, counts: sp.csr_matrix, seed: int, depths: list[int], meth
         zero, truth = (part[judged].toarray() == 0), (rest[judged].toarray() > 0)
         row = {"question": "thinned", "data": data, "seed": seed, "depth": depth, "share": truth[zero].mean()}
         for name in methods:
-            score = np.asarray(PEERS[name](part) if name in PEERS else dropout_probabilities(part, depth))[judged]
+            score = score_of(name, part, depth)[judged]
             found = {**row, "method": name, **_aucs(score, truth, zero)}
-            yield found if name in PEERS else found | _calibrated(score[zero], truth[zero])
+            if name not in PEERS:  # theirs are no probabilities
+                found["ece"], found["worst"] = calibration(score[zero], truth[zero])
+            yield found
 
 
 def _aucs(score, truth, zero) -> dict[str, float]:
     return {"auc": roc_auc_score(truth[zero], score[zero]), "auc_gene": auc_within_genes(score, truth, zero)}
-
-
-def _calibrated(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    return dict(zip(("ece", "worst"), calibration(p, truth), strict=True))
 
 
 def structural(seed: int, methods: list[str]):
@@ -114,7 +117,7 @@ def structural(seed: int, methods: list[str]):
     zero = counts.toarray() == 0
     for name in methods:
         row = {"question": "structural", "data": "simulated", "seed": seed, "method": name, "share": truth[zero].mean()}
-        score = np.asarray(PEERS[name](counts) if name in PEERS else dropout_probabilities(counts, 10))
+        score = score_of(name, counts, 10)
         row |= {**_aucs(score, truth, zero), "auc_deeper": roc_auc_score(deeper[zero], score[zero])}
         yield row if name in PEERS else {**row, "ece": calibration(score[zero], deeper[zero])[0]}
 
