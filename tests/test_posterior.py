@@ -137,51 +137,57 @@ def test_scales_are_left_alone_where_counts_are_negative_binomial():
 def _calibrated(truth_of, n=400, seed=0):
     """A calibration fitted on counts whose expression is `truth_of` what is expected, and the parts to judge it by."""
     rng = np.random.default_rng(seed)
-    expected = torch.tensor(rng.lognormal(-1, 1.5, (n, 200)), dtype=torch.float32)
+    frequency = rng.lognormal(0, 1.5, 200)
+    calibration = nn.Calibration(200)
+    calibration.frequency.copy_(torch.tensor(frequency / frequency.sum()))
+    library = torch.tensor(rng.lognormal(4.5, 0.5, (n, 1)), dtype=torch.float32)
+    ratio = torch.tensor(np.exp(rng.uniform(np.log(0.02), np.log(3), (n, 200))), dtype=torch.float32)
+    expected = ratio * library * calibration.frequency
     x = rng.poisson(0.7, expected.shape)
-    truth = truth_of(expected.numpy(), x) * expected.numpy()
+    truth = truth_of(ratio.numpy(), x) * expected.numpy()
     counts, heldout = (nn.Rows.from_scipy(sp.csr_matrix(a.astype(np.float32))) for a in (x, rng.poisson(truth)))
-    calibration = nn.Calibration()
     for start in range(0, n, 100):
         part = slice(start, start + 100)
-        calibration.add(expected[part], counts.block(start, start + 100), heldout.block(start, start + 100))
+        calibration.add(expected[part], library[part], *(c.block(start, start + 100) for c in (counts, heldout)))
     calibration.fit()
-    return calibration, expected, counts, torch.tensor(truth, dtype=torch.float32)
+    return calibration(expected, library, counts), ratio, expected, counts.to_dense(), truth
 
 
-def test_what_is_expected_too_high_is_put_right_by_count_and_size():
-    calibration, expected, counts, truth = _calibrated(
-        lambda mu, x: np.where(x > 1, 1.0, np.where(mu < 0.3, 0.3, 1.2)), n=2000
-    )
-    factor = calibration(expected, counts)
-    x = counts.to_dense()
-    assert (factor[(x <= 1) & (expected < 0.15)] - 0.3).abs().mean() < 0.05
-    assert (factor[(x <= 1) & (expected > 0.7)] - 1.2).abs().mean() < 0.05
-    assert (factor[x > 1] - 1).abs().mean() < 0.05
-    assert (factor * expected - truth).square().mean() < 0.1 * (expected - truth).square().mean()
+def test_genes_that_are_expected_where_they_are_off_are_put_right():
+    factor, ratio, expected, x, truth = _calibrated(lambda r, x: np.where((x > 1) | (r > 0.3), 1.0, 0.2), n=2000)
+    off = (x <= 1) & (ratio < 0.1)  # straight lines between nodes, so that there is a way between off and on
+    assert (factor * expected)[off].sum() == pytest.approx(0.2 * expected[off].sum().item(), rel=0.1)
+    assert (factor[(x > 1) | (ratio > 0.6)] - 1).abs().mean() < 0.05
+    assert np.square((factor * expected).numpy() - truth).mean() < 0.3 * np.square(expected.numpy() - truth).mean()
+
+
+def test_counts_that_are_expected_too_high_are_put_right():
+    factor, _, expected, _, truth = _calibrated(lambda r, x: np.where(x == 1, 1.3, 0.8), n=2000)
+    assert np.square((factor * expected).numpy() - truth).mean() < 0.1 * np.square(expected.numpy() - truth).mean()
 
 
 @given(seed=st.integers(0, 99))
 def test_what_is_expected_rightly_stays(seed):
-    calibration, expected, counts, _ = _calibrated(lambda mu, x: 1.0, seed=seed)
-    assert (calibration(expected, counts) - 1).abs().max() < 0.5
-    assert ((calibration(expected, counts) - 1) * expected).sum().abs() < 0.02 * expected.sum()
-    assert (nn.Calibration()(expected, counts) == 1).all()
+    factor, _, expected, *_ = _calibrated(lambda r, x: 1.0, seed=seed)
+    assert (factor - 1).abs().max() < 0.6
+    assert ((factor - 1) * expected).sum().abs() < 0.02 * expected.sum()
 
 
 def test_calibration_of_nothing_expected_is_finite():
-    calibration, nothing = nn.Calibration(), nn.Rows.from_scipy(sp.csr_matrix((3, 2)))
-    expected = torch.tensor([[0.0, 1e-30], [1e30, 1.0], [3e-5, 2e4]])
-    calibration.add(expected, nothing, nothing)
+    calibration, nothing = nn.Calibration(2), nn.Rows.from_scipy(sp.csr_matrix((3, 2)))
+    calibration.frequency.copy_(torch.tensor([0.0, 1.0]))
+    expected, library = torch.tensor([[0.0, 1e-30], [1e30, 1.0], [3e-5, 2e4]]), torch.tensor([[0.0], [1.0], [1e9]])
+    assert (calibration(expected, library, nothing) == 1).all()
+    calibration.add(expected, library, nothing, nothing)
     calibration.fit()
-    assert torch.isfinite(calibration(expected, nothing)).all()
-    assert (calibration(expected, nothing) > 0).all()
+    assert torch.isfinite(calibration(expected, library, nothing)).all()
+    assert (calibration(expected, library, nothing) > 0).all()
 
 
 @given(mu=st.floats(0.01, 30), theta=st.floats(0.5, 30), x=st.integers(0, 20), depth=st.floats(1.01, 100))
 def test_calibrated_expression_is_that_many_times_what_it_was(mu, theta, x, depth):
     plain = _expression(mu, x, theta, OUTLIERS)
-    half = nn.Expression(_tensor(mu), _counts(x), _tensor(theta), OUTLIERS, lambda mean, counts: 0.5 * mean / mean)
+    half = nn.Expression(_tensor(mu), _counts(x), _tensor(theta), OUTLIERS, lambda mean: 0.5 * mean / mean)
     assert half.mean().item() == pytest.approx(0.5 * plain.mean().item(), rel=1e-9)
     for spread in (None, _tensor(0.3)):
         assert half.variance(spread).item() == pytest.approx(0.25 * plain.variance(spread).item(), rel=1e-9)

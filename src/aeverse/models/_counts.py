@@ -130,6 +130,7 @@ def finish(model: Autoencoder, samples: Samples, heldout: sp.csr_matrix, rng: np
             member.orient(_frequency(samples), EMPHASIS)
     code, cells = model._encode(samples), np.sort(rng.permutation(len(samples))[:DISPERSION_CELLS])
     fit_posterior(model, samples.some(cells), code[cells])
+    model.posterior.calibration.frequency.copy_(_frequency(samples))
     lost, null = deviances(model, samples, heldout, code, model.posterior.calibration)
     model.posterior.calibration.fit()  # after the deviances, which are those of molecules that nothing has seen
     molecules = np.asarray(heldout.sum(0)).ravel()
@@ -185,7 +186,7 @@ def deviances(
         x = Rows.from_scipy(heldout[rows], model.device)
         expected = model.posterior.given(mu, batch.target).mean()
         if calibration is not None:
-            calibration.add(expected, batch.target, x, share)
+            calibration.add(expected, mu.sum(1, keepdim=True), batch.target, x, share)
         lost += Poisson.deviance_of_rows(x, expected.mul_(share))
         null += Poisson.deviance_of_rows(x, batch.library * (frequency * share))
     return (lost * judged).cpu().numpy(), (null * judged).cpu().numpy()

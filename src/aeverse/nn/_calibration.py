@@ -1,4 +1,4 @@
-"""Expression that is expected too high or too low, as molecules that were held out tell, by count and size."""
+"""Expression that is expected too high or too low, as molecules that were held out tell."""
 
 from __future__ import annotations
 
@@ -7,77 +7,106 @@ from torch import Tensor, nn
 
 from aeverse.nn._rows import Rows
 
-SMALLEST, LARGEST = -14, 14  # of the nodes, log2 of the expected expression
 N_CLASSES = 4  # counts of 0, 1, 2, and more
+SMALLEST, N_NODES = -14, 29  # of either scale, in powers of two
 FEWEST = 50.0  # held-out molecules that are expected in the outermost group of nodes
 USUAL = 10.0  # molecules that each node is given beside its own, as many found as expected
+N_ROUNDS = 10
 
 
 class Calibration(nn.Module):
     """Factors on the expected expression: what was found of held-out molecules over what was expected.
 
-    For counts of 0, 1, 2 and more, by the logarithm of what is expected, with straight lines between nodes an octave apart.
+    For counts of 0, 1, 2 and more, a factor by the ratio of what is expected to what the gene's mean gives in a cell of this
+    depth (a gene that is off in some cells is expected there all the same, since a softmax cannot say zero), times one
+    by what is expected; each on straight lines between nodes that are powers of two.
+
+    Parameters
+    ----------
+    n_features
+        How many genes.
 
     Attributes
     ----------
-    factor
-        At each node, (4, nodes); 1 before `fit`.
+    frequency
+        Mean profile, (genes,), summing to one; to be set before `add`.
+    by_ratio, by_level
+        The factors at the nodes, (4, nodes); 1 before `fit`.
 
     Examples
     --------
     >>> import torch, scipy.sparse as sp
     >>> from aeverse.nn import Calibration, Rows
-    >>> expected = torch.full((1000, 1), 0.5)
+    >>> expected, library = torch.full((1000, 1), 0.5), torch.full((1000, 1), 0.5)
     >>> nothing, found = (Rows.from_scipy(sp.csr_matrix(torch.full((1000, 1), x).numpy())) for x in (0.0, 1.0))
-    >>> calibration = Calibration()
-    >>> calibration.add(expected, nothing, found)  # a molecule in each, where every second was to have one
+    >>> calibration = Calibration(1)
+    >>> calibration.add(expected, library, nothing, found)  # a molecule in each, where every second was to have one
     >>> calibration.fit()
-    >>> torch.round(calibration(expected[:1], nothing.block(0, 1)), decimals=1)
+    >>> torch.round(calibration(expected[:1], library[:1], nothing.block(0, 1)), decimals=1)
     tensor([[2.]])
     """
 
-    factor: Tensor
+    frequency: Tensor
+    by_ratio: Tensor
+    by_level: Tensor
     expected: Tensor
     found: Tensor
 
-    def __init__(self):
+    def __init__(self, n_features: int):
         super().__init__()
-        n = LARGEST - SMALLEST + 1
-        self.register_buffer("factor", torch.ones(N_CLASSES, n))
-        self.register_buffer("expected", torch.zeros(N_CLASSES, n), persistent=False)
-        self.register_buffer("found", torch.zeros(N_CLASSES, n), persistent=False)
+        self.register_buffer("frequency", torch.full((n_features,), 1 / n_features))
+        for name in ("by_ratio", "by_level"):
+            self.register_buffer(name, torch.ones(N_CLASSES, N_NODES))
+        for name in ("expected", "found"):
+            self.register_buffer(name, torch.zeros(N_CLASSES, N_NODES, N_NODES), persistent=False)
 
-    @staticmethod
-    def _place(expected: Tensor, counts: Rows) -> tuple[Tensor, Tensor]:
-        """Position of each entry between the nodes, and its class; (cells, genes)."""
-        place = expected.log2().sub_(SMALLEST).clamp_(0, LARGEST - SMALLEST)
+    def _places(self, expected: Tensor, library: Tensor, counts: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each entry its class, and its position between the nodes by ratio and by level, (cells, genes)."""
         kind = torch.zeros_like(expected, dtype=torch.int32)
         kind[counts.row_of_entry(), counts.columns] = counts.values.clamp(max=N_CLASSES - 1).int()
-        return place, kind
+        level = expected.clamp_min(1e-30).log2_().sub_(SMALLEST)
+        ratio = level - library.clamp_min(1e-30).log2()
+        ratio -= self.frequency.clamp_min(1e-30).log2()
+        return kind, ratio.clamp_(0, N_NODES - 1), level.clamp_(0, N_NODES - 1)
 
-    def add(self, expected: Tensor, counts: Rows, heldout: Rows, share: float = 1.0) -> None:
+    def add(self, expected: Tensor, library: Tensor, counts: Rows, heldout: Rows, share: float = 1.0) -> None:
         """Count what was expected of the held-out molecules, `share` of the expression, and what was found."""
-        place, kind = self._place(expected, counts)
-        node = place.round_().int().add_(kind.mul_(self.factor.shape[1]))
+        kind, ratio, level = self._places(expected, library, counts)
+        node = ratio.round_().int().add_(kind.mul_(N_NODES)).mul_(N_NODES).add_(level.round_().int())
         self.expected.view(-1).index_add_(0, node.view(-1), expected.view(-1), alpha=share)
         self.found.view(-1).index_add_(0, node[heldout.row_of_entry(), heldout.columns], heldout.values)
 
     def fit(self) -> None:
-        """Factors from what was counted; nodes at either end are taken together until enough is expected of them."""
-        expected, found = self.expected.clone(), self.found.clone()
-        for kind in range(N_CLASSES):
-            for flip in (torch.clone, torch.flipud):  # from the small end, from the large end
-                e, f = (flip(v[kind]).cumsum(0) for v in (self.expected, self.found))
-                few = int((e < FEWEST).sum())
-                if few < len(e):
-                    ends = flip(torch.arange(len(e), device=e.device))[: few + 1]
-                    expected[kind, ends], found[kind, ends] = e[few], f[few]
-        self.factor.copy_((found + USUAL) / (expected + USUAL))
+        """Factors from what was counted, by iterative proportional fitting (Deming and Stephan, 1940)."""
+        for _ in range(N_ROUNDS):
+            self.by_ratio.copy_(_found_of_expected((self.expected * self.by_level[:, None]).sum(2), self.found.sum(2)))
+            self.by_level.copy_(
+                _found_of_expected((self.expected * self.by_ratio[..., None]).sum(1), self.found.sum(1))
+            )
 
-    def forward(self, expected: Tensor, counts: Rows) -> Tensor:
+    def forward(self, expected: Tensor, library: Tensor, counts: Rows) -> Tensor:
         """Factor of each entry, (cells, genes)."""
-        place, kind = self._place(expected, counts)
-        below = place.floor()
-        node = below.int().clamp_(max=self.factor.shape[1] - 2).add_(kind.mul_(self.factor.shape[1]))
-        rise = self.factor.diff(dim=1, append=self.factor[:, -1:]).view(-1)
-        return torch.addcmul(self.factor.view(-1)[node], rise[node], place.sub_(below))
+        kind, ratio, level = self._places(expected, library, counts)
+        first = kind.mul_(N_NODES)
+        return _between(self.by_ratio, first, ratio).mul_(_between(self.by_level, first, level))
+
+
+def _between(factor: Tensor, first: Tensor, place: Tensor) -> Tensor:
+    """Factors at places between nodes; `first` is where the nodes of an entry's class begin."""
+    below = place.floor()
+    node = below.int().add_(first)
+    rise = factor.diff(dim=1, append=factor[:, -1:]).view(-1)
+    return torch.addcmul(factor.view(-1)[node], rise[node], place.sub_(below))
+
+
+def _found_of_expected(expected: Tensor, found: Tensor) -> Tensor:
+    """Ratio at each node; nodes at either end are taken together until enough is expected of them."""
+    pooled_expected, pooled_found = expected.clone(), found.clone()
+    for kind in range(len(expected)):
+        for flip in (torch.clone, torch.flipud):  # from the small end, from the large end
+            e, f = flip(expected[kind]).cumsum(0), flip(found[kind]).cumsum(0)
+            few = int((e < FEWEST).sum())
+            if few < len(e):
+                ends = flip(torch.arange(len(e), device=e.device))[: few + 1]
+                pooled_expected[kind, ends], pooled_found[kind, ends] = e[few], f[few]
+    return (pooled_found + USUAL) / (pooled_expected + USUAL)

@@ -29,7 +29,7 @@ class Expression:
     scales
         Factors on the shape, each with its probability for every gene, (genes,) or a number.
     calibration
-        Called with the mean expression and the counts: factors on the expression, (cells, genes). None: all are 1.
+        Called with the mean expression: factors on the expression, (cells, genes). None: all are 1.
 
     Examples
     --------
@@ -49,9 +49,9 @@ class Expression:
         counts: Rows,
         shape: Tensor,
         scales: Sequence[tuple[float, Tensor | float]] = ((1.0, 1.0),),
-        calibration: Callable[[Tensor, Rows], Tensor] | None = None,
+        calibration: Callable[[Tensor], Tensor] | None = None,
     ):
-        self.mu, self.counts, self.x, self.calibration = mu, counts, counts.values, calibration
+        self.mu, self.x, self.calibration = mu, counts.values, calibration
         self.entry = counts.row_of_entry() * counts.n_columns + counts.columns
         self.shapes = [shape if scale == 1 else shape * scale for scale, _ in scales]
         self.weights: Sequence[Tensor | float] = (1.0,)
@@ -86,7 +86,7 @@ class Expression:
         return total
 
     def _factor(self, mean: Tensor) -> Tensor | float:
-        return 1.0 if self.calibration is None else self.calibration(mean, self.counts)
+        return 1.0 if self.calibration is None else self.calibration(mean)
 
     def mean(self) -> Tensor:
         """Mean of each entry, (cells, genes)."""

@@ -117,7 +117,7 @@ class GammaPosterior(nn.Module):
         self.register_buffer("slope", torch.zeros(n_features))
         self.register_buffer("center", torch.ones(n_features))
         self.register_buffer("factor_prior", torch.full((len(FACTORS),), 1 / len(FACTORS)))
-        self.calibration = Calibration()
+        self.calibration = Calibration(n_features)
         self.register_buffer("scale_prior", torch.tensor([[0.0, 1.0, 0.0]]).repeat(n_features, 1))
 
     @torch.no_grad()
@@ -229,7 +229,10 @@ class GammaPosterior(nn.Module):
     def given(self, mu: Tensor, counts: Rows) -> Expression:
         """Distribution of the expression of a block of entries, with means `mu`, given their counts."""
         scales = [(scale, prior) for scale, prior in zip(SCALES, self.scale_prior.T, strict=True) if prior.any()]
-        return Expression(mu, counts, self._shape(mu, counts), scales, self.calibration)
+        return Expression(
+            *(mu, counts, self._shape(mu, counts), scales),
+            calibration=lambda mean: self.calibration(mean, mu.sum(1, keepdim=True), counts),
+        )
 
 
 def _entries(counts: Rows) -> tuple[Tensor, Tensor, Tensor]:
