@@ -60,19 +60,19 @@ class Calibration(nn.Module):
         for name in ("expected", "found"):
             self.register_buffer(name, torch.zeros(N_CLASSES, N_NODES, N_NODES), persistent=False)
 
-    def _places(self, expected: Tensor, library: Tensor, counts: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each entry its class, and its position between the nodes by ratio and by level, (cells, genes)."""
-        kind = torch.zeros_like(expected, dtype=torch.int32)
-        kind[counts.row_of_entry(), counts.columns] = counts.values.clamp(max=N_CLASSES - 1).int()
+    def _places(self, expected: Tensor, library: Tensor) -> tuple[Tensor, Tensor]:
+        """Position of each entry between the nodes, by ratio and by level, (cells, genes)."""
         level = expected.clamp_min(1e-30).log2_().sub_(SMALLEST)
         ratio = level - library.clamp_min(1e-30).log2()
         ratio -= self.frequency.clamp_min(1e-30).log2()
-        return kind, ratio.clamp_(0, N_NODES - 1), level.clamp_(0, N_NODES - 1)
+        return ratio.clamp_(0, N_NODES - 1), level.clamp_(0, N_NODES - 1)
 
     def add(self, expected: Tensor, library: Tensor, counts: Rows, heldout: Rows, share: float = 1.0) -> None:
         """Count what was expected of the held-out molecules, `share` of the expression, and what was found."""
-        kind, ratio, level = self._places(expected, library, counts)
-        node = ratio.round_().int().add_(kind.mul_(N_NODES)).mul_(N_NODES).add_(level.round_().int())
+        ratio, level = self._places(expected, library)
+        node = ratio.round_().int().mul_(N_NODES).add_(level.round_().int())
+        entry, kind = _stored(counts)
+        node.view(-1)[entry] += (kind * N_NODES**2).int()
         self.expected.view(-1).index_add_(0, node.view(-1), expected.view(-1), alpha=share)
         self.found.view(-1).index_add_(0, node[heldout.row_of_entry(), heldout.columns], heldout.values)
 
@@ -84,19 +84,38 @@ class Calibration(nn.Module):
                 _found_of_expected((self.expected * self.by_ratio[..., None]).sum(1), self.found.sum(1))
             )
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether any factor differs from 1."""
+        return bool((self.by_level != 1).any())
+
     def forward(self, expected: Tensor, library: Tensor, counts: Rows) -> Tensor:
         """Factor of each entry, (cells, genes)."""
-        kind, ratio, level = self._places(expected, library, counts)
-        first = kind.mul_(N_NODES)
-        return _between(self.by_ratio, first, ratio).mul_(_between(self.by_level, first, level))
+        entry, kind = _stored(counts)
+        result = torch.ones_like(expected)
+        for factor, place in zip((self.by_ratio, self.by_level), self._places(expected, library), strict=True):
+            stored = _between(factor, place.view(-1)[entry], kind * N_NODES)
+            own = _between(factor, place)
+            own.view(-1)[entry] = stored
+            result *= own
+        return result
 
 
-def _between(factor: Tensor, first: Tensor, place: Tensor) -> Tensor:
-    """Factors at places between nodes; `first` is where the nodes of an entry's class begin."""
+def _stored(counts: Rows) -> tuple[Tensor, Tensor]:
+    """Position of each stored count in the dense matrix, and its class."""
+    entry = counts.row_of_entry() * counts.n_columns + counts.columns
+    return entry, counts.values.clamp(max=N_CLASSES - 1).long()
+
+
+def _between(factor: Tensor, place: Tensor, first: Tensor | None = None) -> Tensor:
+    """Factors at places between nodes; `first` is where the nodes of an entry's class begin, None: class 0."""
     below = place.floor()
-    node = below.int().add_(first)
-    rise = factor.diff(dim=1, append=factor[:, -1:]).view(-1)
-    return torch.addcmul(factor.view(-1)[node], rise[node], place.sub_(below))
+    node = below.int() if first is None else below.int() + first
+    rise = factor.diff(dim=1, append=factor[:, -1:])
+    start, slope = (
+        v.view(-1).index_select(0, node.view(-1)).view_as(place) for v in (factor, rise)
+    )  # faster than [node]
+    return start.addcmul_(slope, below.sub_(place), value=-1)
 
 
 def _found_of_expected(expected: Tensor, found: Tensor) -> Tensor:

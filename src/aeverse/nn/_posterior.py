@@ -229,10 +229,12 @@ class GammaPosterior(nn.Module):
     def given(self, mu: Tensor, counts: Rows) -> Expression:
         """Distribution of the expression of a block of entries, with means `mu`, given their counts."""
         scales = [(scale, prior) for scale, prior in zip(SCALES, self.scale_prior.T, strict=True) if prior.any()]
-        return Expression(
-            *(mu, counts, self._shape(mu, counts), scales),
-            calibration=lambda mean: self.calibration(mean, mu.sum(1, keepdim=True), counts),
-        )
+
+        def calibration(mean: Tensor) -> Tensor:
+            return self.calibration(mean, mu.sum(1, keepdim=True), counts)
+
+        known = calibration if self.calibration.is_fitted else None
+        return Expression(mu, counts, self._shape(mu, counts), scales, known)
 
 
 def _entries(counts: Rows) -> tuple[Tensor, Tensor, Tensor]:
