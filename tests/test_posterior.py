@@ -173,6 +173,16 @@ def test_what_is_expected_rightly_stays(seed):
     assert ((factor - 1) * expected).sum().abs() < 0.02 * expected.sum()
 
 
+def test_expectations_too_small_for_a_sum_in_floats_are_counted():
+    calibration, n = nn.Calibration(1), 1000
+    expected, library = torch.full((n, 1), 1e-3), torch.full((n, 1), 1e-3)
+    nothing, found = nn.Rows.from_scipy(sp.csr_matrix((n, 1))), nn.Rows.from_scipy(sp.identity(n, format="csr")[:, :1])
+    calibration.expected.fill_(1e9)  # what billions of entries before have added
+    calibration.add(expected, library, nothing, found)
+    assert (calibration.expected - 1e9).sum().item() == pytest.approx(1, rel=1e-3)
+    assert calibration.found.sum() == 1
+
+
 def test_calibration_of_nothing_expected_is_finite():
     calibration, nothing = nn.Calibration(2), nn.Rows.from_scipy(sp.csr_matrix((3, 2)))
     calibration.frequency.copy_(torch.tensor([0.0, 1.0]))

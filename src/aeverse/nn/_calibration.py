@@ -58,7 +58,10 @@ class Calibration(nn.Module):
         for name in ("by_ratio", "by_level"):
             self.register_buffer(name, torch.ones(N_CLASSES, N_NODES))
         for name in ("expected", "found"):
-            self.register_buffer(name, torch.zeros(N_CLASSES, N_NODES, N_NODES), persistent=False)
+            total = torch.zeros(
+                N_CLASSES, N_NODES, N_NODES, dtype=torch.float64
+            )  # of more entries than a float can count
+            self.register_buffer(name, total, persistent=False)
 
     def _places(self, expected: Tensor, library: Tensor) -> tuple[Tensor, Tensor]:
         """Position of each entry between the nodes, by ratio and by level, (cells, genes)."""
@@ -73,8 +76,10 @@ class Calibration(nn.Module):
         node = ratio.round_().int().mul_(N_NODES).add_(level.round_().int())
         entry, kind = _stored(counts)
         node.view(-1)[entry] += (kind * N_NODES**2).int()
-        self.expected.view(-1).index_add_(0, node.view(-1), expected.view(-1), alpha=share)
-        self.found.view(-1).index_add_(0, node[heldout.row_of_entry(), heldout.columns], heldout.values)
+        own = node[heldout.row_of_entry(), heldout.columns]
+        for total, where, values in ((self.expected, node, share * expected), (self.found, own, heldout.values)):
+            sums = torch.zeros(total.numel(), dtype=values.dtype, device=values.device)
+            total += sums.index_add_(0, where.view(-1), values.view(-1)).view_as(total)
 
     def fit(self) -> None:
         """Factors from what was counted, by iterative proportional fitting (Deming and Stephan, 1940)."""
@@ -112,9 +117,8 @@ def _between(factor: Tensor, place: Tensor, first: Tensor | None = None) -> Tens
     below = place.floor()
     node = below.int() if first is None else below.int() + first
     rise = factor.diff(dim=1, append=factor[:, -1:])
-    start, slope = (
-        v.view(-1).index_select(0, node.view(-1)).view_as(place) for v in (factor, rise)
-    )  # faster than [node]
+    # index_select is several times faster than factor[node]
+    start, slope = (v.view(-1).index_select(0, node.view(-1)).view_as(place) for v in (factor, rise))
     return start.addcmul_(slope, below.sub_(place), value=-1)
 
 
