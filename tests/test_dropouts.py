@@ -134,6 +134,13 @@ def test_training_is_that_of_denoise_and_repeats(small, few_steps):
     assert "dropout_prob" not in small.layers
 
 
+def test_counts_of_zero_and_one_are_counts_as_they_are_to_denoise(few_steps):
+    shallow = AnnData(sp.csr_matrix(np.random.default_rng(0).binomial(1, 0.05, (80, 30)).astype(np.float32)))
+    ae.tl.dropouts(shallow, threshold=0.0)
+    p = shallow.layers["dropout_prob"]
+    assert 0 < p.data.min() <= p.data.max() < 1
+
+
 def test_genes_and_cells_without_counts_are_no_trouble(small, few_steps):
     x = small.X.toarray()
     x[::7], x[:, [0, 50]] = 0, 0

@@ -96,7 +96,7 @@ def dropouts(
     if genes is not None:
         genes = _slots.name_list(genes)
         _slots.positions(genes, adata.var_names)
-    config = {"random_state": random_state}
+    config = {"likelihood": "nb", "random_state": random_state}  # counts of 0 and 1 only would be taken for mutations
     trained = fitted(model, adata, config, layer=layer, batch_key=batch_key, device=device, progress=progress)
     wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
     columns = _slots.positions(wanted, adata.var_names) if wanted is not None else slice(None)
