@@ -108,8 +108,7 @@ class Calibration(nn.Module):
 
 def _stored(counts: Rows) -> tuple[Tensor, Tensor]:
     """Position of each stored count in the dense matrix, and its class."""
-    entry = counts.row_of_entry() * counts.n_columns + counts.columns
-    return entry, counts.values.clamp(max=N_CLASSES - 1).long()
+    return counts.place_of_entry(), counts.values.clamp(max=N_CLASSES - 1).long()
 
 
 def _between(factor: Tensor, place: Tensor, first: Tensor | None = None) -> Tensor:

@@ -48,7 +48,7 @@ class _CountLoss(torch.autograd.Function):
             rows, h = slice(start, start + step), hidden[start : start + step]
             logits, gradient = memory[:, : len(h)]
             mu = _scaled_softmax(torch.mm(h, weight.T, out=logits), library[rows])
-            entry = part.row_of_entry() * len(weight) + part.columns
+            entry = part.place_of_entry()
             if dispersion is None:
                 value, gradient = _poisson(mu, entry, part, library[rows])
             else:

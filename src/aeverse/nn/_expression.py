@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ class Expression:
         calibration: Callable[[Tensor], Tensor] | None = None,
     ):
         self.mu, self.x, self.calibration = mu, counts.values, calibration
-        self.entry = counts.row_of_entry() * counts.n_columns + counts.columns
+        self.entry = counts.place_of_entry()
         self.shapes = [shape if scale == 1 else shape * scale for scale, _ in scales]
         self.weights: Sequence[Tensor | float] = (1.0,)
         if len(scales) > 1:
@@ -68,6 +69,7 @@ class Expression:
         stored = beyond_zero(shape.view(-1)[self.entry], self.x, self.mu.view(-1)[self.entry])
         out.view(-1)[self.entry] += stored
 
+    @cached_property
     def _means(self) -> list[Tensor]:
         """Mean given each shape: ``mu (shape + x) / (shape + mu)``."""
         means = []
@@ -85,36 +87,35 @@ class Expression:
             total.addcmul_(value, weight)  # type: ignore[arg-type]
         return total
 
-    def _factor(self, mean: Tensor) -> Tensor | float:
-        return 1.0 if self.calibration is None else self.calibration(mean)
+    @cached_property
+    def _mean(self) -> Tensor:
+        """Mean before the calibration."""
+        return self._average(self._means)
+
+    @cached_property
+    def _factor(self) -> Tensor | float:
+        return 1.0 if self.calibration is None else self.calibration(self._mean)
 
     def mean(self) -> Tensor:
         """Mean of each entry, (cells, genes)."""
-        mean = self._average(self._means())
-        return mean.mul_(self._factor(mean))
+        return self._mean * self._factor
 
     def variance(self, spread: Tensor | None = None) -> Tensor:
         """Variance of each entry, (cells, genes).
 
         `spread` is the variance of `mu` itself (between members); it counts by how far the mean follows `mu`.
         """
-        means = self._means()
-        mean = self._average(means)
-        away = [own - mean for own in means]
-        variance = self._average(
-            [
-                own * (self.mu / (self.mu + shape)) + apart.square_()
-                for own, shape, apart in zip(means, self.shapes, [a.clone() for a in away], strict=True)
-            ]
-        )
+        away = [own - self._mean for own in self._means]
+        parts = zip(self._means, self.shapes, away, strict=True)
+        variance = self._average([own * (self.mu / (self.mu + shape)) + apart.square() for own, shape, apart in parts])
         if spread is not None:
-            variance += spread * self._slope(means, away).square_()
-        return variance * self._factor(mean) ** 2
+            variance += spread * self._slope(away).square_()
+        return variance * self._factor**2
 
-    def _slope(self, means: Sequence[Tensor], away: Sequence[Tensor]) -> Tensor:
+    def _slope(self, away: Sequence[Tensor]) -> Tensor:
         """Derivative of the mean by `mu`: of the mean given each shape, and of how likely the shapes are."""
         slopes = []
-        for shape, own, apart in zip(self.shapes, means, away, strict=True):
+        for shape, own, apart in zip(self.shapes, self._means, away, strict=True):
             follows = shape / (self.mu * (self.mu + shape)).clamp_min(1e-30)
             misses = -self.mu * follows
             misses.view(-1)[self.entry] += follows.view(-1)[self.entry] * self.x
@@ -127,5 +128,5 @@ class Expression:
         Given the zero and the shape, the expression is gamma with rate ``1 + shape / mu``, so that the next ``depth - 1``
         times the molecules bring none with probability ``(1 + (depth - 1) mu / (shape + mu)) ** -shape``.
         """
-        more = (depth - 1) * self._factor(self._average(self._means()))
+        more = (depth - 1) * self._factor
         return self._average([-torch.expm1(-t * torch.log1p(more * self.mu / (self.mu + t))) for t in self.shapes])

@@ -159,7 +159,7 @@ class GammaPosterior(nn.Module):
         means, single = histogram.means()[:, used].clamp_min(SMALLEST), histogram.single[:, used]
         none = (histogram.weights - histogram.number(mu, gene))[:, used] - single
         shape = self._gene_shape(means.T).T
-        own_shape = (mu / self.center[gene]).clamp_min(SMALLEST).pow(self.slope[gene]) * self.theta[gene]
+        own_shape = self._gene_shape(mu, gene)
         zeros, ones, many = [], [], []
         for scale in SCALES:
             t, own = shape * scale, own_shape * scale
@@ -170,9 +170,10 @@ class GammaPosterior(nn.Module):
         group = torch.empty(len(self.theta), dtype=torch.long, device=x.device)
         for i, genes in enumerate(groups):
             group[genes] = i
+        none_of, one_of, many_of = torch.stack(zeros), torch.stack(ones), torch.stack(many)
         for i, genes in enumerate(groups):
             among = group[gene] == i
-            parts = torch.stack(zeros)[:, genes], torch.stack(ones)[:, genes], torch.stack(many)[:, among]
+            parts = none_of[:, genes], one_of[:, genes], many_of[:, among]
             often = torch.cat([none[genes].flatten(), single[genes].flatten(), torch.ones_like(x[among])])
             logs = torch.cat([part.flatten(1) for part in parts], 1)[:, often > 0].T
             self.scale_prior[genes] = _scale_prior(logs, often[often > 0]).to(self.scale_prior)
@@ -216,8 +217,8 @@ class GammaPosterior(nn.Module):
             row.index_add_(0, rows, beyond_zero(own * factor, x, stored))
         return total.T
 
-    def _gene_shape(self, mu: Tensor) -> Tensor:
-        return (mu / self.center).clamp_min_(SMALLEST).pow_(self.slope).mul_(self.theta)
+    def _gene_shape(self, mu: Tensor, gene: Tensor | slice = slice(None)) -> Tensor:
+        return (mu / self.center[gene]).clamp_min_(SMALLEST).pow_(self.slope[gene]).mul_(self.theta[gene])
 
     def _shape(self, mu: Tensor, counts: Rows) -> Tensor:
         """Shape theta of the gamma prior of every entry, (cells, genes)."""
@@ -239,8 +240,7 @@ class GammaPosterior(nn.Module):
 
 def _entries(counts: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """Position of each stored entry in the dense matrix; which of them are one, and which are more."""
-    entry = counts.row_of_entry() * counts.n_columns + counts.columns
-    return entry, (counts.values == 1).nonzero().squeeze(1), (counts.values > 1).nonzero().squeeze(1)
+    return counts.place_of_entry(), (counts.values == 1).nonzero().squeeze(1), (counts.values > 1).nonzero().squeeze(1)
 
 
 def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:

@@ -55,6 +55,10 @@ class Rows:
         """Row of each stored entry."""
         return torch.repeat_interleave(torch.arange(self.shape[0], device=self.device), self.pointers.diff())
 
+    def place_of_entry(self) -> Tensor:
+        """Position of each stored entry in the dense matrix, laid out row by row."""
+        return self.row_of_entry() * self.n_columns + self.columns
+
     def sums(self) -> Tensor:
         """Row sums, shape (rows, 1)."""
         total = self.values.new_zeros(self.shape[0])

@@ -45,8 +45,9 @@ def denoise(
     (negative binomial) model, and the denoised value is the posterior mean ``mu (theta + x) / (theta + mu)`` given the
     cell's own count `x`: where the gene varies more than the model can tell (small dispersion `theta`) the count itself
     is believed, elsewhere the model. `theta` depends on the gene, its level, the cell, and, where a few counts are far from
-    what most are near, the entry; what remains too high or too low is set right by held-out molecules. Other denoisers (DCA [Eraslan2019]_, scVI [Lopez2018]_) report `mu`. Training stops
-    by the likelihood of molecules that were held out [Batson2019]_.
+    what most are near, the entry; what remains too high or too low is set right by held-out molecules. Other denoisers
+    (DCA [Eraslan2019]_, scVI [Lopez2018]_) report `mu`. Training stops by the likelihood of molecules that were held out
+    [Batson2019]_.
 
     Denoised values of different cells are not independent measurements: use them to look at genes, not for tests of
     differential expression.
