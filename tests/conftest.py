@@ -58,9 +58,9 @@ def quick():
 @pytest.fixture
 def few_steps(monkeypatch):
     """Train for some steps only, where a test is not about what is learnt."""
-    from aeverse.models import _autoencoder
+    from aeverse.models._matrix import _settings
 
-    monkeypatch.setattr(_autoencoder, "FEWEST_STEPS", 16)
+    monkeypatch.setattr(_settings, "N_STEPS", 16)
 
 
 def _hash(value, digest) -> None:

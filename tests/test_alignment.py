@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import aeverse as ae
 from aeverse.models import Autoencoder, load
-from aeverse.models._alignment import alignment
+from aeverse.models._shared._alignment import alignment
 from aeverse.nn import Alignment
 
 

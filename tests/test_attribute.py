@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aeverse as ae
-from aeverse.models._attribution import mean_jacobian, net_of_fusion, nets_of_members
+from aeverse.models._shared._attribution import mean_jacobian, net_of_fusion, nets_of_members
 from aeverse.nn import DenseInput, Encoder
 
 matplotlib.use("Agg")
@@ -59,8 +59,7 @@ def test_of_a_linear_encoder_the_values_are_its_weights():
 
 
 def test_the_nets_that_are_explained_give_the_models_code(model, small):
-    samples = model._read_new(small, None)
-    nets = nets_of_members(model, samples)
+    nets = nets_of_members(model.net, model.inputs, model.fitted.samples(small, None))
     codes = torch.cat([net.code(net.hidden, net.told) for net in nets], 1)
     np.testing.assert_allclose(codes.detach(), model.encode(small), atol=1e-4)
 

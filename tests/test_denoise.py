@@ -216,7 +216,7 @@ def test_genes_are_matched_by_name_when_a_model_is_given(small, pbmc, model):
     np.testing.assert_allclose(values.toarray()[:, :100], expected, rtol=1e-5)
     assert values[:, 100:].nnz == 0
     fewer = small[:, :90].copy()
-    with pytest.warns(UserWarning, match="genes that the encoder reads were found"):
+    with pytest.warns(UserWarning, match="features that the encoder reads were found"):
         values = _call(fewer, model=model)
     assert values.shape == (100, 90)
     with pytest.warns(UserWarning, match="were found"):

@@ -58,7 +58,7 @@ def test_a_fitted_model_or_its_file_is_used(small, model, tmp_path):
 
 def test_loadings_follow_the_features_of_the_object(small, model):
     some = small[:, ::-1][:, :70].copy()
-    with pytest.warns(UserWarning, match="genes that the encoder reads were found"):
+    with pytest.warns(UserWarning, match="features that the encoder reads were found"):
         ae.tl.embed(some, model=model)
     expected = model.loadings().loc[some.var_names]
     np.testing.assert_array_equal(some.varm["X_ae_loadings"], expected.to_numpy())
@@ -268,7 +268,7 @@ def test_variational_codes_are_in_use_and_can_be_sampled(values, monkeypatch):
 
 
 def test_graph_codes_foretell_the_place_of_new_samples(monkeypatch):
-    from aeverse.models._guide import coordinates
+    from aeverse.models._shared._graph_targets import diffusion_target
 
     monkeypatch.undo()
     rng = np.random.default_rng(0)
@@ -278,21 +278,21 @@ def test_graph_codes_foretell_the_place_of_new_samples(monkeypatch):
     adata = ad.AnnData(x.astype(np.float32))
     model = ae.models.Autoencoder(regularizer="graph", n_latent=8).fit(adata[:300])
     member = model.net.members[0]
-    truth = coordinates(model._samples(adata.X, None), member.encoder.input_layer, 2, None)[300:]
+    truth = diffusion_target(model.fitted.samples(adata, None), member.encoder.input_layer, 2, None)[300:]
     design = np.c_[model.encode(adata[300:])[:, : model.n_guided], np.ones(100)]
     error = truth - design @ np.linalg.lstsq(design, truth, rcond=None)[0]
     assert (error**2).sum() < 0.1 * ((truth - truth.mean(0)) ** 2).sum()
 
 
 def test_graph_codes_of_counts_foretell_smoothed_components(monkeypatch):
-    from aeverse.models._guide import smoothed
+    from aeverse.models._shared._graph_targets import smoothed_target
 
     monkeypatch.undo()
     adata = ae.datasets.simulate_counts(300, 100, n_types=3)
     model = ae.models.Autoencoder(regularizer=("denoising", "graph"), n_latent=6, n_models=1).fit(adata[:220])
     guided, rest = np.split(model.encode(adata), [model.n_guided], 1)
     np.testing.assert_allclose(rest[:220].var(0).sum() / guided[:220].var(0).sum(), 0.01, rtol=0.2)
-    truth = smoothed(adata.X, adata.var_names, 2, None, None)[220:]
+    truth = smoothed_target(adata.X, adata.var_names, 2, None, None)[220:]
     design = np.c_[guided[220:], np.ones(80)]
     error = truth - design @ np.linalg.lstsq(design, truth, rcond=None)[0]
     assert (error**2).sum() < 0.1 * ((truth - truth.mean(0)) ** 2).sum()
@@ -394,9 +394,9 @@ def test_the_code_tells_cell_types_apart(monkeypatch):
 
 
 def test_a_target_that_does_not_vary_does_not_outweigh_the_others():
-    from aeverse.models._neighbours import emphasis
+    from aeverse.models._shared._neighbors import target_weights
 
     target = np.random.default_rng(0).normal(size=(100, 5)) * [4.0, 2.0, 1.0, 0.3, 0.0]
-    weights = emphasis(target, 0.5).numpy()
+    weights = target_weights(target, 0.5).numpy()
     assert weights.argmax() == 4  # it is still held where it is
     assert weights[4] < 4 * weights[3]

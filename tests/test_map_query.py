@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import aeverse as ae
-from aeverse.models._reference import MOST_KEPT, Reference, calibration_rows, kept_rows
+from aeverse.models._shared._reference import MOST_KEPT, Reference, calibration_rows, reference_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:mudata", "ignore:Cannot join columns:UserWarning")
 
@@ -118,7 +118,7 @@ def test_samples_for_calibration_are_kept_out_of_training():
         assert len(kept_out) == size
         assert sorted([*learnt, *kept_out]) == list(range(n))
     assert len(calibration_rows(100, 0.0, 0)[1]) == 0
-    assert len(kept_rows(50_000, 0)) == MOST_KEPT
+    assert len(reference_rows(50_000, 0)) == MOST_KEPT
 
 
 def test_in_distribution_cells_and_a_new_type_on_real_data(data_dir):
@@ -154,7 +154,7 @@ def test_features_are_matched_by_name(fitted, query):
 
 
 def test_missing_features_are_told_and_too_few_refused(fitted, query, fingerprint):
-    with pytest.warns(UserWarning, match=r"59 of the 118 genes"):
+    with pytest.warns(UserWarning, match=r"59 of the 118 features"):
         ae.tl.map_query(query[:, :60].copy(), fitted)
     few = query[:, :8].copy()
     few.var_names = [f"other {i}" for i in range(8)]
@@ -170,7 +170,7 @@ def test_new_batches_are_coded_as_an_average_one(cells, query):
     with pytest.warns(UserWarning, match="batches \\['c'\\] are not known"):
         ae.tl.map_query(query, model, transfer="cell_type")
     del query.obs["batch"]
-    with pytest.warns(UserWarning, match="'batch' is not a column of adata.obs"):
+    with pytest.warns(UserWarning, match="'batch' is not a column of obs"):
         without = ae.tl.map_query(query, model, copy=True)
     np.testing.assert_allclose(without.obsm["X_ae"], query.obsm["X_ae"])
 

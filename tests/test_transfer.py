@@ -72,7 +72,7 @@ def test_genes_are_matched_by_name(source, tmp_path):
     fitted.save(tmp_path / "m.ae")
     np.testing.assert_array_equal(load(tmp_path / "m.ae").encode(some), fitted.encode(some))
     strange = ad.AnnData(some.X, var=pd.DataFrame(index=[f"x{i}" for i in range(some.n_vars)]))
-    with pytest.raises(ValueError, match=r"0 of the \d+ features that the model in init= reads were found"):
+    with pytest.raises(ValueError, match=r"0 of the \d+ features that the encoder reads were found"):
         Autoencoder().fit(strange, init=source)
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file format that this release writes."""
+ARRAY = "$array"
+"""Key of a reference to an array in what `pack` makes of a tree."""
 
-__all__ = ["FORMAT", "load_arrays", "save_arrays"]
+__all__ = ["FORMAT", "load_arrays", "pack", "save_arrays", "unpack"]
 
 
 def save_arrays(path: str | Path, kind: str, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -99,3 +101,70 @@ def load_arrays(path: str | Path, kind: str | None = None) -> tuple[dict[str, An
     if kind is not None and found_kind != kind:
         raise ValueError(f"{str(path)!r} holds a {found_kind}, not a {kind}; use aeverse.models.load.")
     return config, arrays, found_kind
+
+
+def pack(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Take a tree of JSON values and arrays apart: for `save_arrays`.
+
+    Parameters
+    ----------
+    tree
+        Nested dicts and lists of arrays and of what JSON can hold. A dict in it must not have the one key ``"$array"``.
+
+    Returns
+    -------
+    The tree with a reference in the place of each array, and the arrays by the path that leads to them.
+
+    Examples
+    --------
+    >>> import numpy as np, aeverse as ae
+    >>> header, arrays = ae.io.pack({"a": 1, "b": {"x": np.zeros(3)}})
+    >>> header, list(arrays)
+    ({'a': 1, 'b': {'x': {'$array': 'b.x'}}}, ['b.x'])
+    >>> ae.io.unpack(header, arrays)["b"]["x"].shape
+    (3,)
+    """
+    arrays: dict[str, np.ndarray] = {}
+
+    def walk(node: Any, path: str) -> Any:
+        below = f"{path}." if path else ""
+        if isinstance(node, Mapping):
+            return {str(key): walk(value, f"{below}{key}") for key, value in node.items()}
+        if isinstance(node, (list, tuple)):
+            return [walk(value, f"{below}{i}") for i, value in enumerate(node)]
+        if not isinstance(node, np.ndarray):
+            return node
+        while path in arrays:  # keys may hold dots
+            path += "'"
+        arrays[path] = node
+        return {ARRAY: path}
+
+    return walk(tree, ""), arrays
+
+
+def unpack(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The tree that `pack` took apart; tuples have become lists.
+
+    Parameters
+    ----------
+    header, arrays
+        As from `pack`, or from `load_arrays`.
+
+    Raises
+    ------
+    KeyError
+        An array is missing.
+
+    Examples
+    --------
+    See `pack`.
+    """
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, list):
+            return [walk(value) for value in node]
+        if not isinstance(node, Mapping):
+            return node
+        return arrays[node[ARRAY]] if [*node] == [ARRAY] else {key: walk(value) for key, value in node.items()}
+
+    return {key: walk(value) for key, value in header.items()}

@@ -169,21 +169,24 @@ class Front:
         return np.asarray(y @ loadings - self.centre[found] @ loadings, np.float32)
 
     # ---- keeping -----------------------------------------------------------------------------------------------
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What JSON holds, and the arrays."""
-        header = {k: getattr(self, k) for k in ("kind", "n_inputs", "max_components", "depth", "unit", "n_significant")}
-        arrays = {k: getattr(self, k) for k in ("columns", "mean", "scale", "centre", "loadings")}
-        return {**header, "names": list(self.names)}, arrays | ({} if self.idf is None else {"idf": self.idf})
+    def tree(self) -> dict[str, Any]:
+        """JSON values and arrays."""
+        return {**{name: getattr(self, name) for name in _KEPT}, "names": list(self.names)}
 
     @classmethod
-    def restore(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Front:
-        """Rebuild a front from its `state`."""
-        front = cls(header["kind"], header["n_inputs"], header["max_components"])
-        front.depth, front.unit, front.n_significant = header["depth"], header["unit"], header["n_significant"]
-        front.names, front.idf = pd.Index(header["names"]), arrays.get("idf")
-        for name in ("columns", "mean", "scale", "centre", "loadings"):
-            setattr(front, name, arrays[name])
+    def from_tree(cls, tree: Mapping[str, Any]) -> Front:
+        """Rebuild a front from its `tree`."""
+        front = cls(tree["kind"], tree["n_inputs"], tree["max_components"])
+        for name in _KEPT:
+            setattr(front, name, tree[name])
+        front.names = pd.Index(tree["names"])
         return front
+
+
+_KEPT = (
+    "kind", "n_inputs", "max_components", "depth", "unit", "n_significant",
+    "idf", "columns", "mean", "scale", "centre", "loadings",
+)  # fmt: skip
 
 
 def _row_sums(x) -> np.ndarray:

@@ -38,6 +38,6 @@ def load(path: str | Path) -> Autoencoder | MultimodalAutoencoder:
     if kind not in ESTIMATORS:
         raise ValueError(f"{str(path)!r} holds a {kind}, not a model; models are: {list(ESTIMATORS)}.")
     try:
-        return ESTIMATORS[kind].restore(header, arrays)
+        return ESTIMATORS[kind].from_tree(io.unpack(header, arrays))
     except (KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{str(path)!r} is not a complete {kind} ({error}).") from error

@@ -13,12 +13,21 @@ import scipy.sparse as sp
 import torch
 
 from aeverse import _settings, _slots, io
-from aeverse.models._alignment import alignment
-from aeverse.models._attribution import Attribution, net_of_fusion, of_dimensions, of_groups
 from aeverse.models._fronts import COUNT_KINDS, KINDS, Front, kind_of
-from aeverse.models._neighbours import emphasis, neighbours_of, principal
 from aeverse.models._prediction import Target, calibration, from_neighbours, linear_space
-from aeverse.models._reference import Group, Reference, as_labels, kept_rows, labels_of, labels_state, restore_labels
+from aeverse.models._shared._alignment import alignment
+from aeverse.models._shared._attribution import Attribution, net_of_fusion, of_dimensions, of_groups
+from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._neighbors import neighbors_of, principal, target_weights
+from aeverse.models._shared._reference import (
+    QueryGroup,
+    Reference,
+    label_columns,
+    labels_from_tree,
+    labels_tree,
+    read_labels,
+    reference_rows,
+)
 from aeverse.nn import Alignment, FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
 from aeverse.train import Schedule, train
 
@@ -223,8 +232,7 @@ class MultimodalAutoencoder:
         self.variance_explained = None
         self.device = _settings.resolve_device(device)
         data = _slots.read_modalities(_slots.target_mudata(mdata, copy=False), modalities, layer, mask_var)
-        batches = _slots.read_categories(mdata, batch_key)
-        self.batch_key, self.batches = batch_key, None if batches is None else [str(c) for c in batches.categories]
+        self._batches, codes = Batches.read(mdata, batch_key)
         self.layer = {m: name for m, name in (layer or {}).items() if m in data}
         self.kinds = kinds_of(data, likelihood)
         data = {m: _without_empty(d, self.kinds[m]) for m, d in data.items()}
@@ -237,37 +245,34 @@ class MultimodalAutoencoder:
         self.fronts = {m: self._new_front(self.kinds[m]) for m in data}
         scores = {m: self.fronts[m].fit(seen[m], d.names, _columns(d)) for m, d in data.items()}
         rows = {m: d.rows for m, d in data.items()}
-        codes = None if batches is None else np.asarray(batches.codes)
         self.alignments = {}
         if codes is not None:
             found = {
-                m: alignment(z, codes[rows[m]], len(self.batches), self.config.random_state) for m, z in scores.items()
+                m: alignment(z, codes[rows[m]], len(self._batches.names), self.config.random_state)
+                for m, z in scores.items()
             }
             self.alignments = {m: a for m, a in found.items() if a is not None}  # None: measured in one batch only
             scores = {m: self._without_batch(m, z, codes[rows[m]]) for m, z in scores.items()}
         neighbours = {
-            m: neighbours_of(z, max(self._recipe.n_neighbors), None if codes is None else codes[rows[m]])
+            m: neighbors_of(z, max(self._recipe.n_neighbors), None if codes is None else codes[rows[m]])
             for m, z in scores.items()
         }
         self.trust = self._fit_trust(seen, data, scores, neighbours)
         target = self._guidance(scores, rows, neighbours, mdata.n_obs)
 
         x, weights = self._tensors(scores, rows, mdata.n_obs)
-        covariate = (
-            None
-            if codes is None
-            else torch.tensor(np.eye(len(self.batches), dtype=np.float32)[codes], device=self.device)
-        )
+        one_hot = self._batches.one_hot(codes)
+        covariate = None if one_hot is None else torch.tensor(one_hot, device=self.device)
         judged = self._judge_entries(data, heldout, rng)
         with _settings.seeded(self.config.random_state):
             self.net = self._new_net({m: z.shape[1] for m, z in scores.items()}, target.shape[1])
-            self.net.emphasis.copy_(emphasis(target, self._recipe.emphasis))
+            self.net.emphasis.copy_(target_weights(target, self._recipe.emphasis))
             self.net.to(self.device)
             n_steps = self.config.n_steps or self._recipe.n_steps
             batch_size = min(self._recipe.batch_size, mdata.n_obs)
             self.history = train(
                 self.net,
-                self._batches(
+                self._shuffled(
                     x, weights, torch.tensor(target, dtype=torch.float32, device=self.device), covariate, batch_size
                 ),
                 lambda: float(
@@ -285,9 +290,19 @@ class MultimodalAutoencoder:
         self._fit_code(x, weights)
         self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
         self.reference, self.reference_names = {m: v.cpu().numpy() for m, v in x.items()}, mdata.obs_names.astype(str)
-        self.labels = labels_of(mdata, np.arange(mdata.n_obs))
+        self.labels = label_columns(mdata.obs, np.arange(mdata.n_obs))
         self.variance_explained = self._explained(x, weights, covariate, judged)
         return self
+
+    @property
+    def batch_key(self) -> str | None:
+        """Column of ``obs`` with the batches."""
+        return self._batches.key
+
+    @property
+    def batches(self) -> list[str] | None:
+        """Batches that the model knows."""
+        return None if self.batch_key is None else list(self._batches.names)
 
     @property
     def _recipe(self) -> Recipe:
@@ -311,7 +326,7 @@ class MultimodalAutoencoder:
             n_members=self.config.n_models or recipe.n_models,
             n_hidden=recipe.n_hidden,
             n_latent=self.config.n_latent,
-            n_covariates=len(self.batches or ()),
+            n_covariates=len(self._batches.names),
             masking=recipe.masking,
             modality_dropout=recipe.modality_dropout,
             skip=recipe.skip,
@@ -350,14 +365,14 @@ class MultimodalAutoencoder:
             shuffled = rng.permutation(columns)
             halves = [np.sort(shuffled[: len(columns) // 2]), np.sort(shuffled[len(columns) // 2 :])]
             z = [self._new_front(self.kinds[name]).fit(x[chosen], data[name].names, half) for half in halves]
-            near = [local_kernel(*neighbours_of(v, self._recipe.n_neighbors[-1])) for v in z]
+            near = [local_kernel(*neighbors_of(v, self._recipe.n_neighbors[-1])) for v in z]
             found.append((_predictable(near[0], z[1]) + _predictable(near[1], z[0])) / 2)
         for other in data:
             common, a, b = np.intersect1d(data[other].rows, data[name].rows, return_indices=True)
             k = self._recipe.n_neighbors[-1]
             if other != name and len(common) > 3 * k:
                 a, b = a[:RELIABILITY_CELLS], b[:RELIABILITY_CELLS]
-                found.append(_predictable(local_kernel(*neighbours_of(scores[other][a], k)), scores[name][b]))
+                found.append(_predictable(local_kernel(*neighbors_of(scores[other][a], k)), scores[name][b]))
         return max(found)
 
     def _guidance(self, scores, rows, neighbours, n: int) -> np.ndarray:
@@ -385,8 +400,8 @@ class MultimodalAutoencoder:
         """Scores less what their batch is off where they lie; a batch that the model does not know (-1) is not shifted."""
         if modality not in self.alignments:
             return scores
-        known = np.vstack([np.eye(len(self.batches)), np.zeros(len(self.batches))]).astype(np.float32)
-        return self.alignments[modality](torch.from_numpy(scores), torch.from_numpy(known[codes])).numpy()
+        known = self._batches.one_hot(codes, unknown=0.0)
+        return self.alignments[modality](torch.from_numpy(scores), torch.from_numpy(known)).numpy()
 
     # ---- tensors -----------------------------------------------------------------------------------------------
     def _tensors(self, scores, rows, n: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -399,7 +414,7 @@ class MultimodalAutoencoder:
                 weights[rows[m], i] = self.trust[m]
         return {m: v.to(self.device) for m, v in x.items()}, weights.to(self.device)
 
-    def _batches(self, x, weights, target, covariate, size: int) -> Iterator[FusionBatch]:
+    def _shuffled(self, x, weights, target, covariate, size: int) -> Iterator[FusionBatch]:
         """Batches without end; every member draws its own samples."""
         n, members = len(target), self.net.n_members
         orders, at = torch.empty(members, 0, dtype=torch.long), 0
@@ -655,7 +670,7 @@ class MultimodalAutoencoder:
         names = known.names[columns]
         return tuple(pd.DataFrame(a, index=mdata.obs_names, columns=names) for a in (mean, sd))  # type: ignore[return-value]
 
-    def placed(self, mdata: MuData, *, layer: Mapping[str, str | None] | None = None) -> Iterator[Group]:
+    def placed(self, mdata: MuData, *, layer: Mapping[str, str | None] | None = None) -> Iterator[QueryGroup]:
         """Codes of new samples, and the training samples to compare them with: coded from the same modalities.
 
         Parameters as in `encode`; what `aeverse.tl.map_query` is made of.
@@ -665,7 +680,7 @@ class MultimodalAutoencoder:
         for pattern in np.unique(has, axis=0):
             rows = np.flatnonzero((has == pattern).all(1))
             given = [m for m, there in zip(self.fronts, pattern, strict=True) if there]
-            yield Group(rows, code[rows], self._like(given) if given else None, given)
+            yield QueryGroup(rows, code[rows], self._like(given) if given else None, given)
 
     def _like(self, given: Sequence[str]) -> Reference:
         """Training samples that have some modalities, coded from these alone."""
@@ -674,18 +689,18 @@ class MultimodalAutoencoder:
             rows = rows[np.isin(rows, self.targets[m].rows)]
         if len(rows) < _slots.FEWEST_COMMON:  # as in a mosaic: those that have any of them, coded from what they have
             rows = np.unique(np.concatenate([self.targets[m].rows for m in given]))
-        rows = rows[kept_rows(len(rows), self.config.random_state)]
+        rows = rows[reference_rows(len(rows), self.config.random_state)]
         code = self._code(*self._reference_tensors(rows, given), rows)
         return Reference.of(code, {name: values[rows] for name, values in self.labels.items()})
 
     def labelled(
-        self, mdata: MuData, labels: Sequence[str], group: Group, *, layer: Mapping[str, str | None] | None = None
+        self, mdata: MuData, labels: Sequence[str], group: QueryGroup, *, layer: Mapping[str, str | None] | None = None
     ) -> Reference:
         """Other samples to take labels from, coded from the modalities of a group."""
         x, weights = self._read_new(mdata, group.modalities, layer)
         rows = np.flatnonzero((weights > 0).any(1).cpu().numpy())
         code = self._code(x, weights, self._same(mdata))[rows]
-        return Reference(code, np.empty(0), {name: as_labels(mdata.obs[name], name)[rows] for name in labels})
+        return Reference(code, np.empty(0), {name: read_labels(mdata.obs[name], name)[rows] for name in labels})
 
     def attributions(
         self,
@@ -745,19 +760,10 @@ class MultimodalAutoencoder:
 
     def _scores_of(self, mdata, data) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         scores, rows = {m: self.fronts[m](d.x, d.names) for m, d in data.items()}, {m: d.rows for m, d in data.items()}
-        if self.batches is not None:
-            codes = self._batch_codes(mdata)
+        codes = self._batches.codes_in(mdata, may_lack_column=True, treated="coded as they are")
+        if codes is not None:
             scores = {m: self._without_batch(m, z, codes[rows[m]]) for m, z in scores.items()}
         return scores, rows
-
-    def _batch_codes(self, mdata) -> np.ndarray:
-        if self.batch_key not in mdata.obs:
-            _slots.warn(f"{self.batch_key!r} is not a column of mdata.obs; cells are coded as they are.")
-            return np.full(mdata.n_obs, -1)
-        values = _slots.read_categories(mdata, self.batch_key)
-        if unknown := sorted(set(values.categories) - set(self.batches)):
-            _slots.warn(f"batches {unknown[:5]} are not known to the model; their cells are coded as they are.")
-        return np.asarray(pd.Categorical(values.astype(str), categories=self.batches).codes)
 
     def _check_features(self, modality: str, names: pd.Index) -> None:
         front = self.fronts[modality]
@@ -780,63 +786,63 @@ class MultimodalAutoencoder:
     def save(self, path: str | Path) -> None:
         """Write the model to one file (safetensors with a JSON header), which `models.load` reads."""
         self._require_fit()
-        fronts = {m: front.state() for m, front in self.fronts.items()}
-        targets = {m: target.state() for m, target in self.targets.items()}
-        label_names, labels = labels_state(self.labels)
-        header = {
+        io.save_arrays(path, type(self).__name__, *io.pack(self.tree()))
+
+    def tree(self) -> dict[str, Any]:
+        """JSON values and arrays."""
+        return {
             "config": dataclasses.asdict(self.config),
-            "fronts": {m: head for m, (head, _) in fronts.items()},
-            "targets": {m: names for m, (names, _) in targets.items()},
+            "batches": self._batches.tree(),
+            "modalities": [
+                {
+                    "name": m,
+                    "front": front.tree(),
+                    "target": self.targets[m].tree(),
+                    "reference": self.reference[m],
+                    "alignment": _state(self.alignments[m]) if m in self.alignments else None,
+                }
+                for m, front in self.fronts.items()
+            ],
             "reference_names": list(self.reference_names),
-            **label_names,
-            "aligned": list(self.alignments),
+            "labels": labels_tree(self.labels),
+            "net": _state(self.net),
             **{name: getattr(self, name) for name in _KEPT},
         }
-        arrays = {f"net.{name}": t.cpu().numpy() for name, t in self.net.state_dict().items()}
-        for i, (_, own) in enumerate(fronts.values()):
-            arrays |= {f"front.{i}.{name}": a for name, a in own.items()}
-        for i, (m, (_, own)) in enumerate(targets.items()):
-            arrays |= {f"target.{i}.{name}": a for name, a in own.items()} | {f"reference.{i}": self.reference[m]}
-        for i, own_alignment in enumerate(self.alignments.values()):
-            arrays |= {f"alignment.{i}.{name}": t.numpy() for name, t in own_alignment.state_dict().items()}
-        arrays |= labels
-        io.save_arrays(path, type(self).__name__, header, arrays | {name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
-    def restore(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> MultimodalAutoencoder:
-        """Rebuild a model from what `save` kept."""
-        model = cls(**header["config"])
+    def from_tree(cls, tree: Mapping[str, Any]) -> MultimodalAutoencoder:
+        """Rebuild a model from its `tree`."""
+        model = cls(**tree["config"])
         for name in _KEPT:
-            setattr(model, name, header[name])
-        for name in _ARRAYS:
-            setattr(model, name, arrays[name])
-        model.fronts, model.targets, model.reference = {}, {}, {}
-        model.reference_names = pd.Index(header["reference_names"])
-        model.labels = restore_labels(header, arrays)
-        model.alignments = {}
-        for i, m in enumerate(header["aligned"]):
-            own = {name: torch.tensor(a) for name, a in _under(arrays, f"alignment.{i}.").items()}
-            model.alignments[m] = Alignment(**own)
-        for i, (m, head) in enumerate(header["fronts"].items()):
-            model.fronts[m] = Front.restore(head, _under(arrays, f"front.{i}."))
-            model.targets[m] = Target.restore(header["targets"][m], _under(arrays, f"target.{i}."))
-            model.reference[m] = arrays[f"reference.{i}"]
-        weights = {name: torch.tensor(a) for name, a in _under(arrays, "net.").items()}
+            setattr(model, name, tree[name])
+        model._batches = Batches.from_tree(tree["batches"])
+        model.reference_names, model.labels = pd.Index(tree["reference_names"]), labels_from_tree(tree["labels"])
+        parts = {part["name"]: part for part in tree["modalities"]}
+        model.fronts = {m: Front.from_tree(part["front"]) for m, part in parts.items()}
+        model.targets = {m: Target.from_tree(part["target"]) for m, part in parts.items()}
+        model.reference = {m: part["reference"] for m, part in parts.items()}
+        model.alignments = {
+            m: Alignment(**{name: torch.tensor(a) for name, a in part["alignment"].items()})
+            for m, part in parts.items()
+            if part["alignment"] is not None
+        }
         sizes = {m: front.loadings.shape[1] for m, front in model.fronts.items()}
         with _settings.seeded(0):
-            model.net = model._new_net(sizes, len(weights["emphasis"]))
-        model.net.load_state_dict(weights)
+            model.net = model._new_net(sizes, len(tree["net"]["emphasis"]))
+        model.net.load_state_dict({name: torch.tensor(a) for name, a in tree["net"].items()})
         model.net.eval()
         return model
 
 
-_KEPT = ("kinds", "layer", "batch_key", "batches", "recipe", "trust", "exchangeable", "history", "variance_explained")
-_ARRAYS = ("guided_mean", "guided_axes", "linear_mean", "linear_axes", "measured_mean", "measured_axes")
+_KEPT = (
+    "kinds", "layer", "recipe", "trust", "exchangeable", "history", "variance_explained",
+    "guided_mean", "guided_axes", "linear_mean", "linear_axes", "measured_mean", "measured_axes",
+)  # fmt: skip
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------
-def _under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+def _state(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.cpu().numpy() for name, tensor in module.state_dict().items()}
 
 
 def kinds_of(data: Mapping[str, _slots.Modality], likelihood: str | Mapping[str, str]) -> dict[str, str]:

@@ -54,15 +54,20 @@ class Target:
         readout = self.readout[:, columns]
         return mean @ readout + self.offset[columns], np.sqrt(variance @ readout**2)
 
-    def state(self) -> tuple[list[str], dict[str, np.ndarray]]:
-        """Names, and the arrays."""
-        arrays = {"rows": self.rows, "values": self.values, "offset": self.offset}
-        return list(self.names), arrays | ({} if self.readout is None else {"readout": self.readout})
+    def tree(self) -> dict[str, Any]:
+        """JSON values and arrays."""
+        return {
+            "names": list(self.names),
+            "rows": self.rows,
+            "values": self.values,
+            "readout": self.readout,
+            "offset": self.offset,
+        }
 
     @classmethod
-    def restore(cls, names: Sequence[str], arrays: Mapping[str, Any]) -> Target:
-        """Rebuild from a `state`."""
-        return cls(pd.Index(names), arrays["rows"], arrays["values"], arrays.get("readout"), arrays["offset"])
+    def from_tree(cls, tree: Mapping[str, Any]) -> Target:
+        """Rebuild from a `tree`."""
+        return cls(pd.Index(tree["names"]), tree["rows"], tree["values"], tree["readout"], tree["offset"])
 
 
 def natural_scale(x: sp.csr_matrix | np.ndarray, kind: str) -> sp.csr_matrix | np.ndarray:

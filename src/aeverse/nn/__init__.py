@@ -1,18 +1,19 @@
 """The torch modules behind aeverse, free of AnnData: import them into your own models."""
 
 from aeverse.nn._alignment import Alignment
-from aeverse.nn._autoencoder import AutoencoderNet, Batch, Ensemble
+from aeverse.nn._autoencoder import AutoencoderNet, Ensemble
+from aeverse.nn._batch import Batch
 from aeverse.nn._calibration import Calibration
-from aeverse.nn._corruption import Masking, Noise, Thinning, add_noise, mask, thin
+from aeverse.nn._corruption import Corruption, Masking, Noise, Thinning, add_noise, mask, thin
 from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
-from aeverse.nn._encoder import BinaryInput, Code, CountInput, DenseInput, Encoder, LogitInput, Projection
+from aeverse.nn._encoder import BinaryInput, Code, CountInput, DenseInput, Encoder, InputLayer, LogitInput, Projection
 from aeverse.nn._expression import Expression
 from aeverse.nn._fusion import FusionBatch, FusionNet, MemberLinear, MemberMLP
 from aeverse.nn._graph import diffusion_coordinates, fuse, local_kernel, nearest, row_normalised, smooth
-from aeverse.nn._likelihoods import Bernoulli, Gaussian, LogitGaussian, NegativeBinomial, Poisson
+from aeverse.nn._likelihoods import Bernoulli, Gaussian, Likelihood, LogitGaussian, NegativeBinomial, Poisson
 from aeverse.nn._mixture import foreground_probability
-from aeverse.nn._penalties import Contraction, Divergence, Guidance, Sparsity, TargetActivity
+from aeverse.nn._penalties import Contraction, Divergence, Guidance, Penalty, Sparsity, TargetActivity
 from aeverse.nn._posterior import GammaPosterior
 from aeverse.nn._rows import Rows, product
 
@@ -25,6 +26,7 @@ __all__ = [
     "Calibration",
     "Code",
     "Contraction",
+    "Corruption",
     "CountInput",
     "Decoder",
     "DenseInput",
@@ -37,6 +39,8 @@ __all__ = [
     "GammaPosterior",
     "Gaussian",
     "Guidance",
+    "InputLayer",
+    "Likelihood",
     "LogitGaussian",
     "LogitInput",
     "Masking",
@@ -44,6 +48,7 @@ __all__ = [
     "MemberMLP",
     "NegativeBinomial",
     "Noise",
+    "Penalty",
     "Poisson",
     "Projection",
     "Rows",

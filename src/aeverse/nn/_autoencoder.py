@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from aeverse.nn._alignment import Alignment
+from aeverse.nn._batch import Batch
+from aeverse.nn._corruption import Corruption
 from aeverse.nn._decoder import Decoder
-from aeverse.nn._encoder import Code, Encoder
-from aeverse.nn._rows import Rows
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A mini-batch: what the encoder reads, what the decoder has to explain, what both are told, and what guides the code."""
-
-    x: Rows | Tensor
-    target: Rows | Tensor
-    library: Tensor | None = None
-    covariate: Tensor | None = None
-    guide: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.x.shape[0]
-
-    def part(self, start: int, stop: int) -> Batch:
-        """Samples ``start`` to ``stop``."""
-
-        def cut(values):
-            if values is None:
-                return None
-            return values.block(start, stop) if isinstance(values, Rows) else values[start:stop]
-
-        return Batch(cut(self.x), cut(self.target), cut(self.library), cut(self.covariate), cut(self.guide))
+from aeverse.nn._encoder import Encoder
+from aeverse.nn._likelihoods import Likelihood
+from aeverse.nn._penalties import Penalty
 
 
 class AutoencoderNet(nn.Module):
@@ -54,22 +32,24 @@ class AutoencoderNet(nn.Module):
         Called with the net, the code of a batch and the batch; their costs are added to the loss.
     """
 
+    encoder: Encoder
+
     def __init__(
         self,
         encoder: Encoder | None,
         decoder: Decoder,
-        likelihood: nn.Module,
-        corrupt: Callable[[Batch], Batch] | None = None,
+        likelihood: Likelihood,
+        corrupt: Corruption | None = None,
         prior_weight: float = 0.0,
-        penalties: Sequence[Callable[[AutoencoderNet, Code, Batch], Tensor]] = (),
+        penalties: Sequence[Penalty] = (),
     ):
         super().__init__()
-        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.encoder = encoder  # type: ignore[assignment] # None: all that encodes would fail, and nobody asks for it
+        self.decoder, self.likelihood = decoder, likelihood
         self.corrupt, self.prior_weight, self.penalties = corrupt, prior_weight, list(penalties)
 
     def encode(self, batch: Batch) -> Tensor:
         """Code of a batch, (samples, latent)."""
-        assert self.encoder is not None
         return self.encoder(batch.x, batch.library, batch.covariate)
 
     def mean(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
@@ -125,7 +105,6 @@ class AutoencoderNet(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """Negative log-likelihood, prior and penalties, by sample."""
-        assert self.encoder is not None
         shown = batch if self.corrupt is None else self.corrupt(batch)
         code = self.encoder.coded(shown.x, shown.library, shown.covariate)
         hidden = self.decoder(code.draw(), batch.covariate)
@@ -142,9 +121,12 @@ class Ensemble(nn.Module):
     With an `alignment`, learnt when they are trained, it is shifted codes that come out of `encode` and go into the rest.
     """
 
+    members: Sequence[AutoencoderNet]
+
     def __init__(self, members: Iterable[AutoencoderNet], alignment: Alignment | None = None):
         super().__init__()
-        self.members, self.alignment = nn.ModuleList(members), alignment
+        self.members = nn.ModuleList(members)  # type: ignore[assignment] # it does not say what it is a list of
+        self.alignment = alignment
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean of the members' losses. Each learns from a part of the batch of its own, so that any number costs 1.5."""
@@ -157,18 +139,24 @@ class Ensemble(nn.Module):
     def encode(self, batch: Batch) -> Tensor:
         """Codes of all members, (samples, members x latent)."""
         code = torch.cat([member.encode(batch) for member in self.members], 1)
-        return code if self.alignment is None else self.alignment(code, batch.covariate)
+        if self.alignment is None:
+            return code
+        assert batch.covariate is not None
+        return self.alignment(code, batch.covariate)
 
     def mean(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
         """Average of the members' expected data, (samples, features)."""
-        total = None
-        for mean in self.means(code, library, covariate):
-            total = mean if total is None else total.add_(mean)
+        means = self.means(code, library, covariate)
+        total = next(means)
+        for mean in means:
+            total.add_(mean)
         return total.div_(len(self.members))
 
     def means(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Iterator[Tensor]:
         """Each member's expected data."""
-        code = code if self.alignment is None else self.alignment.undo(code, covariate)
+        if self.alignment is not None:
+            assert covariate is not None
+            code = self.alignment.undo(code, covariate)
         for member, own in zip(self.members, code.chunk(len(self.members), 1), strict=True):
             yield member.mean(own, library, covariate)
 

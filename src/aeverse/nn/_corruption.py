@@ -5,16 +5,16 @@ The functions change values, the classes the input of a `Batch`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from aeverse.nn._batch import Batch
 from aeverse.nn._rows import Rows
 
-if TYPE_CHECKING:
-    from aeverse.nn._autoencoder import Batch
+Corruption = Callable[[Batch], Batch]
 
 
 def thin(counts: Rows, keep: float | Tensor) -> Rows:
@@ -61,6 +61,7 @@ class Thinning:
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with thinned input."""
+        assert isinstance(batch.x, Rows)
         keep = 1 - self.strength * torch.rand(len(batch), device=batch.x.device)
         return replace(batch, x=thin(batch.x, keep[batch.x.row_of_entry()]))
 
@@ -73,6 +74,7 @@ class Masking:
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with holes in its input."""
+        assert isinstance(batch.x, Tensor)
         return replace(batch, x=batch.x.masked_fill(torch.rand_like(batch.x) < self.share, torch.nan))
 
 
@@ -84,4 +86,5 @@ class Noise:
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with noise on its input."""
+        assert isinstance(batch.x, Tensor)
         return replace(batch, x=add_noise(batch.x, self.sd.to(batch.x.device)))

@@ -33,6 +33,12 @@ class Decoder(nn.Module):
         loading of each feature, (features, 1)), that of the loadings is learnt for each feature.
     """
 
+    start: Tensor
+    precision: Tensor
+    information: Tensor | None
+    center: Tensor | None
+    programmes: Tensor | None
+
     def __init__(
         self,
         n_latent: int,
@@ -108,6 +114,32 @@ class Decoder(nn.Module):
         error = 1 / (self.information + self.precision)
         best = 1 / (self.loadings.square().mean(1, keepdim=True) + error)
         self.precision.lerp_(best, PACE)
+
+    @torch.no_grad()
+    def start_here(self, known: Tensor) -> None:
+        """Center the prior at the present bias, and at the present loadings of `known` features, (features,) booleans."""
+        self.start.copy_(self.bias)
+        self.center = self.loadings.detach().clone() * known[:, None].to(self.loadings.device)
+
+    @torch.no_grad()
+    def regroup(self, output: Tensor, start: Tensor) -> None:
+        """Give features outputs of their own that start from those which they shared.
+
+        Parameters
+        ----------
+        output
+            Position of each feature's present output, (features,).
+        start
+            What each feature's bias would have started from, (features,); it keeps how far the shared bias has moved.
+        """
+        output = output.to(self.bias.device)
+        moved = self.bias - self.start
+        self.start = start.to(moved)
+        self.bias = nn.Parameter(self.start + moved[output])
+        self.loadings = nn.Parameter(self.loadings[output])
+        self.precision = self.precision[output]
+        if self.offsets is not None:
+            self.offsets = nn.Parameter(self.offsets[output])
 
     def forward(self, code: Tensor, covariate: Tensor | None = None) -> Tensor:
         """Last hidden layer, (rows, hidden + covariates)."""

@@ -12,7 +12,19 @@ from torch import Tensor, nn
 from aeverse.nn._rows import Rows, product
 
 
-class CountInput(nn.Module):
+class InputLayer(nn.Module):
+    """What an encoder reads its features through: called with features and library sizes, gives normalised values.
+
+    Attributes
+    ----------
+    shift
+        What the encoder subtracts behind its first matrix product; None: nothing.
+    """
+
+    shift: Tensor | None
+
+
+class CountInput(InputLayer):
     """Counts to scaled ``log1p(counts / library size * median library size)``; sparse stays sparse.
 
     Centring would make the matrix dense: the encoder subtracts `shift` behind its first matrix product instead.
@@ -35,13 +47,15 @@ class CountInput(nn.Module):
         return counts.with_values(values * self.scale[counts.columns])
 
 
-class DenseInput(nn.Module):
+class DenseInput(InputLayer):
     """Standardised values, clipped; a missing value (NaN) becomes zero, the feature's mean.
 
     Rows are scaled up for what they lack, so that a code is as long as that of a complete sample.
     """
 
     limit = 10.0  # standard deviations
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, mean: Tensor, sd: Tensor):
         super().__init__()
@@ -66,12 +80,14 @@ class LogitInput(DenseInput):
         return super().forward(torch.logit(x, eps=self.edge))
 
 
-class BinaryInput(nn.Module):
+class BinaryInput(InputLayer):
     """0/1 as the profile of a sample: rows of unit length less their mean, and, as one more input, how many ones.
 
     A tumour with a thousand mutations is then compared by which genes they hit, not by how many there are.
     """
 
+    mean: Tensor
+    scale: Tensor
     log_burden: Tensor
 
     def __init__(self, mean: Tensor, scale: float, log_burden: tuple[float, float]):
@@ -96,7 +112,7 @@ class BinaryInput(nn.Module):
         return torch.cat([(profile - self.mean) * self.scale, (burden - self.log_burden[0]) / self.log_burden[1]], 1)
 
 
-class Projection(nn.Module):
+class Projection(InputLayer):
     """Scores of what another input layer gives on fixed axes, such as its principal components above noise.
 
     With few samples and many features a first layer that learns a weight for every feature learns their noise.
@@ -111,7 +127,12 @@ class Projection(nn.Module):
         Factor on the scores.
     """
 
-    def __init__(self, inner: nn.Module, centre: Tensor, axes: Tensor, gain: float):
+    inner: InputLayer
+    centre: Tensor
+    axes: Tensor
+    gain: Tensor
+
+    def __init__(self, inner: InputLayer, centre: Tensor, axes: Tensor, gain: float):
         super().__init__()
         self.inner = inner
         self.register_buffer("centre", centre)
@@ -183,7 +204,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        input_layer: nn.Module,
+        input_layer: InputLayer,
         n_inputs: int,
         n_hidden: Sequence[int],
         n_latent: int,

@@ -20,22 +20,58 @@ SMALLEST = 1e-6
 NOISE_STEP = 0.05  # share of a batch in the running mean of the noise
 
 
-class Poisson(nn.Module):
+class Likelihood(nn.Module):
+    """What all likelihoods answer, see above. Some need the library sizes, others ignore them."""
+
+    is_count: bool
+    noise: Tensor | float
+
+    def loss(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows | Tensor, library: Tensor | None = None
+    ) -> Tensor:
+        """Negative log-likelihood of a mini-batch, summed."""
+        raise NotImplementedError
+
+    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library: Tensor | None = None) -> Tensor:
+        """Expected value, in the units of the data."""
+        raise NotImplementedError
+
+    @staticmethod
+    def information(loadings: Tensor, mean: Tensor) -> Tensor:
+        """Fisher information of the code, given loadings and the data's mean."""
+        raise NotImplementedError
+
+    def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
+        """Of each feature, given the mean."""
+        raise NotImplementedError
+
+    def draw(self, mean: Tensor) -> Tensor:
+        """Data, given the mean."""
+        raise NotImplementedError
+
+
+class Poisson(Likelihood):
     """Counts on library size x softmax. Given the library size this is the multinomial likelihood."""
 
     is_count = True
     noise = 1.0
+    dispersion: Tensor | None
 
     def __init__(self, dispersion: Tensor | None = None):
         super().__init__()
         self.register_buffer("dispersion", dispersion)
 
-    def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows, library: Tensor) -> Tensor:
+    def loss(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows | Tensor, library: Tensor | None = None
+    ) -> Tensor:
         """Negative log-likelihood of sparse counts."""
+        assert isinstance(target, Rows)
+        assert library is not None
         return count_loss(hidden, weight, bias, target, library, self.dispersion)
 
-    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library: Tensor) -> Tensor:
+    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library: Tensor | None = None) -> Tensor:
         """Expected counts at the given library sizes."""
+        assert library is not None
         return softmax_means(hidden, weight, bias, library)
 
     @staticmethod
@@ -72,10 +108,14 @@ class NegativeBinomial(Poisson):
         super().__init__(torch.full((n_features,), dispersion))
 
 
-class Gaussian(nn.Module):
+class Gaussian(Likelihood):
     """Continuous values, standardised by feature inside; the decoder speaks in standard deviations."""
 
     is_count = False
+    center: Tensor
+    scale: Tensor
+    residual: Tensor
+    noise: Tensor
 
     def __init__(self, mean: Tensor, sd: Tensor):
         super().__init__()
@@ -92,15 +132,18 @@ class Gaussian(nn.Module):
         """From units of the decoder to units of the data."""
         return eta * self.scale + self.center
 
-    def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor, library=None) -> Tensor:
+    def loss(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows | Tensor, library: Tensor | None = None
+    ) -> Tensor:
         """Half the squared error of the standardised values."""
+        assert isinstance(target, Tensor)
         error = torch.nan_to_num(hidden @ weight.T + bias - self.standardise(target)).square().sum()
         if self.training:
             mean = error.detach() / (~torch.isnan(target)).sum().clamp_min(1)
             self.noise.lerp_(mean.to(self.noise.dtype), NOISE_STEP)
         return 0.5 * error
 
-    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library=None) -> Tensor:
+    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library: Tensor | None = None) -> Tensor:
         """Expected value in the units of the data."""
         return self.restore(hidden @ weight.T + bias)
 
@@ -132,21 +175,24 @@ class LogitGaussian(Gaussian):
         return torch.sigmoid(super().restore(eta))
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Likelihood):
     """0 or 1: somatic mutations, accessibility."""
 
     is_count = False
     noise = 1.0
 
-    def loss(self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor, library=None) -> Tensor:
+    def loss(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows | Tensor, library: Tensor | None = None
+    ) -> Tensor:
         """Cross-entropy."""
+        assert isinstance(target, Tensor)
         observed = ~torch.isnan(target)
         eta = hidden @ weight.T + bias
         return nn.functional.binary_cross_entropy_with_logits(
             eta, torch.nan_to_num(target), weight=observed.to(eta.dtype), reduction="sum"
         )
 
-    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library=None) -> Tensor:
+    def mean(self, hidden: Tensor, weight: Tensor, bias: Tensor, library: Tensor | None = None) -> Tensor:
         """Probability of 1."""
         return torch.sigmoid(hidden @ weight.T + bias)
 

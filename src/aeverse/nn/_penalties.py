@@ -6,17 +6,30 @@ way to regularize, are in ``_corruption.py``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from aeverse.nn._encoder import Code
-
-if TYPE_CHECKING:
-    from aeverse.nn._autoencoder import AutoencoderNet, Batch
+from aeverse.nn._batch import Batch
+from aeverse.nn._decoder import Decoder
+from aeverse.nn._encoder import Code, Encoder, Projection
+from aeverse.nn._likelihoods import Likelihood
 
 EDGE = 1e-4  # activities are kept away from 0 and 1
+
+
+class Net(Protocol):
+    """What penalties look at: an `AutoencoderNet`."""
+
+    encoder: Encoder
+    decoder: Decoder
+    likelihood: Likelihood
+
+
+Penalty = Callable[[Net, Code, Batch], Tensor]
+"""Cost by sample."""
 
 
 class Sparsity:
@@ -28,7 +41,7 @@ class Sparsity:
     def __init__(self, weight: float, n_free: int = 0):
         self.weight, self.n_free = weight, n_free
 
-    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+    def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
         reach = net.decoder.reach.norm(dim=0)
         return self.weight * (code.mean.abs() * reach)[:, self.n_free :].sum(1).mean()
@@ -43,7 +56,7 @@ class TargetActivity:
     def __init__(self, weight: float, target: float, n_free: int = 0):
         self.weight, self.target, self.n_free = weight, target, n_free
 
-    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+    def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
         target, activity = self.target, code.mean[:, self.n_free :].mean(0).clamp(EDGE, 1 - EDGE)
         divergence = target * torch.log(target / activity)
@@ -63,16 +76,16 @@ class Contraction:
     def __init__(self, weight: float):
         self.weight = weight
 
-    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+    def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
         return self.weight * self.norms(net, code).mean()
 
     @staticmethod
-    def norms(net: AutoencoderNet, code: Code) -> Tensor:
+    def norms(net: Net, code: Code) -> Tensor:
         """Squared Frobenius norm of each row's Jacobian, or an estimate of it."""
         encoder = net.encoder
-        assert encoder is not None
-        gain = getattr(encoder.input_layer, "gain", 1.0) ** 2  # of a `Projection`, whose axes are orthonormal
+        layer = encoder.input_layer
+        gain = layer.gain**2 if isinstance(layer, Projection) else 1.0  # the axes of a projection are orthonormal
         if encoder.is_one_layer:
             slope = torch.autograd.grad(code.mean.sum(), code.hidden, create_graph=True)[0]
             return gain * (slope.square() @ encoder.first.square().sum(0))
@@ -92,7 +105,7 @@ class Divergence:
     def __init__(self, weight: float = 1.0, warm_up: int = 1):
         self.weight, self.warm_up, self.seen = weight, warm_up, 0
 
-    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+    def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
         self.seen += 1
         return self.weight * net.likelihood.noise * min(1.0, self.seen / self.warm_up) * self.by_unit(code).sum()
@@ -116,7 +129,7 @@ class Guidance:
     def __init__(self, weight: float, emphasis: Tensor | None = None):
         self.weight, self.emphasis = weight, torch.ones(1) if emphasis is None else emphasis
 
-    def __call__(self, net: AutoencoderNet, code: Code, batch: Batch) -> Tensor:
+    def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
         assert batch.guide is not None, "the batch has no coordinates to be guided by"
         error = (code.mean[:, : batch.guide.shape[1]] - batch.guide).square()

@@ -80,6 +80,11 @@ class Rows:
         dense[self.row_of_entry(), self.columns] = self.values
         return dense
 
+    def to_scipy(self) -> sp.csr_matrix:
+        """A scipy CSR matrix of these rows."""
+        values, columns, pointers = (t.cpu().numpy() for t in (self.values, self.columns, self.pointers))
+        return sp.csr_matrix((values, columns, pointers), shape=self.shape)
+
     def transposed(self) -> Rows:
         """Columns as rows."""
         order = torch.argsort(self.columns, stable=True)

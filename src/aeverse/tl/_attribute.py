@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots, models
-from aeverse.models._reference import as_labels
+from aeverse.models._shared._reference import read_labels
 from aeverse.tl._run import loaded, target_of
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _groups(data, groupby: str) -> pd.Categorical:
     """Groups of the samples, in the order of their categories; missing where nothing is known."""
     if groupby not in data.obs:
         raise KeyError(f"groupby={groupby!r} is not a column of obs; columns are: {list(data.obs.columns)}.")
-    groups = as_labels(data.obs[groupby], groupby)
+    groups = read_labels(data.obs[groupby], groupby)
     if len(groups.categories) < 2:
         raise ValueError(f"obs[{groupby!r}] has one group only, {groups.categories[0]!r}; two are needed.")
     return groups

@@ -256,7 +256,7 @@ def _matrix_parts(pair, data, rows, method, options, batch_key, layer, seed, mis
         _, cost = _measured(lambda: model.fit(train, layer=layer, batch_key=batch_key, progress=False))
         encode: Callable[[Any], np.ndarray] = lambda adata: model.encode(adata, layer=layer)  # noqa: E731
         own = encode(train)
-        cost["deviance_explained"] = _deviance_explained(model, test, layer, seed)
+        cost["deviance_explained"] = model.score(test, layer=layer, share_heldout=SHARE_HIDDEN, random_state=seed)
     else:
         x, names = _slots.read_matrix(train, layer), train.var_names.astype(str)
         found, cost = _measured(
@@ -467,36 +467,3 @@ def _concordance(own, code, train: _Truth, test: _Truth, random_state: int) -> f
     penalty = _choose_penalty(x, t, e, is_code, random_state)
     risk = _predict(x, t, e, code[new].astype(float), _penalties(is_code, penalty))
     return float(concordance_index(test.time[new], -risk, test.event[new]))
-
-
-def _deviance_explained(model: models.Autoencoder, test: AnnData, layer: str | None, seed: int) -> float:
-    """Of a part of the test data that the encoder is not shown, what the model explains beyond the training means."""
-    from aeverse.models._autoencoder import COUNTS
-
-    rng, test = np.random.default_rng(seed), test.copy()
-    if model.settings.likelihood in COUNTS:
-        from aeverse.train import split_molecules
-
-        shown, hidden = split_molecules(_slots.read_counts(test, layer), 1 - SHARE_HIDDEN, rng)
-        test.X = shown
-        return float(metrics.deviance_explained(model.denoise(test), shown, hidden))
-    x = _slots.read_matrix(test, layer)
-    x = np.array(x.toarray() if sp.issparse(x) else x, np.float32)
-    hidden = np.isfinite(x) & (rng.random(x.shape) < SHARE_HIDDEN)
-    test.X = np.where(hidden, np.nan, x)
-    mean = model.decode(model.encode(test))
-    return _explained(x, mean, model, hidden)
-
-
-def _explained(x: np.ndarray, mean: np.ndarray, model: models.Autoencoder, hidden: np.ndarray) -> float:
-    """Deviance (of the model's likelihood) of hidden entries explained beyond the means that the decoder started from."""
-    import torch
-
-    from aeverse.models._values import _null_mean
-
-    likelihood = model.net.members[0].likelihood
-    with torch.no_grad():
-        observed = torch.as_tensor(np.where(hidden, x, np.nan))
-        lost = likelihood.deviance(observed, torch.as_tensor(mean)).sum()
-        null = likelihood.deviance(observed, _null_mean(model).cpu().expand_as(observed)).sum()
-    return float(1 - lost / null) if null > 0 else 0.0

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 
 import aeverse as ae
-from aeverse.models._pool import Pool
+from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.nn import Decoder
 
 
@@ -20,9 +20,9 @@ def test_a_softmax_with_pooled_genes_is_the_same_when_they_are_spread():
     counts = some_counts()
     molecules = np.asarray(counts.sum(0)).ravel()
     bias = np.where(molecules > 0, np.log(np.maximum(molecules, 0.5) / molecules.sum()), -1e4)
-    pool = Pool.of(counts, bias, precision=1000.0)
+    pool = RareGenes.among(counts, bias, precision=1000.0)
     assert pool.output.tolist() == [0, 1, 2, 3, 4, 5] + [6] * 9
-    assert (pool.counts(counts).toarray()[:, 6] == counts[:, 6:].sum(1).A1).all()
+    assert (pool.pooled_counts(counts).toarray()[:, 6] == counts[:, 6:].sum(1).A1).all()
     decoder = Decoder(2, (), 7, bias=torch.as_tensor(pool.pooled_bias, dtype=torch.float32), n_covariates=2)
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -32,7 +32,7 @@ def test_a_softmax_with_pooled_genes_is_the_same_when_they_are_spread():
         return torch.softmax(decoder(code, batch) @ decoder.weight.T + decoder.bias, 1)
 
     pooled = profiles()
-    pool.spread(decoder)
+    pool.split(decoder)
     spread = profiles()
     assert torch.allclose(spread[:, :6], pooled[:, :6], atol=1e-6)
     assert torch.allclose(spread[:, 6:].sum(1), pooled[:, 6], atol=1e-6)
@@ -42,8 +42,8 @@ def test_a_softmax_with_pooled_genes_is_the_same_when_they_are_spread():
 
 def test_nothing_is_pooled_where_all_genes_or_none_are_rare():
     counts = some_counts()
-    assert Pool.of(counts, np.zeros(15), precision=1e-6) is None
-    assert Pool.of(counts, np.zeros(15), precision=1e9) is None
+    assert RareGenes.among(counts, np.zeros(15), precision=1e-6) is None
+    assert RareGenes.among(counts, np.zeros(15), precision=1e9) is None
 
 
 def test_a_model_answers_for_every_gene_and_survives_saving(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 
-def programmes_of(gene_sets: Mapping[str, Any] | pd.DataFrame) -> dict[str, dict[str, float]]:
+def parse_gene_sets(gene_sets: Mapping[str, Any] | pd.DataFrame) -> dict[str, dict[str, float]]:
     """Name -> {gene: weight}, from name -> genes, name -> {gene: weight}, or a table of source, target and weight.
 
     Raises
@@ -41,7 +41,7 @@ def programmes_of(gene_sets: Mapping[str, Any] | pd.DataFrame) -> dict[str, dict
     return found
 
 
-def membership(programmes: Mapping[str, Mapping[str, float]], names: pd.Index) -> np.ndarray:
+def gene_set_matrix(gene_sets: Mapping[str, Mapping[str, float]], names: pd.Index) -> np.ndarray:
     """Weights of the genes in the sets, (genes, sets), zero for those that are not in it.
 
     Raises
@@ -49,8 +49,8 @@ def membership(programmes: Mapping[str, Mapping[str, float]], names: pd.Index) -
     KeyError
         None of a set's genes is among `names`.
     """
-    table = np.zeros((len(names), len(programmes)), np.float32)
-    for column, (name, genes) in enumerate(programmes.items()):
+    table = np.zeros((len(names), len(gene_sets)), np.float32)
+    for column, (name, genes) in enumerate(gene_sets.items()):
         where = names.get_indexer_for(list(genes))
         if (where < 0).all():
             raise KeyError(f"gene_sets: none of the {len(genes)} genes of {name!r} is in adata.var_names.")

@@ -1,6 +1,6 @@
 """Where the samples lie in their neighbour graph: what the regularizer ``"graph"`` has the code predict.
 
-Of counts, whose single samples are mostly noise, it is `smoothed`; of other values `coordinates`.
+Of counts, whose single samples are mostly noise, it is `smoothed_target`; of other values `diffusion_target`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ import scipy.sparse as sp
 import torch
 
 from aeverse.models._fronts import Front, _moments, _svd, kind_of
-from aeverse.models._neighbours import batch_shifts, neighbours_of, principal
-from aeverse.nn import Rows, diffusion_coordinates, fuse, local_kernel, smooth
+from aeverse.models._shared._neighbors import batch_shifts, neighbors_of, principal
+from aeverse.nn import InputLayer, Rows, diffusion_coordinates, fuse, local_kernel, smooth
 from aeverse.train import Samples
 
 N_NEIGHBORS = (5, 10, 20)
 MAX_COMPONENTS = 64
 DIFFUSION_TIME = 2
 SMOOTHED_NEIGHBORS, SMOOTHING_STEPS = 15, 2
-EMPHASIS = 0.5  # errors of smoothed components are divided by their variance to this power
 
 
-def coordinates(
-    samples: Samples, input_layer: torch.nn.Module, n_coordinates: int, batches: pd.Categorical | None
+def diffusion_target(
+    samples: Samples, input_layer: InputLayer, n_coordinates: int, batches: np.ndarray | None
 ) -> np.ndarray:
     """Diffusion coordinates of the samples, (samples, n_coordinates), of unit mean square.
 
@@ -33,7 +32,7 @@ def coordinates(
     y = _as_read(samples, input_layer)
     centre, axes, _ = significant(y, fewest=2, most=MAX_COMPONENTS)
     scores = np.asarray(y @ axes - centre @ axes, np.float32)
-    distances, indices = neighbours_of(scores, max(N_NEIGHBORS), None if batches is None else np.asarray(batches.codes))
+    distances, indices = neighbors_of(scores, max(N_NEIGHBORS), batches)
     widths = N_NEIGHBORS if batches is None else (distances.shape[1],)
     kernels = [local_kernel(distances[:, :k], indices[:, :k]) for k in widths]
     n = len(scores)
@@ -44,11 +43,11 @@ def coordinates(
     return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
 
 
-def smoothed(
+def smoothed_target(
     counts: sp.csr_matrix,
     names: pd.Index,
     n_coordinates: int,
-    batches: pd.Categorical | None,
+    batches: np.ndarray | None,
     columns: np.ndarray | None,
 ) -> np.ndarray:
     """Principal components of counts, averaged along the neighbour graph, (samples, n_coordinates), of unit mean square.
@@ -57,11 +56,10 @@ def smoothed(
     `columns` limits the features that are read.
     """
     front = Front("peaks" if kind_of(counts, names) == "peaks" else "counts")
-    scores, codes = front.fit(counts, names, columns), None
+    scores = front.fit(counts, names, columns)
     if batches is not None:
-        codes = np.asarray(batches.codes)
-        scores = scores - batch_shifts(scores, codes, len(batches.categories), SMOOTHED_NEIGHBORS)[codes]
-    graph = local_kernel(*neighbours_of(scores, SMOOTHED_NEIGHBORS, codes))
+        scores = scores - batch_shifts(scores, batches, SMOOTHED_NEIGHBORS)[batches]
+    graph = local_kernel(*neighbors_of(scores, SMOOTHED_NEIGHBORS, batches))
     found = principal(smooth(graph, scores, np.arange(len(scores)), SMOOTHING_STEPS), n_coordinates)
     found = np.pad(found, ((0, 0), (0, n_coordinates - found.shape[1])))  # fewer components than coordinates
     return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
@@ -84,14 +82,13 @@ def significant(y: sp.csr_matrix | np.ndarray, fewest: int, most: int) -> tuple[
 
 
 @torch.no_grad()
-def _as_read(samples: Samples, input_layer: torch.nn.Module) -> sp.csr_matrix | np.ndarray:
+def _as_read(samples: Samples, input_layer: InputLayer) -> sp.csr_matrix | np.ndarray:
     """What the encoder's first layer is given, for all samples."""
     blocks = []
     for _, batch in samples.blocks(1024):
         y = input_layer.to(samples.device)(batch.x, batch.library)
         if isinstance(y, Rows):
-            values, columns, pointers = (t.cpu().numpy() for t in (y.values, y.columns, y.pointers))
-            blocks.append(sp.csr_matrix((values, columns, pointers), shape=y.shape))
+            blocks.append(y.to_scipy())
         else:
             blocks.append(y.cpu().numpy())
     return sp.vstack(blocks, format="csr") if sp.issparse(blocks[0]) else np.vstack(blocks)

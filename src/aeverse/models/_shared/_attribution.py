@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from aeverse import _slots
+from aeverse.nn import Encoder, Ensemble, Rows
+from aeverse.train import Samples
 
 N_STEPS = 16  # nodes of the Gauss-Legendre quadrature along the path
 MOST_SAMPLES = 2000  # of all, or of a group
@@ -204,32 +206,29 @@ def _numpy(values: Tensor) -> np.ndarray:
 
 
 # ---- the nets of the estimators ----------------------------------------------------------------------------------
-def nets_of_members(model, samples) -> list[Net]:
-    """The members of an `Autoencoder`, for its samples."""
+def nets_of_members(ensemble: Ensemble, inputs: np.ndarray, samples: Samples) -> list[Net]:
+    """The members of an ensemble, for its samples; `inputs` are the positions of the features that encoders read."""
     nets = []
-    for member in model.net.members:
-        encoder, values, hidden = member.encoder, [], []
+    for member in ensemble.members:
+        encoder = member.encoder
+        values: list[sp.csr_matrix | np.ndarray] = []
+        hidden: list[Tensor] = []
         with torch.no_grad():
             for _, batch in samples.blocks(1024):
                 x = encoder.standardised(batch.x, batch.library)
-                values.append(_rows_to_scipy(x) if hasattr(x, "pointers") else x.cpu().numpy())
+                values.append(x.to_scipy() if isinstance(x, Rows) else x.cpu().numpy())
                 hidden.append(encoder.hidden(batch.x, batch.library, batch.covariate))
-        x = sp.vstack(values, format="csr") if sp.issparse(values[0]) else np.vstack(values)
-        extra = x.shape[1] - len(model.inputs)  # what an input layer adds is no feature
-        positions = np.concatenate([model.inputs, np.full(extra, -1)])
-        side = Side(x, encoder.input_weights.detach(), positions, samples.measured())
-        told = torch.zeros(len(samples), 0, device=model.device)
+        stacked = sp.vstack(values, format="csr") if sp.issparse(values[0]) else np.vstack(values)
+        extra = stacked.shape[1] - len(inputs)  # what an input layer adds is no feature
+        positions = np.concatenate([inputs, np.full(extra, -1)])
+        side = Side(stacked, encoder.input_weights.detach(), positions, samples.measured())
+        told = torch.zeros(len(samples), 0, device=hidden[0].device)
         nets.append(Net({"": side}, torch.cat(hidden), told, _code_of(encoder)))
     return nets
 
 
-def _code_of(encoder) -> Function:
+def _code_of(encoder: Encoder) -> Function:
     return lambda hidden, told: encoder.from_hidden(hidden).mean
-
-
-def _rows_to_scipy(x) -> sp.csr_matrix:
-    parts = (x.values, x.columns, x.pointers)
-    return sp.csr_matrix(tuple(p.cpu().numpy() for p in parts), shape=x.shape)
 
 
 def net_of_fusion(model, data, scores, weights: Tensor) -> Net:

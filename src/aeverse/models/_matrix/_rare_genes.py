@@ -7,7 +7,7 @@ is shared out among them as their molecules are; as a softmax that is the same a
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,8 +19,8 @@ from aeverse.train import Samples
 SHRUNK_BELOW = 0.03  # molecules of a gene over the prior's precision: it would keep so little of its loadings
 
 
-@dataclasses.dataclass(frozen=True)
-class Pool:
+@dataclass(frozen=True)
+class RareGenes:
     """Which output of the decoder each gene belongs to while training.
 
     Parameters
@@ -35,8 +35,8 @@ class Pool:
     bias: np.ndarray
 
     @classmethod
-    def of(cls, counts: sp.csr_matrix, bias: np.ndarray, precision: float) -> Pool | None:
-        """Pool the rare genes; None where there are fewer than two, or nothing else."""
+    def among(cls, counts: sp.csr_matrix, bias: np.ndarray, precision: float) -> RareGenes | None:
+        """The rare genes; None where there are fewer than two, or nothing else."""
         rare = np.asarray(counts.sum(0)).ravel() < SHRUNK_BELOW * precision
         if rare.sum() < 2 or rare.all():
             return None
@@ -48,24 +48,16 @@ class Pool:
         """Bias of each output, (outputs,)."""
         return np.log(np.bincount(self.output, np.exp(self.bias)).clip(1e-30))
 
-    def counts(self, counts: sp.csr_matrix) -> sp.csr_matrix:
+    def pooled_counts(self, counts: sp.csr_matrix) -> sp.csr_matrix:
         """Counts by output, (cells, outputs)."""
         genes = np.arange(len(self.output))
-        place = sp.csr_matrix((np.ones(len(genes), counts.dtype), (genes, self.output)))
-        return sp.csr_matrix(counts @ place)
+        membership = sp.csr_matrix((np.ones(len(genes), counts.dtype), (genes, self.output)))
+        return sp.csr_matrix(counts @ membership)
 
-    def samples(self, samples: Samples) -> Samples:
+    def pooled(self, samples: Samples) -> Samples:
         """The same samples, to be explained by output; what the encoder reads stays."""
-        return samples.with_data(self.counts(samples.data))
+        return samples.with_data(self.pooled_counts(samples.data))
 
-    @torch.no_grad()
-    def spread(self, decoder: Decoder) -> None:
+    def split(self, decoder: Decoder) -> None:
         """Make every gene an output of its own again; what is expected of all of them together stays the same."""
-        output = torch.as_tensor(self.output, device=decoder.bias.device)
-        away = decoder.bias - decoder.start
-        decoder.start = torch.as_tensor(self.bias, dtype=away.dtype, device=away.device)
-        decoder.bias = torch.nn.Parameter(decoder.start + away[output])
-        decoder.loadings = torch.nn.Parameter(decoder.loadings[output])
-        decoder.precision = decoder.precision[output]  # type: ignore[index]
-        if decoder.offsets is not None:
-            decoder.offsets = torch.nn.Parameter(decoder.offsets[output])
+        decoder.regroup(torch.as_tensor(self.output), torch.as_tensor(self.bias))

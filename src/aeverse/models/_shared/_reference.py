@@ -42,16 +42,16 @@ class Reference:
         rescaled so that their larger quantiles agree with those. (The kept out alone would do for an exactly conformal
         p-value, but are too few to tell 0.05 from 0.02.)
         """
-        own = strangeness(code)
+        own = nonconformity(code)
         if calibration is not None and (own > 0).all():
-            beyond = np.quantile(strangeness(code, calibration), CALIBRATED_AT)
+            beyond = np.quantile(nonconformity(code, calibration), CALIBRATED_AT)
             own = own * np.exp(np.mean(np.log(np.maximum(beyond, 1e-12)) - np.log(np.quantile(own, CALIBRATED_AT))))
         return cls(code, own.astype(np.float32), dict(labels))
 
     def p_values(self, code: np.ndarray) -> np.ndarray:
         """P-values of new codes: the share of the training samples that lie at least as far from the others."""
         beyond = np.sort(self.calibration)
-        at_least = len(beyond) - np.searchsorted(beyond, strangeness(self.code, code), side="left")
+        at_least = len(beyond) - np.searchsorted(beyond, nonconformity(self.code, code), side="left")
         return (1 + at_least) / (1 + len(beyond))
 
     def transfer(self, column: str, code: np.ndarray) -> tuple[pd.Categorical, np.ndarray]:
@@ -66,19 +66,18 @@ class Reference:
         return pd.Categorical.from_codes(votes.argmax(1), labels.categories), votes.max(1)
 
     # ---- keeping -----------------------------------------------------------------------------------------------
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What JSON holds, and the arrays."""
-        header, arrays = labels_state(self.labels)
-        return header, arrays | {"code": self.code, "calibration": self.calibration}
+    def tree(self) -> dict[str, Any]:
+        """JSON values and arrays."""
+        return {"code": self.code, "calibration": self.calibration, "labels": labels_tree(self.labels)}
 
     @classmethod
-    def restore(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Reference:
-        """Rebuild from `state`."""
-        return cls(arrays["code"], arrays["calibration"], restore_labels(header, arrays))
+    def from_tree(cls, tree: Mapping[str, Any]) -> Reference:
+        """Rebuild from a `tree`."""
+        return cls(tree["code"], tree["calibration"], labels_from_tree(tree["labels"]))
 
 
 @dataclass(frozen=True)
-class Group:
+class QueryGroup:
     """New samples of which the same was measured, so that the same training samples are to be compared with.
 
     ``rows``: their positions; ``reference``: None where nothing was measured, so that the code says nothing;
@@ -91,7 +90,7 @@ class Group:
     modalities: list[str] | None = None
 
 
-def strangeness(code: np.ndarray, new: np.ndarray | None = None) -> np.ndarray:
+def nonconformity(code: np.ndarray, new: np.ndarray | None = None) -> np.ndarray:
     """Mean distance to the nearest samples: of new ones, or of the samples themselves, each without itself."""
     if new is None and len(code) < 2:
         return np.zeros(len(code))
@@ -107,24 +106,24 @@ def calibration_rows(n: int, share: float, random_state: int) -> tuple[np.ndarra
     return np.sort(order[size:]), np.sort(order[:size])
 
 
-def kept_rows(n: int, random_state: int) -> np.ndarray:
+def reference_rows(n: int, random_state: int) -> np.ndarray:
     """Positions of the training samples that are remembered."""
     return np.sort(np.random.default_rng(random_state).permutation(n)[:MOST_KEPT])
 
 
-def labels_of(data, rows: np.ndarray) -> dict[str, pd.Categorical]:
+def label_columns(obs: pd.DataFrame, rows: np.ndarray) -> dict[str, pd.Categorical]:
     """The columns of ``obs`` that label samples: categories, words, yes and no; those unknown are missing."""
     found: dict[str, pd.Categorical] = {}
-    for name in data.obs.columns:
-        values = data.obs[name]
+    for name in obs.columns:
+        values = obs[name]
         is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
         if not is_number and 0 < values.nunique() <= min(MOST_CATEGORIES, max(2, len(values) // 2)):
-            labels = as_labels(values, name) if _slots.known(values).notna().any() else None
+            labels = read_labels(values, name) if _slots.known(values).notna().any() else None
             found |= {} if labels is None else {str(name): labels[rows]}
     return found
 
 
-def as_labels(values: pd.Series, name: str) -> pd.Categorical:
+def read_labels(values: pd.Series, name: str) -> pd.Categorical:
     """A column as labels; those that say that nothing is known are missing."""
     if pd.api.types.is_float_dtype(values):
         raise ValueError(f"{name!r} holds numbers ({values.dtype}), not labels.")
@@ -141,16 +140,14 @@ def as_labels(values: pd.Series, name: str) -> pd.Categorical:
     return labels
 
 
-def labels_state(labels: Mapping[str, pd.Categorical]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Categories, for JSON, and codes: -1 where a label is missing."""
-    header = {name: [str(c) for c in values.categories] for name, values in labels.items()}
-    arrays = {f"labels.{i}": np.asarray(values.codes, np.int16) for i, values in enumerate(labels.values())}
-    return {"labels": header}, arrays
+def labels_tree(labels: Mapping[str, pd.Categorical]) -> list[dict[str, Any]]:
+    """Name, categories and codes (-1 where a label is missing) of each column."""
+    return [
+        {"name": name, "categories": [str(c) for c in values.categories], "codes": np.asarray(values.codes, np.int16)}
+        for name, values in labels.items()
+    ]
 
 
-def restore_labels(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, pd.Categorical]:
-    """Rebuild labels from `labels_state`."""
-    return {
-        name: pd.Categorical.from_codes(arrays[f"labels.{i}"].astype(int), categories)
-        for i, (name, categories) in enumerate(header["labels"].items())
-    }
+def labels_from_tree(tree: list[dict[str, Any]]) -> dict[str, pd.Categorical]:
+    """Rebuild labels from `labels_tree`."""
+    return {own["name"]: pd.Categorical.from_codes(own["codes"].astype(int), own["categories"]) for own in tree}

@@ -7,16 +7,16 @@ import torch
 
 from aeverse.nn import nearest
 
-EXACT_NEIGHBOURS_UP_TO = 20_000
+EXACT_NEIGHBORS_UP_TO = 20_000
 MATCHING_ROUNDS = 5
 LEAST_VARIANCE = 1e-3  # of a target, as a share of the largest
 
 
-def neighbours_of(z: np.ndarray, k: int, batches: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def neighbors_of(z: np.ndarray, k: int, batches: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Distances and positions of the nearest samples; with batches, equally many in each of them."""
     if batches is not None:
-        return _balanced_neighbours(z, k, batches)
-    if len(z) <= EXACT_NEIGHBOURS_UP_TO:
+        return _balanced_neighbors(z, k, batches)
+    if len(z) <= EXACT_NEIGHBORS_UP_TO:
         return nearest(z, k)
     from pynndescent import NNDescent
 
@@ -24,7 +24,7 @@ def neighbours_of(z: np.ndarray, k: int, batches: np.ndarray | None = None) -> t
     return distances[:, 1:], indices[:, 1:].astype(np.int64)
 
 
-def _balanced_neighbours(z: np.ndarray, k: int, batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _balanced_neighbors(z: np.ndarray, k: int, batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nearest samples of every batch (BBKNN [Polanski2020]_)."""
     present = np.unique(batches)
     each = max(3, -(-k // len(present)))
@@ -38,15 +38,15 @@ def _balanced_neighbours(z: np.ndarray, k: int, batches: np.ndarray) -> tuple[np
     return np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
 
 
-def batch_shifts(z: np.ndarray, batches: np.ndarray, n_batches: int, k: int) -> np.ndarray:
+def batch_shifts(z: np.ndarray, batches: np.ndarray, k: int) -> np.ndarray:
     """How far each batch lies from its matches in all batches, (n_batches, dimensions).
 
     Matches, not means, are compared, so that batches may hold different kinds of cells.
     """
-    shifts = np.zeros((n_batches, z.shape[1]), np.float32)
+    shifts = np.zeros((int(batches.max()) + 1, z.shape[1]), np.float32)
     for _ in range(MATCHING_ROUNDS):
         moved = z - shifts[batches]
-        _, indices = _balanced_neighbours(moved, k, batches)
+        _, indices = _balanced_neighbors(moved, k, batches)
         away = moved - moved[indices].mean(1)
         for b in np.unique(batches):
             shifts[b] += away[batches == b].mean(0)
@@ -61,7 +61,7 @@ def principal(x: np.ndarray, k: int) -> np.ndarray:
     return x @ (vectors * sign)
 
 
-def emphasis(target: np.ndarray, power: float) -> torch.Tensor:
+def target_weights(target: np.ndarray, power: float) -> torch.Tensor:
     """Weights of the targets' errors: variance to minus `power`, so that their sum is that of equal weights.
 
     A target that hardly varies, as where there are fewer components than targets, must not outweigh all others.

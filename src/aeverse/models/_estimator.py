@@ -1,0 +1,136 @@
+"""What estimators share: a frozen configuration, one fit or none, a device, a file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import pandas as pd
+import torch
+
+from aeverse import _settings, io
+from aeverse.models._shared._attribution import Attribution
+from aeverse.models._shared._reference import QueryGroup, Reference
+
+
+class Fit(Protocol):
+    """All that a fit learnt. Its tree holds JSON values, arrays and further trees, nothing else."""
+
+    def to(self, device: torch.device) -> None:
+        """Move what is on a device."""
+
+    def placed(self, data: Any, layer: Any) -> Iterator[QueryGroup]:
+        """See `Estimator.placed`."""
+
+    def labelled(self, data: Any, labels: Sequence[str], group: QueryGroup, layer: Any) -> Reference:
+        """See `Estimator.labelled`."""
+
+    def attributions(
+        self, data: Any, groups: pd.Categorical | None, n_top: int, layer: Any, random_state: int
+    ) -> tuple[dict[str, Attribution], list[str]]:
+        """See `Estimator.attributions`."""
+
+    def tree(self) -> dict[str, Any]:
+        """What is kept."""
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> Self:
+        """Rebuild from a `tree`."""
+
+
+FitType = TypeVar("FitType", bound=Fit)
+ConfigType = TypeVar("ConfigType", bound=Any)
+
+
+class Estimator(Generic[ConfigType, FitType]):
+    """An estimator is its `config` and, after `fit`, what that learnt."""
+
+    fit_class: ClassVar[type]
+
+    def __init__(self, config: ConfigType):
+        self.config = config
+        self._fit: FitType | None = None  # assigned once, at the end of `fit`
+
+    @property
+    def fitted(self) -> FitType:
+        """What the last fit learnt."""
+        if self._fit is None:
+            raise RuntimeError(
+                f"this {type(self).__name__} is not fitted, or its last fit did not end; call .fit(…) first."
+            )
+        return self._fit
+
+    def to(self, device: str) -> Self:
+        """Move a fitted model (one that was loaded, too) to a device.
+
+        Parameters
+        ----------
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"`` …
+
+        Returns
+        -------
+        The estimator itself.
+        """
+        self.fitted.to(_settings.resolve_device(device))
+        return self
+
+    # ---- what tl.map_query and tl.attribute are made of --------------------------------------------------------
+    def placed(self, data: Any, *, layer: Any = None) -> Iterator[QueryGroup]:
+        """Codes of new samples, and the training samples to compare them with. Parameters as for `encode`."""
+        return self.fitted.placed(data, layer)
+
+    def labelled(self, data: Any, labels: Sequence[str], group: QueryGroup, *, layer: Any = None) -> Reference:
+        """Other samples to take `labels` (columns of ``obs``) from, coded like a group of new ones."""
+        return self.fitted.labelled(data, labels, group, layer)
+
+    def attributions(
+        self,
+        data: Any,
+        groups: pd.Categorical | None = None,
+        *,
+        n_top: int = 50,
+        layer: Any = None,
+        random_state: int = 0,
+    ) -> tuple[dict[str, Attribution], list[str]]:
+        """Integrated gradients of the code's dimensions, or of `groups` of the samples, by modality; names of both."""
+        return self.fitted.attributions(data, groups, n_top, layer, random_state)
+
+    # ---- keeping -----------------------------------------------------------------------------------------------
+    def save(self, path: str | Path) -> None:
+        """Write the model to one file (safetensors with a JSON header), which `models.load` reads.
+
+        An existing file is replaced. The file also holds the codes of training samples and the categorical columns of
+        their ``obs``, for `aeverse.tl.map_query`.
+        """
+        tree = {"config": dataclasses.asdict(self.config), "fit": self.fitted.tree()}
+        io.save_arrays(path, type(self).__name__, *io.pack(tree))
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> Self:
+        """Rebuild a fitted model from what `save` kept."""
+        model = cls(**tree["config"])
+        model._fit = cls.fit_class.from_tree(tree["fit"])
+        return model
+
+    def __repr__(self) -> str:
+        if self._fit is None:
+            changed = [
+                f"{field.name}={getattr(self.config, field.name)!r}"
+                for field in dataclasses.fields(self.config)
+                if getattr(self.config, field.name) != field.default
+            ]
+            return f"{type(self).__name__}({', '.join(changed)}), not fitted"
+        return f"{type(self).__name__}({self._describe()})"
+
+    def _describe(self) -> str:
+        """What a fitted model is, in few words."""
+        raise NotImplementedError
+
+
+def learnt(path: str) -> Any:
+    """A property of an estimator that reads what its fit learnt, at a dotted path."""
+    return property(attrgetter(f"fitted.{path}"))

@@ -1,0 +1,319 @@
+"""Counts: molecules that are held out, rare genes that share an output, a gamma posterior behind the means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from aeverse import _slots
+from aeverse.models._matrix._network import Block, Matrix, NetParts, Network, arrays_of, load_arrays
+from aeverse.models._matrix._rare_genes import RareGenes
+from aeverse.models._matrix._settings import Settings
+from aeverse.models._shared._features import Features
+from aeverse.models._shared._genes import log_normalized_moments, overdispersed
+from aeverse.models._shared._graph_targets import smoothed_target
+from aeverse.nn import (
+    Calibration,
+    CountInput,
+    Ensemble,
+    GammaPosterior,
+    InputLayer,
+    Likelihood,
+    NegativeBinomial,
+    Poisson,
+    Rows,
+)
+from aeverse.train import Deviances, Samples, split_molecules
+
+NO_COUNTS = -1e4  # logit of a gene without molecules: its mean is exactly zero
+CODE_VARIANCE = 0.7  # of one dimension, about, where LayerNorm has made codes of mean square one
+
+
+# ---- the data ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Counts:
+    """Raw counts, (cells, genes).
+
+    Parameters
+    ----------
+    x
+        The matrix.
+    likelihood
+        ``"nb"`` or ``"poisson"``.
+    place
+        The user's name of the matrix, for messages.
+    """
+
+    x: sp.csr_matrix
+    likelihood: str
+    place: str
+    absent: ClassVar[str] = "the others count as zero"  # genes of a model that the data lack
+
+    @classmethod
+    def read(cls, adata, layer: str | None, likelihood: str) -> Counts:
+        """Checked counts."""
+        return cls(_slots.read_counts(adata, layer), likelihood, _slots.place(layer))
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> Counts:
+        return self._with(self.x[rows])
+
+    def _with(self, x: sp.csr_matrix) -> Counts:
+        return Counts(x, self.likelihood, self.place)
+
+    def require_values(self) -> None:
+        """Refuse what nothing can be learnt from."""
+        if self.x.nnz == 0:
+            raise ValueError(f"{self.place} holds no counts (shape {self.x.shape}); there is nothing to learn.")
+
+    def hold_out(self, share: float, rng: np.random.Generator) -> tuple[Counts, sp.csr_matrix]:
+        """Counts to learn from, and a share of the molecules that training does not see."""
+        seen, heldout = split_molecules(self.x, 1 - share, rng)
+        if seen.nnz == 0:
+            raise ValueError(f"{self.place} holds {int(self.x.sum())} molecules, too few to learn from.")
+        return self._with(seen), heldout
+
+    def choose_inputs(self, n_inputs: int) -> np.ndarray:
+        """Genes that the encoder reads where no mask says which."""
+        return overdispersed(self.x, n_inputs)
+
+    def columns(self, positions: np.ndarray | None) -> Counts:
+        """Columns in another order, empty ones for -1; None: as they are."""
+        if positions is None:
+            return self
+        columns = self.x.tocsc()[:, positions[positions >= 0]].tocoo()
+        column = np.flatnonzero(positions >= 0)[columns.col]
+        return self._with(sp.csr_matrix((columns.data, (columns.row, column)), shape=(self.x.shape[0], len(positions))))
+
+    def samples(self, inputs: np.ndarray, covariate: np.ndarray | None, device: torch.device) -> Samples:
+        """The cells, to be given out as batches."""
+        library = np.asarray(self.x.sum(1), np.float32).ravel()
+        return Samples(self.x, library=library, input_features=inputs, covariate=covariate, device=device)
+
+    def net_parts(self, settings: Settings, seen: Samples, input_layer: InputLayer | None = None) -> NetParts:
+        """What of a net depends on these counts, of which training sees `seen`.
+
+        With the `input_layer` of a model to start from, every gene has an output of its own, as it has there.
+        """
+        molecules = np.asarray(seen.data.sum(0), np.float64).ravel()
+        # a gene of which all molecules are held out is rare, one without molecules is absent
+        expressed = np.asarray(self.x.sum(0)).ravel() > 0
+        bias = np.where(expressed, np.log(np.maximum(molecules, 0.5) / molecules.sum()), NO_COUNTS)
+        rare = None
+        if input_layer is None:
+            input_layer = _input_layer(seen)
+            # gene sets say which gene belongs to which dimension
+            rare = None if settings.gene_sets else RareGenes.among(seen.data, bias, settings.prior_precision)
+        if rare is not None:
+            molecules, bias = np.bincount(rare.output, molecules), rare.pooled_bias
+        information = torch.as_tensor(molecules.astype(np.float32) * np.float32(CODE_VARIANCE))[:, None]
+        likelihood = new_likelihood(settings.likelihood, len(bias))
+        return NetParts(input_layer, likelihood, bias, information if settings.learns_precision else None, rare)
+
+    def graph_target(
+        self,
+        samples: Samples,
+        features: Features,
+        parts: NetParts,
+        settings: Settings,
+        batches: np.ndarray | None,
+        mask: np.ndarray | None,
+    ) -> np.ndarray:
+        """What the leading dimensions of the code are to predict of each cell."""
+        columns = None if mask is None else np.flatnonzero(mask)
+        return smoothed_target(self.x, features.names, settings.n_guided, batches, columns)
+
+
+def _input_layer(seen: Samples) -> CountInput:
+    library = seen.library
+    assert library is not None
+    median = float(np.median(library[library > 0]))
+    mean, sd = log_normalized_moments(seen.inputs, library, median)
+    return CountInput(torch.from_numpy(mean), torch.from_numpy(sd), median)
+
+
+def new_likelihood(likelihood: str, n_features: int) -> Likelihood:
+    """Negative binomial or Poisson."""
+    return NegativeBinomial(n_features) if likelihood == "nb" else Poisson()
+
+
+def empty_parts(settings: Settings, n_features: int, n_inputs: int, has_encoder: bool) -> NetParts:
+    """Parts to load weights into."""
+    input_layer = CountInput(torch.zeros(n_inputs), torch.ones(n_inputs), 1.0) if has_encoder else None
+    return NetParts(input_layer, new_likelihood(settings.likelihood, n_features), np.zeros(n_features))
+
+
+# ---- the network ---------------------------------------------------------------------------------------------------
+class CountNetwork(Network):
+    """An ensemble whose mean is the prior of a cell's expression; the posterior is given the cell's own counts.
+
+    Parameters
+    ----------
+    ensemble, settings, n_features
+        As for `Network`.
+    rare
+        How rare genes share an output until `split_rare`.
+    """
+
+    def __init__(self, ensemble: Ensemble, settings: Settings, n_features: int, rare: RareGenes | None = None):
+        super().__init__(ensemble, settings, n_features)
+        self.rare, self.n_features = rare, n_features
+        n_outputs = n_features if rare is None else len(rare.pooled_bias)
+        self.posterior = GammaPosterior(n_outputs).to(self.device)
+
+    def to(self, device: torch.device) -> None:
+        """Move all weights."""
+        super().to(device)
+        self.posterior.to(device)
+
+    @torch.no_grad()
+    def refresh(self, samples: Samples, *, quick: bool = False) -> None:
+        """Fit the dispersions; training goes on with them too. `quick` leaves out slopes and scales."""
+        code = self.encode(samples)
+        self.posterior.fit(lambda: ((batch.target, mu) for _, batch, _, mu in self.means(samples, code)), quick=quick)
+        for member in self.ensemble.members:
+            if member.likelihood.dispersion is not None:
+                member.likelihood.dispersion.copy_(self.posterior.constant_theta)
+
+    def deviances(self, samples: Samples, heldout: Matrix) -> Deviances:
+        """Poisson deviances of the held-out molecules: from the posterior mean, and from the mean of each gene."""
+        return self._deviances(samples, heldout)
+
+    def calibrate(self, samples: Samples, heldout: Matrix) -> Deviances:
+        """Correct the expected expression by the held-out molecules; the deviances are those from before."""
+        calibration = self.posterior.calibration
+        calibration.frequency.copy_(profile(samples))
+        deviances = self._deviances(samples, heldout, calibration)
+        calibration.fit()
+        return deviances
+
+    @torch.no_grad()
+    def _deviances(self, samples: Samples, heldout: Matrix, calibration: Calibration | None = None) -> Deviances:
+        """A `calibration` counts on the way what was expected and what was found."""
+        share, frequency = float(heldout.sum() / samples.data.sum()), profile(samples)
+        model = torch.zeros(len(frequency), dtype=torch.float64, device=self.device)
+        null = torch.zeros_like(model)
+        for rows, batch, _, mu in self.means(samples, self.encode(samples)):
+            x = Rows.from_scipy(heldout[rows], self.device)
+            expected = self.posterior.given(mu, batch.target).mean()
+            if calibration is not None:
+                calibration.add(expected, mu.sum(1, keepdim=True), batch.target, x, share)
+            model += Poisson.deviance_of_rows(x, expected.mul_(share))
+            null += Poisson.deviance_of_rows(x, batch.library * (frequency * share))
+        seen = frequency > 0  # of a gene that was never seen, even the gene mean says nothing
+        molecules = np.asarray(heldout.sum(0)).ravel()
+        return Deviances((model * seen).cpu().numpy(), (null * seen).cpu().numpy(), molecules)
+
+    @torch.no_grad()
+    def null_loss(self, samples: Samples) -> float:
+        """Half the deviance of a cell from the mean profile."""
+        frequency, deviance = profile(samples), 0.0
+        for _, batch in samples.blocks(self.block_rows):
+            deviance += float(Poisson.deviance(batch.target.to_dense(), batch.library * frequency).sum())
+        return 0.5 * deviance / max(len(samples), 1)
+
+    def rotate(self, samples: Samples) -> None:
+        """By the information of the mean profile. LayerNorm has made all codes equally long: no covariance is needed."""
+        for member in self.ensemble.members:
+            member.orient(profile(samples), self.settings.recipe.rotation_power)
+
+    def as_trained(self, samples: Samples, heldout: Matrix) -> tuple[Samples, Matrix]:
+        """The counts by output of the network."""
+        return (
+            (samples, heldout) if self.rare is None else (self.rare.pooled(samples), self.rare.pooled_counts(heldout))
+        )
+
+    def split_rare(self) -> None:
+        """Give each rare gene an output of its own; dispersions are then to be fitted again."""
+        if self.rare is None:
+            return
+        for member in self.ensemble.members:
+            self.rare.split(member.decoder)
+            member.likelihood = new_likelihood(self.settings.likelihood, self.n_features)
+        self.posterior, self.rare = GammaPosterior(self.n_features), None
+        self.to(self.device)
+
+    # ---- what only counts have -------------------------------------------------------------------------------
+    @torch.no_grad()
+    def priors(self, samples: Samples, measured: np.ndarray, code: np.ndarray | None) -> Iterator[Block]:
+        """As `means`, with the library shared by the genes that were measured, (genes,) booleans."""
+        known = torch.as_tensor(measured, device=self.device)
+        for rows, batch, z, mu in self.means(samples, code):
+            if not known.all():
+                mu *= known
+                mu *= batch.library / mu.sum(1, keepdim=True).clamp_min(1e-30)
+            yield rows, batch, z, mu
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        samples: Samples,
+        measured: np.ndarray,
+        columns: np.ndarray,
+        *,
+        target_sum: float | None,
+        code: np.ndarray | None,
+        return_sd: bool,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """See `Autoencoder.denoise`."""
+        values = np.empty((len(samples), len(columns)), np.float32)
+        sd = np.empty_like(values) if return_sd else None
+        for rows, batch, z, mu in self.priors(samples, measured, code):
+            expression = self.posterior.given(mu, batch.target)
+            mean = expression.mean()
+            total = batch.library if target_sum is None else target_sum * (batch.library > 0)
+            scale = total / mean.sum(1, keepdim=True).clamp_min(1e-30)
+            values[rows] = (mean * scale)[:, columns].cpu().numpy()
+            if sd is not None:
+                spread = self.ensemble.variance(mu, z, batch.library, batch.covariate)
+                sd[rows] = (expression.variance(spread).sqrt_() * scale)[:, columns].cpu().numpy()
+        return values if sd is None else (values, sd)
+
+    @torch.no_grad()
+    def dropouts(
+        self,
+        samples: Samples,
+        measured: np.ndarray,
+        columns: np.ndarray,
+        *,
+        depth: float,
+        threshold: float,
+        code: np.ndarray | None,
+    ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+        """See `Autoencoder.dropouts`."""
+        blocks, by_gene, n_zeros = [], np.zeros(len(columns)), np.zeros(len(columns))
+        by_cell = np.full(len(samples), np.nan)
+        for rows, batch, _, mu in self.priors(samples, measured, code):
+            probability = self.posterior.given(mu, batch.target).seen_deeper(depth)
+            probability[batch.target.row_of_entry(), batch.target.columns] = torch.nan  # not zero
+            wanted = probability[:, columns].cpu().numpy()
+            is_zero, p = ~np.isnan(wanted), np.nan_to_num(wanted)
+            by_gene += p.sum(0)
+            n_zeros += is_zero.sum(0)
+            by_cell[rows] = np.where(is_zero.any(1), p.sum(1) / np.maximum(is_zero.sum(1), 1), np.nan)
+            blocks.append(sp.csr_matrix(np.where(p >= threshold, p, 0)))
+        by_gene = np.where(n_zeros > 0, by_gene / np.maximum(n_zeros, 1), np.nan)
+        return sp.vstack(blocks, format="csr"), by_gene, by_cell
+
+    def tree(self, *, encoder: bool = True) -> dict[str, Any]:
+        """Weights and buffers by name."""
+        return super().tree(encoder=encoder) | {"posterior": arrays_of(self.posterior)}
+
+    def load_tree(self, tree: dict[str, Any]) -> None:
+        """Take weights and buffers from a `tree`."""
+        super().load_tree(tree)
+        load_arrays(self.posterior, tree["posterior"])
+
+
+def profile(samples: Samples) -> Tensor:
+    """Share of each gene in all molecules, (genes,)."""
+    share = np.asarray(samples.data.sum(0)).ravel() / samples.data.sum()
+    return torch.as_tensor(share, dtype=torch.float32, device=samples.device)

@@ -1,0 +1,180 @@
+"""All that a fit of `Autoencoder` learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from aeverse import _settings, _slots
+from aeverse.models._matrix._build import rebuild
+from aeverse.models._matrix._counts import CountNetwork, Counts
+from aeverse.models._matrix._learn import History
+from aeverse.models._matrix._network import Network
+from aeverse.models._matrix._read import feature_names, read
+from aeverse.models._matrix._settings import Settings
+from aeverse.models._matrix._values import Values
+from aeverse.models._shared._attribution import Attribution, nets_of_members, of_dimensions, of_groups
+from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._features import Features
+from aeverse.models._shared._reference import QueryGroup, Reference, label_columns, read_labels, reference_rows
+from aeverse.train import Samples
+
+
+@dataclass(frozen=True)
+class FittedAutoencoder:
+    """Frozen: another fit makes another one.
+
+    Parameters
+    ----------
+    settings
+        What was done.
+    features, batches
+        What the network knows.
+    network
+        What was trained.
+    history
+        Of training.
+    explained, explained_by_feature
+        Share of the deviance of held-out molecules or entries, over all and for each feature.
+    reference
+        Training samples that are remembered; None in a model that only decodes.
+    """
+
+    settings: Settings
+    features: Features
+    batches: Batches
+    network: Network
+    history: History
+    explained: float
+    explained_by_feature: np.ndarray
+    reference: Reference | None
+
+    def to(self, device: torch.device) -> None:
+        """Move the network."""
+        self.network.to(device)
+
+    # ---- new data ----------------------------------------------------------------------------------------------
+    def read(
+        self, adata, layer: str | None, *, may_lack_batch: bool = False
+    ) -> tuple[Counts | Values, np.ndarray | None]:
+        """New data in the model's order of features, and their covariates."""
+        data = read(adata, layer, self.settings.likelihood)
+        positions = self.features.positions_in(feature_names(adata), data.place, data.absent)
+        codes = self.batches.codes_in(adata, may_lack_column=may_lack_batch)
+        return data.columns(positions), self.batches.one_hot(codes)
+
+    def samples(self, adata, layer: str | None, *, may_lack_batch: bool = False) -> Samples:
+        """New data, to be given out as batches."""
+        data, covariate = self.read(adata, layer, may_lack_batch=may_lack_batch)
+        return data.samples(self.features.inputs, covariate, self.network.device)
+
+    def columns(self, names: Sequence[str] | str | None) -> np.ndarray:
+        """Positions of some features; None: of all."""
+        return np.arange(len(self.features.names)) if names is None else _slots.positions(names, self.features.names)
+
+    def count_network(self, what: str) -> CountNetwork:
+        """The network of a model of counts, which `what` needs."""
+        if not isinstance(self.network, CountNetwork):
+            raise ValueError(
+                f"{what} needs a model of counts, with likelihood 'nb' or 'poisson'; this one has "
+                f"{self.settings.likelihood!r}."
+            )
+        return self.network
+
+    # ---- using -------------------------------------------------------------------------------------------------
+    def decode(
+        self, code: np.ndarray, names: Sequence[str] | str | None, library: float | np.ndarray, batch: str | None
+    ) -> np.ndarray:
+        """See `Autoencoder.decode`."""
+        columns, code = self.columns(names), np.asarray(code, np.float32)
+        if code.ndim != 2 or code.shape[1] != self.settings.n_code:
+            raise ValueError(f"code has shape {code.shape}; this model's codes have {self.settings.n_code} columns.")
+        library = np.asarray(library, np.float32).reshape(-1, 1)
+        if len(library) not in (1, len(code)) or not (library >= 0).all():
+            raise ValueError(f"library must be a number, or one for each of the {len(code)} codes, and not negative.")
+        covariate = self.batches.one_hot(np.full(len(code), self.batches.code(batch)))
+        return self.network.decode(code, np.broadcast_to(library, (len(code), 1)), covariate, columns)
+
+    def placed(self, adata, layer: str | None) -> Iterator[QueryGroup]:
+        """See `Estimator.placed`."""
+        samples = self.samples(adata, layer, may_lack_batch=True)
+        if self.reference is None:
+            raise ValueError("this model keeps no training samples to compare new ones with; fit it again.")
+        code, measured = self.network.encode(samples), samples.measured()
+        for rows, reference in ((np.flatnonzero(measured), self.reference), (np.flatnonzero(~measured), None)):
+            if len(rows):
+                yield QueryGroup(rows, code[rows], reference)
+
+    def labelled(self, adata, labels: Sequence[str], group: QueryGroup, layer: str | None) -> Reference:
+        """See `Estimator.labelled`."""
+        columns = {name: read_labels(adata.obs[name], name) for name in labels}
+        return Reference(self.network.encode(self.samples(adata, layer)), np.empty(0), columns)
+
+    def attributions(
+        self, adata, groups: pd.Categorical | None, n_top: int, layer: str | None, random_state: int
+    ) -> tuple[dict[str, Attribution], list[str]]:
+        """See `Estimator.attributions`."""
+        samples, rng = self.samples(adata, layer), np.random.default_rng(random_state)
+        measured = samples.measured()
+        nets = nets_of_members(self.network.ensemble, self.features.inputs, samples.some(measured))
+        if groups is None:
+            attributions = of_dimensions(nets, n_top, rng)
+            columns = list(self.settings.gene_sets or map(str, range(self.settings.n_code)))
+        else:
+            attributions, columns = of_groups(nets, groups[measured], n_top, rng), list(groups.categories)
+        names = feature_names(adata)
+        if not names.equals(self.features.names):
+            for part in attributions.values():
+                positions = names.get_indexer(self.features.names[part.positions])
+                part.positions = np.where(part.positions >= 0, positions, -1)
+        return attributions, columns
+
+    # ---- keeping -----------------------------------------------------------------------------------------------
+    def tree(self, *, encoder: bool = True) -> dict[str, Any]:
+        """JSON values and arrays. Without the encoder and the reference, what is left can decode."""
+        return {
+            "settings": self.settings.tree(),
+            "features": self.features.tree(),
+            "batches": self.batches.tree(),
+            "history": self.history,
+            "explained": self.explained,
+            "explained_by_feature": self.explained_by_feature,
+            "network": self.network.tree(encoder=encoder),
+            "reference": self.reference.tree() if encoder and self.reference is not None else None,
+        }
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> FittedAutoencoder:
+        """Rebuild from a `tree`."""
+        settings = Settings.from_tree(tree["settings"])
+        features, batches = Features.from_tree(tree["features"]), Batches.from_tree(tree["batches"])
+        with _settings.seeded(0):  # weights are drawn before those that were kept replace them
+            network = rebuild(settings, features, batches, tree["network"])
+        reference = None if tree["reference"] is None else Reference.from_tree(tree["reference"])
+        explained, by_feature = tree["explained"], tree["explained_by_feature"]
+        return cls(settings, features, batches, network, tree["history"], explained, by_feature, reference)
+
+
+def remember(
+    network: Network, samples: Samples, obs: pd.DataFrame, learnt: np.ndarray, kept_out: np.ndarray
+) -> Reference:
+    """The training samples that are remembered, compared with those that were kept out of training.
+
+    Parameters
+    ----------
+    network
+        Gives their codes.
+    samples, obs
+        All samples, and their annotations.
+    learnt, kept_out
+        Positions of the samples that training saw, and of the others.
+    """
+    kept = learnt[reference_rows(len(learnt), network.settings.random_state)]
+    code = network.encode(samples.some(np.concatenate([kept, kept_out])))
+    calibration = code[len(kept) :] if len(kept_out) else None
+    return Reference.of(code[: len(kept)], label_columns(obs, kept), calibration)

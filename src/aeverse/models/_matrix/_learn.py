@@ -1,0 +1,107 @@
+"""Training a network, and what is done to it afterwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from aeverse.models._matrix._build import penalties
+from aeverse.models._matrix._network import Matrix, Network
+from aeverse.nn import AutoencoderNet
+from aeverse.train import Deviances, Samples, train
+
+UNGUIDED_LENGTH = 0.1  # of the dimensions beside guided ones: there for linear models, not felt by neighbors
+MOMENT_ROWS = 4096  # samples whose second moments are taken at a time
+
+History = dict[str, list[float]]
+
+
+def learn(
+    network: Network,
+    samples: Samples,
+    heldout: Matrix,
+    rng: np.random.Generator,
+    *,
+    keep_start: bool,
+    progress: bool | None,
+) -> History:
+    """Train; of the weights that were judged, those that explain most of what was held out stay.
+
+    Parameters
+    ----------
+    network
+        To be trained, in place.
+    samples, heldout
+        What is learnt from, and what training does not see of the same samples.
+    rng
+        Gives the samples that judge, and the batches.
+    keep_start
+        The network starts from another model: stay with it where nothing better comes.
+    progress
+        Show a bar; None: on a terminal or in a notebook.
+    """
+    settings = network.settings
+    shown, hidden = network.as_trained(samples, heldout)
+    judged = np.sort(rng.permutation(len(shown))[: settings.recipe.n_judged])
+
+    def judge() -> float:
+        part = shown.some(judged)
+        network.refresh(part, quick=True)  # dispersions: training goes on with them
+        return network.deviances(part, hidden[judged]).explained
+
+    n_steps = settings.n_steps(shown.n_batches(settings.batch_size))
+    if {*settings.regularizers} - {"denoising"}:
+        unit = network.null_loss(shown)
+        for member in network.ensemble.members:
+            member.penalties = penalties(settings, unit, n_steps, shown.guide)
+    history = train(
+        network.ensemble,
+        shown.shuffled(rng, settings.batch_size),
+        judge,
+        settings.schedule(n_steps, keep_start),
+        progress=progress,
+    )
+    network.split_rare()
+    return history
+
+
+def finish(network: Network, samples: Samples, heldout: Matrix, rng: np.random.Generator) -> Deviances:
+    """Give the code its signs, moments and axes, which changes nothing that is decoded; then the verdict, on all samples."""
+    settings = network.settings
+    for member in network.ensemble.members:
+        member.face_up()
+        if "variational" in settings.regularizers:
+            _match_prior(member, samples)
+    if settings.may_rotate:
+        network.rotate(samples)
+    network.refresh(_some(samples, settings.recipe.n_refreshed, rng))
+    deviances = network.calibrate(samples, heldout)
+    if settings.n_guided and settings.recipe.graph_target == "smoothed" and settings.may_rotate:
+        _shorten_unguided(network, samples)
+    return deviances
+
+
+def _some(samples: Samples, n: int | None, rng: np.random.Generator) -> Samples:
+    return samples if n is None else samples.some(np.sort(rng.permutation(len(samples))[:n]))
+
+
+@torch.no_grad()
+def _match_prior(member: AutoencoderNet, samples: Samples) -> None:
+    """Turn a variational code so that over all samples its second moments are those of the prior that one draws from."""
+    moments: torch.Tensor | float = 0.0
+    for _, batch in samples.blocks(MOMENT_ROWS):
+        code = member.encoder.coded(batch.x, batch.library, batch.covariate)
+        moments = moments + (code.mean.T @ code.mean + code.log_variance.exp().sum(0).diag()).double()
+    values, axes = torch.linalg.eigh(moments / len(samples))
+    member.turn(axes * values.clamp_min(1e-6).rsqrt() @ axes.T)
+
+
+def _shorten_unguided(network: Network, samples: Samples) -> None:
+    """Scale what is beside the guided dimensions to `UNGUIDED_LENGTH` of their length."""
+    members, n = network.ensemble.members, network.settings.n_guided
+    for member, code in zip(members, np.split(network.encode(samples), len(members), 1), strict=True):
+        variance = code.var(0)
+        ratio = float(np.sqrt(variance[:n].sum() / max(variance[n:].sum(), 1e-12)))
+        matrix = torch.eye(code.shape[1], dtype=torch.float64)
+        matrix[n:, n:] *= UNGUIDED_LENGTH * ratio
+        member.turn(matrix.to(network.device))

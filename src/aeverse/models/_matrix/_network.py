@@ -1,0 +1,163 @@
+"""The network of one matrix: an ensemble that answers for samples instead of batches, and what stands behind its means."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from aeverse.models._matrix._rare_genes import RareGenes
+from aeverse.models._matrix._settings import Settings
+from aeverse.models._shared._alignment import alignment
+from aeverse.nn import Batch, Ensemble, InputLayer, Likelihood
+from aeverse.train import Deviances, Samples
+
+ENCODED_ROWS = 4096  # samples that are encoded at a time
+BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
+
+Matrix = sp.csr_matrix | np.ndarray
+Block = tuple[slice, Batch, Tensor, Tensor]  # which samples, their batch, their codes, their means
+
+
+@dataclass(frozen=True)
+class NetParts:
+    """What of a net depends on the data.
+
+    Parameters
+    ----------
+    input_layer
+        Normalises what the encoder reads; None for a net that only decodes.
+    likelihood
+        Explains the outputs.
+    bias
+        That the decoder starts from, (outputs,).
+    information
+        What the data say of a loading of each output, (outputs, 1), so that its precision is learnt; None: it is not.
+    rare
+        How rare genes share an output; None: every feature has its own.
+    """
+
+    input_layer: InputLayer | None
+    likelihood: Likelihood
+    bias: np.ndarray
+    information: Tensor | None = None
+    rare: RareGenes | None = None
+
+
+class Network(ABC):
+    """What is learnt of one matrix. Counts and other values differ in what stands behind the decoder's means.
+
+    Parameters
+    ----------
+    ensemble
+        The members, on the device where everything happens.
+    settings
+        What is done.
+    n_features
+        Features of the data.
+    """
+
+    def __init__(self, ensemble: Ensemble, settings: Settings, n_features: int):
+        self.ensemble, self.settings = ensemble, settings
+        self.block_rows = max(1, BLOCK_ENTRIES // n_features)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.ensemble.members[0].decoder.bias.device
+
+    def to(self, device: torch.device) -> None:
+        """Move all weights."""
+        self.ensemble.to(device)
+
+    # ---- what all networks do --------------------------------------------------------------------------------
+    @torch.no_grad()
+    def encode(self, samples: Samples) -> np.ndarray:
+        """Codes, (samples, n_code)."""
+        blocks = [self.ensemble.encode(batch) for _, batch in samples.blocks(ENCODED_ROWS)]
+        return torch.cat(blocks).cpu().numpy() if blocks else np.zeros((0, self.settings.n_code), np.float32)
+
+    @torch.no_grad()
+    def means(self, samples: Samples, code: np.ndarray | None = None) -> Iterator[Block]:
+        """The decoder's means, block by block, for the samples' own codes or for those given."""
+        for rows, batch in samples.blocks(self.block_rows):
+            z = self.ensemble.encode(batch) if code is None else torch.as_tensor(code[rows], device=self.device)
+            yield rows, batch, z, self.ensemble.mean(z, batch.library, batch.covariate)
+
+    @torch.no_grad()
+    def decode(
+        self, code: np.ndarray, library: np.ndarray, covariate: np.ndarray | None, columns: np.ndarray
+    ) -> np.ndarray:
+        """The decoder's means of codes without data, (samples, columns)."""
+        values = np.empty((len(code), len(columns)), np.float32)
+        for start in range(0, len(code), self.block_rows):
+            rows = slice(start, start + self.block_rows)
+            z, size = (torch.tensor(a[rows], device=self.device) for a in (code, library))
+            batch = None if covariate is None else torch.tensor(covariate[rows], device=self.device)
+            values[rows] = self.ensemble.mean(z, size, batch)[:, columns].cpu().numpy()
+        return values
+
+    def align(self, samples: Samples, batches: np.ndarray, n_batches: int) -> None:
+        """Learn how far batches lie apart in the code; from now on codes are without that."""
+        shifts = alignment(self.encode(samples), batches, n_batches, self.settings.random_state)
+        self.ensemble.alignment = None if shifts is None else shifts.to(self.device)
+
+    # ---- where they differ -----------------------------------------------------------------------------------
+    @abstractmethod
+    def refresh(self, samples: Samples, *, quick: bool = False) -> None:
+        """Fit what stands behind the means (dispersions, residuals) to the present weights.
+
+        `quick`: only what training goes on with.
+        """
+
+    @abstractmethod
+    def deviances(self, samples: Samples, heldout: Matrix) -> Deviances:
+        """Of what was held out of these samples."""
+
+    @abstractmethod
+    def null_loss(self, samples: Samples) -> float:
+        """Loss of a sample without a code: what the weights of penalties are shares of."""
+
+    @abstractmethod
+    def rotate(self, samples: Samples) -> None:
+        """Turn and scale the code by what its dimensions change in the data; what is decoded stays the same."""
+
+    def calibrate(self, samples: Samples, heldout: Matrix) -> Deviances:
+        """Correct what is expected too high or too low, by what was held out, and give the deviances from before.
+
+        One pass does both. Only count networks have anything to correct.
+        """
+        return self.deviances(samples, heldout)
+
+    def as_trained(self, samples: Samples, heldout: Matrix) -> tuple[Samples, Matrix]:
+        """The data by output of the network; outputs are features, unless rare ones share one while training."""
+        return samples, heldout
+
+    def split_rare(self) -> None:
+        """Give each rare feature an output of its own, after training."""
+        return  # they have one
+
+    def tree(self, *, encoder: bool = True) -> dict[str, Any]:
+        """Weights and buffers by name; without those of the encoder, the network can still decode."""
+        return {"ensemble": {k: a for k, a in arrays_of(self.ensemble).items() if encoder or ".encoder." not in k}}
+
+    def load_tree(self, tree: dict[str, Any]) -> None:
+        """Take weights and buffers from a `tree`."""
+        load_arrays(self.ensemble, tree["ensemble"])
+        self.ensemble.eval()
+
+
+def arrays_of(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    """State of a module, as arrays by name."""
+    return {name: tensor.cpu().numpy() for name, tensor in module.state_dict().items()}
+
+
+def load_arrays(module: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
+    """Put a state into a module."""
+    module.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})

@@ -1,0 +1,1 @@
+"""What both estimators share, and nothing of either: features, batches, references, graph targets, attributions."""

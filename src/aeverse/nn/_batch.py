@@ -1,0 +1,33 @@
+"""A mini-batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from aeverse.nn._rows import Rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A mini-batch: what the encoder reads, what the decoder has to explain, what both are told, and what guides the code."""
+
+    x: Rows | Tensor
+    target: Rows | Tensor
+    library: Tensor | None = None
+    covariate: Tensor | None = None
+    guide: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Samples ``start`` to ``stop``."""
+
+        def cut(values):
+            if values is None:
+                return None
+            return values.block(start, stop) if isinstance(values, Rows) else values[start:stop]
+
+        return Batch(cut(self.x), cut(self.target), cut(self.library), cut(self.covariate), cut(self.guide))
