@@ -127,7 +127,7 @@ def test_warnings_are_one_line_each(counts, model, tmp_path, capsys):
     assert main(["embed", *files, "--model", str(model)]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert re.fullmatch(r"aeverse: warning: \d+ of the \d+ genes .* found.*", lines[0])
+    assert re.fullmatch(r"aeverse: warning: \d+ of the \d+ features .* found.*", lines[0])
 
 
 def test_the_command_runs_in_a_process_of_its_own(counts, model, tmp_path):

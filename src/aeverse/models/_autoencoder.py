@@ -12,24 +12,15 @@ import scipy.sparse as sp
 import torch
 
 from aeverse import _settings, _slots, io
-from aeverse.models._estimator import Estimator, learnt
+from aeverse.models._estimator import Estimator, from_fit
+from aeverse.models._matrix import _choices as choices
 from aeverse.models._matrix._build import build
 from aeverse.models._matrix._fitted import FittedAutoencoder, remember
 from aeverse.models._matrix._learn import History, finish, learn
 from aeverse.models._matrix._read import feature_names, read
-from aeverse.models._matrix._settings import (
-    Config,
-    Corruption,
-    DecoderKind,
-    Likelihood,
-    Regularizer,
-    Settings,
-    inherit,
-    resolve,
-)
-from aeverse.models._matrix._transfer import input_from, shared_features, start_from
+from aeverse.models._matrix._settings import Config, Settings, inherit, resolve
+from aeverse.models._matrix._transfer import choose_features, input_from, start_from
 from aeverse.models._shared._batches import Batches
-from aeverse.models._shared._features import Features
 from aeverse.models._shared._reference import Reference, calibration_rows
 from aeverse.nn import Ensemble
 
@@ -81,9 +72,9 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     def __init__(
         self,
         *,
-        likelihood: Likelihood | Literal["auto"] = "auto",
-        regularizer: Regularizer | Literal["auto"] | Sequence[Regularizer] | None = "denoising",
-        decoder: DecoderKind = "linear",
+        likelihood: choices.Likelihood | Literal["auto"] = "auto",
+        regularizer: choices.Regularizer | Literal["auto"] | Sequence[choices.Regularizer] | None = "denoising",
+        decoder: choices.Decoder = "linear",
         gene_sets: Mapping[str, Any] | pd.DataFrame | None = None,
         n_latent: int | None = None,
         n_hidden: Sequence[int] = (128,),
@@ -92,7 +83,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         n_epochs: int | None = None,
         batch_size: int = 128,
         learning_rate: float | None = None,
-        corruption: Corruption | None = None,
+        corruption: choices.Corruption | None = None,
         strength: float = 1.0,
         target_activity: float | None = None,
         prior_precision: float | None = None,
@@ -144,39 +135,33 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         -------
         The estimator itself.
         """
-        self._fit = None  # a fit that fails leaves no model
         source = None if init is None else init.fitted
+        self._fit = None  # a fit that fails leaves no model
         data = read(adata, layer, self.config.likelihood if source is None else source.settings.likelihood)
         settings = resolve(self.config, data.likelihood) if source is None else inherit(self.config, source.settings)
         data.require_values()
-        mask = _slots.read_mask(adata, mask_var)
-        batches, batch_codes = Batches.read(adata, batch_key)
-        covariates = batches.one_hot(batch_codes)
-        rng, to = np.random.default_rng(settings.random_state), _settings.resolve_device(device)
+        mask, (batches, all_codes) = _slots.read_mask(adata, mask_var), Batches.read(adata, batch_key)
+        rng, place = np.random.default_rng(settings.random_state), _settings.resolve_device(device)
 
-        learnt, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
-        seen, heldout = data[learnt].hold_out(settings.share_heldout, rng)
-        if source is not None:
-            features = shared_features(source, feature_names(adata), data.place)
-        else:
-            inputs = seen.choose_inputs(settings.n_inputs) if mask is None else np.flatnonzero(mask)
-            features = Features(feature_names(adata), inputs)
-        samples = seen.samples(features.inputs, _at(covariates, learnt), to)
+        rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
+        seen, heldout = data[rows].hold_out(settings.share_heldout, rng)
+        codes = None if all_codes is None else all_codes[rows]
+        features = choose_features(feature_names(adata), seen, mask, settings, source)
+        samples = seen.samples(features.inputs, batches.one_hot(codes), place)
 
         with _settings.seeded(settings.random_state):
             parts = data.net_parts(settings, samples, None if source is None else input_from(source, features))
             if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
-                codes = _at(batch_codes, learnt)
                 samples.guide = seen.graph_target(samples, features, parts, settings, codes, mask)
-            network = build(settings, features, batches, parts, n_samples=len(samples), device=to)
+            network = build(settings, features, batches, parts, n_samples=len(samples), device=place)
             if source is not None:
                 start_from(source, network, features)
             history = learn(network, samples, heldout, rng, keep_start=source is not None, progress=progress)
         deviances = finish(network, samples, heldout, rng)
-        if batch_codes is not None and not settings.dimensions_mean_something:
-            network.align(samples, batch_codes[learnt], len(batches.names))
-        everyone = data.samples(features.inputs, covariates, to)
-        reference = remember(network, everyone, adata.obs, learnt, kept_out)
+        if codes is not None and not settings.dimensions_mean_something:
+            network.align(samples, codes, len(batches.names))
+        everyone = data.samples(features.inputs, batches.one_hot(all_codes), place)
+        reference = remember(network, everyone, adata.obs, rows, kept_out)
         explained, by_feature = deviances.explained, deviances.explained_by_feature
         self._fit = FittedAutoencoder(settings, features, batches, network, history, explained, by_feature, reference)
         return self
@@ -187,33 +172,21 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         return f"{p} features -> {n} dimensions, {kind}, {self.heldout_deviance_explained:.1%} of held-out deviance explained"
 
     # ---- what the fit learnt -----------------------------------------------------------------------------------
-    settings: Settings = learnt("settings")
-    var_names: pd.Index = learnt("features.names")
-    inputs: np.ndarray = learnt("features.inputs")
-    batch_key: str | None = learnt("batches.key")
-    history: History = learnt("history")
-    deviance_explained: np.ndarray = learnt("explained_by_feature")
-    heldout_deviance_explained: float = learnt("explained")
-    net: Ensemble = learnt("network.ensemble")
-    device: torch.device = learnt("network.device")
-    reference: Reference | None = learnt("reference")
-    n_code: int = learnt("settings.n_code")
-    n_guided: int = learnt("settings.n_guided")
-
-    @property
-    def batches(self) -> list[str] | None:
-        """Batches that the model knows."""
-        return None if self.batch_key is None else list(self.fitted.batches.names)
-
-    @property
-    def labels(self) -> dict[str, pd.Categorical]:
-        """Labels of the training samples that the model remembers."""
-        return {} if self.reference is None else self.reference.labels
-
-    @property
-    def code_names(self) -> list[str] | None:
-        """Names of the dimensions of the code, where they are gene sets."""
-        return None if self.settings.gene_sets is None else list(self.settings.gene_sets)
+    settings: Settings = from_fit("settings")
+    var_names: pd.Index = from_fit("features.names")
+    inputs: np.ndarray = from_fit("features.inputs")
+    batch_key: str | None = from_fit("batches.key")
+    batches: list[str] | None = from_fit("batches.known")
+    history: History = from_fit("history")
+    deviance_explained: np.ndarray = from_fit("explained_by_feature")
+    heldout_deviance_explained: float = from_fit("explained")
+    net: Ensemble = from_fit("network.ensemble")
+    device: torch.device = from_fit("network.device")
+    reference: Reference | None = from_fit("reference")
+    labels: dict[str, pd.Categorical] = from_fit("labels")
+    code_names: list[str] | None = from_fit("code_names")
+    n_code: int = from_fit("settings.n_code")
+    n_guided: int = from_fit("settings.n_guided")
 
     # ---- using -------------------------------------------------------------------------------------------------
     def encode(self, adata: AnnData, *, layer: str | None = None) -> np.ndarray:
@@ -394,25 +367,14 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         >>> model.sample(5, library=500).shape
         (5, 765)
         """
-        if "variational" not in self.settings.regularizers:
-            raise ValueError(
-                "only a model with regularizer='variational' can be sampled from; this one has "
-                f"{self.settings.regularizer!r}."
-            )
-        code = np.random.default_rng(random_state).standard_normal((n, self.n_code), np.float32)
-        mean = torch.tensor(self.decode(code, library=library), device=self.device)
-        with _settings.seeded(random_state), torch.no_grad():
-            return self.net.members[0].likelihood.draw(mean).cpu().numpy()
+        return self.fitted.sample(n, library, random_state)
 
     def loadings(self) -> pd.DataFrame:
         """How each dimension of the code moves each feature: weights of the linear decoder, (features, n_models * n_latent).
 
         On the log scale for counts, on the logit scale for 0 and 1, in standard deviations for continuous values.
         """
-        if self.settings.decoder != "linear":
-            raise ValueError("loadings are the weights of a linear decoder; this model has decoder='mlp'.")
-        weights = [member.decoder.loadings_at_zero().detach().cpu().numpy() for member in self.net.members]
-        return pd.DataFrame(np.hstack(weights), index=self.var_names, columns=self.code_names)
+        return self.fitted.loadings()
 
     def active_share(self, code: np.ndarray) -> np.ndarray:
         """Share of a sparse code's units that are active in each sample: above zero, or above one half where bounded."""
@@ -436,7 +398,3 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         """Rebuild, from a `record`, a model that can decode but not encode."""
         arrays = {name: np.asarray(array) for name, array in record["arrays"].items()}
         return cls.from_tree(io.unpack(json.loads(str(record["header"])), arrays))
-
-
-def _at(values: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    return None if values is None else values[rows]

@@ -48,7 +48,7 @@ ConfigType = TypeVar("ConfigType", bound=Any)
 class Estimator(Generic[ConfigType, FitType]):
     """An estimator is its `config` and, after `fit`, what that learnt."""
 
-    fit_class: ClassVar[type]
+    fit_class: ClassVar[type[Fit]]
 
     def __init__(self, config: ConfigType):
         self.config = config
@@ -113,7 +113,7 @@ class Estimator(Generic[ConfigType, FitType]):
     def from_tree(cls, tree: Mapping[str, Any]) -> Self:
         """Rebuild a fitted model from what `save` kept."""
         model = cls(**tree["config"])
-        model._fit = cls.fit_class.from_tree(tree["fit"])
+        model._fit = cls.fit_class.from_tree(tree["fit"])  # type: ignore[assignment] # a class variable cannot be FitType
         return model
 
     def __repr__(self) -> str:
@@ -131,6 +131,6 @@ class Estimator(Generic[ConfigType, FitType]):
         raise NotImplementedError
 
 
-def learnt(path: str) -> Any:
+def from_fit(path: str) -> Any:
     """A property of an estimator that reads what its fit learnt, at a dotted path."""
     return property(attrgetter(f"fitted.{path}"))

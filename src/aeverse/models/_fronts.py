@@ -19,7 +19,7 @@ EXACT_UP_TO = 1000  # rows or columns up to which the exact singular value decom
 
 def kind_of(x: sp.csr_matrix | np.ndarray, names: pd.Index) -> str:
     """Kind of data that a matrix holds, from its values (and, for peaks, from the names of its features)."""
-    values = x.data if sp.issparse(x) else x[np.isfinite(x)]
+    values = x[np.isfinite(x)] if isinstance(x, np.ndarray) else x.data
     if values.size == 0:
         return "continuous"
     low, high, n_features = min(float(values.min()), 0.0), float(values.max()), x.shape[1]

@@ -266,7 +266,7 @@ class MultimodalAutoencoder:
         judged = self._judge_entries(data, heldout, rng)
         with _settings.seeded(self.config.random_state):
             self.net = self._new_net({m: z.shape[1] for m, z in scores.items()}, target.shape[1])
-            self.net.emphasis.copy_(target_weights(target, self._recipe.emphasis))
+            self.net.get_buffer("emphasis").copy_(target_weights(target, self._recipe.emphasis))
             self.net.to(self.device)
             n_steps = self.config.n_steps or self._recipe.n_steps
             batch_size = min(self._recipe.batch_size, mdata.n_obs)
@@ -311,7 +311,9 @@ class MultimodalAutoencoder:
     def _choose_recipe(self, data: Mapping[str, _slots.Modality], n: int) -> str:
         if self.config.recipe != "auto":
             return self.config.recipe
-        molecules = [d.x for m, d in data.items() if self.kinds[m] in COUNT_KINDS and sp.issparse(d.x)]
+        molecules: list[sp.csr_matrix] = [
+            d.x for m, d in data.items() if self.kinds[m] in COUNT_KINDS and sp.issparse(d.x)
+        ]
         mostly_zeros = any(x.nnz < x.shape[0] * x.shape[1] / 2 for x in molecules)
         return "cells" if mostly_zeros and n >= FEW_SAMPLES else "samples"
 
@@ -822,9 +824,7 @@ class MultimodalAutoencoder:
         model.targets = {m: Target.from_tree(part["target"]) for m, part in parts.items()}
         model.reference = {m: part["reference"] for m, part in parts.items()}
         model.alignments = {
-            m: Alignment(**{name: torch.tensor(a) for name, a in part["alignment"].items()})
-            for m, part in parts.items()
-            if part["alignment"] is not None
+            m: _alignment(part["alignment"]) for m, part in parts.items() if part["alignment"] is not None
         }
         sizes = {m: front.loadings.shape[1] for m, front in model.fronts.items()}
         with _settings.seeded(0):
@@ -841,6 +841,10 @@ _KEPT = (
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------
+def _alignment(state: Mapping[str, np.ndarray]) -> Alignment:
+    return Alignment(torch.tensor(state["places"]), torch.tensor(state["shifts"]), float(state["width"][0]))
+
+
 def _state(module: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.cpu().numpy() for name, tensor in module.state_dict().items()}
 
@@ -858,7 +862,8 @@ def kinds_of(data: Mapping[str, _slots.Modality], likelihood: str | Mapping[str,
             raise KeyError(f"likelihood names {m!r}, but the modalities are {list(data)}.")
         if kind not in (*KINDS, "auto"):
             raise ValueError(f"likelihood={kind!r} of modality {m!r} must be 'auto' or one of {list(KINDS)}.")
-        values = data[m].x.data if sp.issparse(data[m].x) else data[m].x
+        x = data[m].x
+        values = x if isinstance(x, np.ndarray) else x.data
         if kind in COUNT_KINDS and values.size and np.nanmin(values) < 0:
             raise ValueError(f"likelihood={kind!r} of modality {m!r} needs counts, but there are negative values.")
     chosen = {m: likelihood.get(m, "auto") for m in data}
@@ -868,7 +873,7 @@ def kinds_of(data: Mapping[str, _slots.Modality], likelihood: str | Mapping[str,
 def _without_empty(d: _slots.Modality, kind: str) -> _slots.Modality:
     """Leave out samples without a molecule; make small matrices that are no sparse counts dense."""
     x, rows = d.x, d.rows
-    if sp.issparse(x) and kind not in ("counts", "peaks") and x.shape[0] * x.shape[1] <= SMALL_ENTRIES:
+    if not isinstance(x, np.ndarray) and kind not in ("counts", "peaks") and x.shape[0] * x.shape[1] <= SMALL_ENTRIES:
         x = x.toarray()
     if not sp.issparse(x) and kind in ("counts", "peaks") and not np.isnan(x).any():
         x = sp.csr_matrix(x)

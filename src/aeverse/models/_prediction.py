@@ -36,7 +36,7 @@ class Target:
         """From the training samples of a modality and their scores."""
         x = natural_scale(d.x, front.kind)
         if x.shape[1] <= KEPT_FEATURES:
-            x = x.toarray() if sp.issparse(x) else x
+            x = x if isinstance(x, np.ndarray) else x.toarray()
             mean = np.nan_to_num(np.nanmean(x, 0))
             return cls(
                 d.names, d.rows, np.where(np.isnan(x), mean, x).astype(np.float32), None, np.zeros(0, np.float32)
@@ -77,7 +77,7 @@ def natural_scale(x: sp.csr_matrix | np.ndarray, kind: str) -> sp.csr_matrix | n
         factor = (np.median(depth) / np.maximum(depth, 1)).astype(np.float32)
         x = sp.csr_matrix(sp.diags(factor) @ x) if sp.issparse(x) else x * factor[:, None]
     if kind in ("counts", "protein"):
-        return x.log1p() if sp.issparse(x) else np.log1p(x)
+        return np.log1p(x) if isinstance(x, np.ndarray) else x.log1p()
     if kind == "peaks":
         return (x != 0).astype(np.float32) if sp.issparse(x) else np.where(np.isnan(x), np.nan, x != 0)
     return x

@@ -22,6 +22,24 @@ class Batch:
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    @property
+    def counts(self) -> Rows:
+        """What a model of counts has to explain."""
+        assert isinstance(self.target, Rows)
+        return self.target
+
+    @property
+    def values(self) -> Tensor:
+        """What a model of other values has to explain."""
+        assert isinstance(self.target, Tensor)
+        return self.target
+
+    @property
+    def depth(self) -> Tensor:
+        """Library sizes, (samples, 1), which a model of counts needs."""
+        assert self.library is not None
+        return self.library
+
     def part(self, start: int, stop: int) -> Batch:
         """Samples ``start`` to ``stop``."""
 

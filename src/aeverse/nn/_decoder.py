@@ -144,4 +144,7 @@ class Decoder(nn.Module):
     def forward(self, code: Tensor, covariate: Tensor | None = None) -> Tensor:
         """Last hidden layer, (rows, hidden + covariates)."""
         hidden = self.layers(code)
-        return hidden if self.offsets is None else torch.cat([hidden, covariate], 1)
+        if self.offsets is None:
+            return hidden
+        assert covariate is not None
+        return torch.cat([hidden, covariate], 1)

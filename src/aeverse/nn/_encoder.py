@@ -231,8 +231,8 @@ class Encoder(nn.Module):
             layers += [nn.LayerNorm(width), activation(), nn.Linear(width, following)]
         self.rest = nn.Sequential(*layers)
         if self.skipped:
-            nn.init.zeros_(self.rest[-1].weight)
-            nn.init.zeros_(self.rest[-1].bias)
+            for parameter in self.rest[-1].parameters():
+                nn.init.zeros_(parameter)
             first_inputs = torch.eye(n_inputs, n_latent - n_free)
             self.first.data[:, -self.skipped :] = 0
             start = widths[0] + n_free

@@ -104,6 +104,8 @@ class Poisson(Likelihood):
 class NegativeBinomial(Poisson):
     """Counts with gene-wise dispersions theta: variance ``mu + mu**2 / theta``."""
 
+    dispersion: Tensor
+
     def __init__(self, n_features: int, dispersion: float = 10.0):
         super().__init__(torch.full((n_features,), dispersion))
 

@@ -47,7 +47,7 @@ class AveragedWeights:
     """Exponential average of a module's parameters (Polyak averaging), with the bias of its start removed."""
 
     def __init__(self, module: nn.Module, decay: float):
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self.decay, self.steps = decay, 0
         self.average = [p.detach().clone() for p in self.parameters]
 
@@ -150,6 +150,7 @@ def train(
         _settings.warn(f"Training was {what}; the best weights so far are kept.")
     finally:
         bar.close()
+    assert best_weights is not None  # the last step was judged
     module.load_state_dict(best_weights)
     module.eval()
     return history

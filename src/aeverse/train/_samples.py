@@ -58,9 +58,9 @@ class Samples:
         return Batch(
             x=x,
             target=x if self.inputs is self.data else self._tensor(self.data[rows]),
-            library=None if self.library is None else self._tensor(self.library[rows, None]),
-            covariate=None if self.covariate is None else self._tensor(self.covariate[rows]),
-            guide=None if self.guide is None else self._tensor(self.guide[rows]),
+            library=None if self.library is None else self._dense(self.library[rows, None]),
+            covariate=None if self.covariate is None else self._dense(self.covariate[rows]),
+            guide=None if self.guide is None else self._dense(self.guide[rows]),
         )
 
     def some(self, rows: np.ndarray) -> Samples:
@@ -106,4 +106,7 @@ class Samples:
             values = values.toarray()
         if sp.issparse(values):
             return Rows.from_scipy(values, self.device)
+        return self._dense(values)
+
+    def _dense(self, values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self.device)

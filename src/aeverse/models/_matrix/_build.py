@@ -134,7 +134,7 @@ def _corruption(settings: Settings, parts: NetParts) -> Corruption:
         return Thinning()
     if settings.corruption == "masking" or not isinstance(parts.input_layer, Projection):
         return Masking()
-    return Noise(NOISE / parts.input_layer.inner.scale)
+    return Noise(NOISE / parts.input_layer.inner.get_buffer("scale"))
 
 
 def penalties(settings: Settings, unit: float, n_steps: int, target: np.ndarray | None) -> list[Penalty]:
@@ -153,10 +153,13 @@ def penalties(settings: Settings, unit: float, n_steps: int, target: np.ndarray 
     """
     recipe, weight = settings.recipe, settings.strength * unit
     costs: list[Penalty] = []
-    if "sparse" in settings.regularizers and settings.target_activity is None:
-        costs.append(Sparsity(recipe.sparsity * weight, settings.n_guided))
-    elif "sparse" in settings.regularizers:
-        costs.append(TargetActivity(ACTIVITY * weight, settings.target_activity, settings.n_guided))
+    if "sparse" in settings.regularizers:
+        activity, n = settings.target_activity, settings.n_guided
+        costs.append(
+            Sparsity(recipe.sparsity * weight, n)
+            if activity is None
+            else TargetActivity(ACTIVITY * weight, activity, n)
+        )
     if "contractive" in settings.regularizers:
         costs.append(Contraction(CONTRACTION * weight))
     if "variational" in settings.regularizers:

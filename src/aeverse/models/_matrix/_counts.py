@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +24,6 @@ from aeverse.nn import (
     Ensemble,
     GammaPosterior,
     InputLayer,
-    Likelihood,
     NegativeBinomial,
     Poisson,
     Rows,
@@ -103,7 +102,7 @@ class Counts:
 
         With the `input_layer` of a model to start from, every gene has an output of its own, as it has there.
         """
-        molecules = np.asarray(seen.data.sum(0), np.float64).ravel()
+        molecules: np.ndarray = np.asarray(seen.data.sum(0), np.float64).ravel()
         # a gene of which all molecules are held out is rare, one without molecules is absent
         expressed = np.asarray(self.x.sum(0)).ravel() > 0
         bias = np.where(expressed, np.log(np.maximum(molecules, 0.5) / molecules.sum()), NO_COUNTS)
@@ -113,7 +112,7 @@ class Counts:
             # gene sets say which gene belongs to which dimension
             rare = None if settings.gene_sets else RareGenes.among(seen.data, bias, settings.prior_precision)
         if rare is not None:
-            molecules, bias = np.bincount(rare.output, molecules), rare.pooled_bias
+            molecules, bias = np.bincount(rare.output, weights=molecules), rare.pooled_bias
         information = torch.as_tensor(molecules.astype(np.float32) * np.float32(CODE_VARIANCE))[:, None]
         likelihood = new_likelihood(settings.likelihood, len(bias))
         return NetParts(input_layer, likelihood, bias, information if settings.learns_precision else None, rare)
@@ -140,7 +139,7 @@ def _input_layer(seen: Samples) -> CountInput:
     return CountInput(torch.from_numpy(mean), torch.from_numpy(sd), median)
 
 
-def new_likelihood(likelihood: str, n_features: int) -> Likelihood:
+def new_likelihood(likelihood: str, n_features: int) -> Poisson:
     """Negative binomial or Poisson."""
     return NegativeBinomial(n_features) if likelihood == "nb" else Poisson()
 
@@ -178,9 +177,9 @@ class CountNetwork(Network):
     def refresh(self, samples: Samples, *, quick: bool = False) -> None:
         """Fit the dispersions; training goes on with them too. `quick` leaves out slopes and scales."""
         code = self.encode(samples)
-        self.posterior.fit(lambda: ((batch.target, mu) for _, batch, _, mu in self.means(samples, code)), quick=quick)
+        self.posterior.fit(lambda: ((batch.counts, mu) for _, batch, _, mu in self.means(samples, code)), quick=quick)
         for member in self.ensemble.members:
-            if member.likelihood.dispersion is not None:
+            if isinstance(member.likelihood, NegativeBinomial):
                 member.likelihood.dispersion.copy_(self.posterior.constant_theta)
 
     def deviances(self, samples: Samples, heldout: Matrix) -> Deviances:
@@ -203,11 +202,11 @@ class CountNetwork(Network):
         null = torch.zeros_like(model)
         for rows, batch, _, mu in self.means(samples, self.encode(samples)):
             x = Rows.from_scipy(heldout[rows], self.device)
-            expected = self.posterior.given(mu, batch.target).mean()
+            expected = self.posterior.given(mu, batch.counts).mean()
             if calibration is not None:
-                calibration.add(expected, mu.sum(1, keepdim=True), batch.target, x, share)
+                calibration.add(expected, mu.sum(1, keepdim=True), batch.counts, x, share)
             model += Poisson.deviance_of_rows(x, expected.mul_(share))
-            null += Poisson.deviance_of_rows(x, batch.library * (frequency * share))
+            null += Poisson.deviance_of_rows(x, batch.depth * (frequency * share))
         seen = frequency > 0  # of a gene that was never seen, even the gene mean says nothing
         molecules = np.asarray(heldout.sum(0)).ravel()
         return Deviances((model * seen).cpu().numpy(), (null * seen).cpu().numpy(), molecules)
@@ -217,7 +216,7 @@ class CountNetwork(Network):
         """Half the deviance of a cell from the mean profile."""
         frequency, deviance = profile(samples), 0.0
         for _, batch in samples.blocks(self.block_rows):
-            deviance += float(Poisson.deviance(batch.target.to_dense(), batch.library * frequency).sum())
+            deviance += float(Poisson.deviance(batch.counts.to_dense(), batch.depth * frequency).sum())
         return 0.5 * deviance / max(len(samples), 1)
 
     def rotate(self, samples: Samples) -> None:
@@ -249,7 +248,7 @@ class CountNetwork(Network):
         for rows, batch, z, mu in self.means(samples, code):
             if not known.all():
                 mu *= known
-                mu *= batch.library / mu.sum(1, keepdim=True).clamp_min(1e-30)
+                mu *= batch.depth / mu.sum(1, keepdim=True).clamp_min(1e-30)
             yield rows, batch, z, mu
 
     @torch.no_grad()
@@ -267,13 +266,13 @@ class CountNetwork(Network):
         values = np.empty((len(samples), len(columns)), np.float32)
         sd = np.empty_like(values) if return_sd else None
         for rows, batch, z, mu in self.priors(samples, measured, code):
-            expression = self.posterior.given(mu, batch.target)
+            expression = self.posterior.given(mu, batch.counts)
             mean = expression.mean()
-            total = batch.library if target_sum is None else target_sum * (batch.library > 0)
+            total = batch.depth if target_sum is None else target_sum * (batch.depth > 0)
             scale = total / mean.sum(1, keepdim=True).clamp_min(1e-30)
             values[rows] = (mean * scale)[:, columns].cpu().numpy()
             if sd is not None:
-                spread = self.ensemble.variance(mu, z, batch.library, batch.covariate)
+                spread = self.ensemble.variance(mu, z, batch.depth, batch.covariate)
                 sd[rows] = (expression.variance(spread).sqrt_() * scale)[:, columns].cpu().numpy()
         return values if sd is None else (values, sd)
 
@@ -292,8 +291,8 @@ class CountNetwork(Network):
         blocks, by_gene, n_zeros = [], np.zeros(len(columns)), np.zeros(len(columns))
         by_cell = np.full(len(samples), np.nan)
         for rows, batch, _, mu in self.priors(samples, measured, code):
-            probability = self.posterior.given(mu, batch.target).seen_deeper(depth)
-            probability[batch.target.row_of_entry(), batch.target.columns] = torch.nan  # not zero
+            probability = self.posterior.given(mu, batch.counts).seen_deeper(depth)
+            probability[batch.counts.row_of_entry(), batch.counts.columns] = torch.nan  # not zero
             wanted = probability[:, columns].cpu().numpy()
             is_zero, p = ~np.isnan(wanted), np.nan_to_num(wanted)
             by_gene += p.sum(0)
@@ -307,7 +306,7 @@ class CountNetwork(Network):
         """Weights and buffers by name."""
         return super().tree(encoder=encoder) | {"posterior": arrays_of(self.posterior)}
 
-    def load_tree(self, tree: dict[str, Any]) -> None:
+    def load_tree(self, tree: Mapping[str, Any]) -> None:
         """Take weights and buffers from a `tree`."""
         super().load_tree(tree)
         load_arrays(self.posterior, tree["posterior"])

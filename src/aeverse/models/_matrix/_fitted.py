@@ -58,13 +58,23 @@ class FittedAutoencoder:
         """Move the network."""
         self.network.to(device)
 
+    @property
+    def labels(self) -> dict[str, pd.Categorical]:
+        """Labels of the training samples that are remembered."""
+        return {} if self.reference is None else self.reference.labels
+
+    @property
+    def code_names(self) -> list[str] | None:
+        """Names of the dimensions of the code, where they are gene sets."""
+        return None if self.settings.gene_sets is None else list(self.settings.gene_sets)
+
     # ---- new data ----------------------------------------------------------------------------------------------
     def read(
         self, adata, layer: str | None, *, may_lack_batch: bool = False
     ) -> tuple[Counts | Values, np.ndarray | None]:
         """New data in the model's order of features, and their covariates."""
         data = read(adata, layer, self.settings.likelihood)
-        positions = self.features.positions_in(feature_names(adata), data.place, data.absent)
+        positions = self.features.positions_in(feature_names(adata), data.absent)
         codes = self.batches.codes_in(adata, may_lack_column=may_lack_batch)
         return data.columns(positions), self.batches.one_hot(codes)
 
@@ -100,6 +110,26 @@ class FittedAutoencoder:
         covariate = self.batches.one_hot(np.full(len(code), self.batches.code(batch)))
         return self.network.decode(code, np.broadcast_to(library, (len(code), 1)), covariate, columns)
 
+    def sample(self, n: int, library: float | np.ndarray, random_state: int) -> np.ndarray:
+        """See `Autoencoder.sample`."""
+        if "variational" not in self.settings.regularizers:
+            raise ValueError(
+                "only a model with regularizer='variational' can be sampled from; this one has "
+                f"{self.settings.regularizer!r}."
+            )
+        code = np.random.default_rng(random_state).standard_normal((n, self.settings.n_code), np.float32)
+        mean = torch.tensor(self.decode(code, None, library, None), device=self.network.device)
+        with _settings.seeded(random_state), torch.no_grad():
+            return self.network.ensemble.members[0].likelihood.draw(mean).cpu().numpy()
+
+    def loadings(self) -> pd.DataFrame:
+        """See `Autoencoder.loadings`."""
+        if self.settings.decoder != "linear":
+            raise ValueError("loadings are the weights of a linear decoder; this model has decoder='mlp'.")
+        members = self.network.ensemble.members
+        weights = [member.decoder.loadings_at_zero().detach().cpu().numpy() for member in members]
+        return pd.DataFrame(np.hstack(weights), index=self.features.names, columns=self.code_names)
+
     def placed(self, adata, layer: str | None) -> Iterator[QueryGroup]:
         """See `Estimator.placed`."""
         samples = self.samples(adata, layer, may_lack_batch=True)
@@ -124,7 +154,7 @@ class FittedAutoencoder:
         nets = nets_of_members(self.network.ensemble, self.features.inputs, samples.some(measured))
         if groups is None:
             attributions = of_dimensions(nets, n_top, rng)
-            columns = list(self.settings.gene_sets or map(str, range(self.settings.n_code)))
+            columns = self.code_names or [str(i) for i in range(self.settings.n_code)]
         else:
             attributions, columns = of_groups(nets, groups[measured], n_top, rng), list(groups.categories)
         names = feature_names(adata)

@@ -91,6 +91,7 @@ def _match_prior(member: AutoencoderNet, samples: Samples) -> None:
     moments: torch.Tensor | float = 0.0
     for _, batch in samples.blocks(MOMENT_ROWS):
         code = member.encoder.coded(batch.x, batch.library, batch.covariate)
+        assert code.log_variance is not None
         moments = moments + (code.mean.T @ code.mean + code.log_variance.exp().sum(0).diag()).double()
     values, axes = torch.linalg.eigh(moments / len(samples))
     member.turn(axes * values.clamp_min(1e-6).rsqrt() @ axes.T)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,7 +21,7 @@ from aeverse.train import Deviances, Samples
 ENCODED_ROWS = 4096  # samples that are encoded at a time
 BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
 
-Matrix = sp.csr_matrix | np.ndarray
+Matrix: TypeAlias = "sp.csr_matrix | np.ndarray"
 Block = tuple[slice, Batch, Tensor, Tensor]  # which samples, their batch, their codes, their means
 
 
@@ -147,7 +147,7 @@ class Network(ABC):
         """Weights and buffers by name; without those of the encoder, the network can still decode."""
         return {"ensemble": {k: a for k, a in arrays_of(self.ensemble).items() if encoder or ".encoder." not in k}}
 
-    def load_tree(self, tree: dict[str, Any]) -> None:
+    def load_tree(self, tree: Mapping[str, Any]) -> None:
         """Take weights and buffers from a `tree`."""
         load_arrays(self.ensemble, tree["ensemble"])
         self.ensemble.eval()

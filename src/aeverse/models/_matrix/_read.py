@@ -8,9 +8,9 @@ import scipy.sparse as sp
 
 from aeverse import _slots
 from aeverse.models._fronts import kind_of
+from aeverse.models._matrix._choices import COUNT_LIKELIHOODS
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._matrix._network import Matrix
-from aeverse.models._matrix._settings import COUNT_LIKELIHOODS
 from aeverse.models._matrix._values import Values
 
 LIKELIHOOD_OF_KIND = {
@@ -39,6 +39,7 @@ def likelihood_of(x: Matrix, names: pd.Index) -> str:
     """The likelihood that suits the values of a matrix."""
     kind = kind_of(x, names)
     if kind == "ordinal":  # small integers: a sparse panel of counts, or copy numbers
-        negative = x.shape[0] and (x.data if sp.issparse(x) else x[np.isfinite(x)]).min(initial=0) < 0
+        values = x[np.isfinite(x)] if isinstance(x, np.ndarray) else x.data
+        negative = x.shape[0] and values.min(initial=0) < 0
         return "nb" if sp.issparse(x) and not negative else "gaussian"
     return LIKELIHOOD_OF_KIND[kind]

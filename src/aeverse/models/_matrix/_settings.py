@@ -5,21 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from aeverse import _settings
+from aeverse.models._matrix import _choices as choices
+from aeverse.models._matrix._choices import COUNT_LIKELIHOODS, REGULARIZERS
 from aeverse.models._shared._gene_sets import parse_gene_sets
 from aeverse.train import Schedule
-
-CountLikelihood = Literal["nb", "poisson"]
-Likelihood = Literal["nb", "poisson", "gaussian", "bernoulli", "fractions"]
-Corruption = Literal["thinning", "masking", "gaussian"]
-Regularizer = Literal["sparse", "contractive", "denoising", "variational", "graph"]
-DecoderKind = Literal["linear", "mlp"]
-COUNT_LIKELIHOODS: tuple[str, ...] = get_args(CountLikelihood)
-REGULARIZERS: tuple[str, ...] = get_args(Regularizer)
 
 N_STEPS, LEAST_EPOCHS = 350, 8  # of training: so many steps, or so many epochs where these are more
 N_JUDGEMENTS = 4
@@ -129,9 +123,9 @@ class Config:
         Seed.
     """
 
-    likelihood: Likelihood | Literal["auto"] = "auto"
-    regularizer: Regularizer | Literal["auto"] | Sequence[Regularizer] | None = "denoising"
-    decoder: DecoderKind = "linear"
+    likelihood: choices.Likelihood | Literal["auto"] = "auto"
+    regularizer: choices.Regularizer | Literal["auto"] | Sequence[choices.Regularizer] | None = "denoising"
+    decoder: choices.Decoder = "linear"
     gene_sets: Mapping[str, Mapping[str, float]] | None = None
     n_latent: int | None = None
     n_hidden: Sequence[int] = (128,)
@@ -140,7 +134,7 @@ class Config:
     n_epochs: int | None = None
     batch_size: int = 128
     learning_rate: float | None = None
-    corruption: Corruption | None = None
+    corruption: choices.Corruption | None = None
     strength: float = 1.0
     target_activity: float | None = None
     prior_precision: float | None = None
@@ -149,11 +143,13 @@ class Config:
     random_state: int = 0
 
     def __post_init__(self):
-        for name, choices in (("likelihood", ("auto", *get_args(Likelihood))), ("decoder", get_args(DecoderKind))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {list(choices)}.")
-        if self.corruption not in (None, *get_args(Corruption)):
-            raise ValueError(f"corruption={self.corruption!r} must be None or one of {list(get_args(Corruption))}.")
+        for name, known in (
+            ("likelihood", ("auto", *choices.LIKELIHOODS)),
+            ("decoder", choices.DECODERS),
+            ("corruption", (None, *choices.CORRUPTIONS)),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {list(known)}.")
         object.__setattr__(self, "regularizer", _one_or_several(self.regularizer))
         for name in ("n_latent", "n_models", "n_inputs", "n_epochs", "batch_size", "random_state"):
             object.__setattr__(self, name, self._integer(name))

@@ -9,21 +9,35 @@ import pandas as pd
 import torch
 
 from aeverse import _settings
+from aeverse.models._matrix._counts import Counts
 from aeverse.models._matrix._fitted import FittedAutoencoder
 from aeverse.models._matrix._network import Network
+from aeverse.models._matrix._settings import Settings
+from aeverse.models._matrix._values import Values
 from aeverse.models._shared._features import Features
 from aeverse.nn import AutoencoderNet, Encoder, InputLayer, Projection
 
 
-def shared_features(source: FittedAutoencoder, names: pd.Index, place: str) -> Features:
+def shared_features(source: FittedAutoencoder, names: pd.Index) -> Features:
     """Features of new data; the encoder reads those that the other model reads and the data have."""
     if not names.is_unique or not source.features.names.is_unique:
-        raise ValueError(
-            f"{place}: feature names are not unique; call adata.var_names_make_unique() before fit(init=)."
-        )
-    positions = source.features.positions_in(names, place, "the model starts without the others", _settings.log)
+        raise ValueError("feature names are not unique; call adata.var_names_make_unique() before fit(init=).")
+    positions = source.features.positions_in(names, "the model starts without the others", _settings.log)
     inputs = source.features.inputs if positions is None else positions[source.features.inputs]
     return Features(names, inputs[inputs >= 0])
+
+
+def choose_features(
+    names: pd.Index,
+    seen: Counts | Values,
+    mask: np.ndarray | None,
+    settings: Settings,
+    source: FittedAutoencoder | None,
+) -> Features:
+    """The features of training data, and which of them the encoder reads: those of another model, of a mask, or the best."""
+    if source is not None:
+        return shared_features(source, names)
+    return Features(names, seen.choose_inputs(settings.n_inputs) if mask is None else np.flatnonzero(mask))
 
 
 def input_from(source: FittedAutoencoder, features: Features) -> InputLayer:

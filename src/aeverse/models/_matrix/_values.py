@@ -92,7 +92,7 @@ class Values:
 
     def hold_out(self, share: float, rng: np.random.Generator) -> tuple[Values, Matrix]:
         """The matrix without a share of its entries (NaN), and these: stored ones of a CSR matrix, or all that is not NaN."""
-        if not sp.issparse(self.x):
+        if isinstance(self.x, np.ndarray):
             heldout, seen = split_entries(self.x, share, rng)
             if not np.isfinite(heldout).any():  # a tiny matrix: one entry must do
                 one = tuple(np.argwhere(np.isfinite(self.x))[0])
@@ -115,10 +115,9 @@ class Values:
         if positions is None:
             return self
         if (positions >= 0).all():
-            return self._with(
-                sp.csr_matrix(self.x.tocsc()[:, positions]) if sp.issparse(self.x) else self.x[:, positions]
-            )
-        dense = self.x.toarray() if sp.issparse(self.x) else self.x
+            x = self.x[:, positions] if isinstance(self.x, np.ndarray) else sp.csr_matrix(self.x.tocsc()[:, positions])
+            return self._with(x)
+        dense = self.x if isinstance(self.x, np.ndarray) else self.x.toarray()
         return self._with(np.where(positions >= 0, dense[:, positions], np.nan).astype(np.float32))
 
     def samples(self, inputs: np.ndarray, covariate: np.ndarray | None, device: torch.device) -> Samples:
@@ -174,7 +173,7 @@ def _check_range(values: np.ndarray, likelihood: str, place: str) -> None:
 
 def moments(x: Matrix) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each feature, float32, missing entries left out."""
-    if sp.issparse(x):
+    if not isinstance(x, np.ndarray):
         missing = sp.csr_matrix((np.isnan(x.data).astype(np.float64), x.indices, x.indptr), shape=x.shape)
         n_present = np.maximum(x.shape[0] - np.asarray(missing.sum(0)).ravel(), 1)
         values = sp.csr_matrix((np.nan_to_num(x.data).astype(np.float64), x.indices, x.indptr), shape=x.shape)
@@ -202,6 +201,7 @@ def _binary_input(samples: Samples) -> BinaryInput:
     total = squares = torch.zeros(1, dtype=torch.float64, device=samples.device)
     burdens, n = [], len(samples)
     for _, batch in samples.blocks(READ_ROWS):
+        assert isinstance(batch.x, Tensor)
         profile, burden = BinaryInput.profile(batch.x)
         total, squares = total + profile.double().sum(0), squares + profile.double().square().sum()
         burdens.append(burden)
@@ -246,10 +246,11 @@ class ValueNetwork(Network):
             return
         deviance, n_present = torch.zeros_like(likelihood.scale), torch.zeros_like(likelihood.scale)
         for _, batch, _, mean in self.means(samples):
-            deviance += likelihood.deviance(batch.target, mean)
-            n_present += (~torch.isnan(batch.target)).sum(0)
+            deviance += likelihood.deviance(batch.values, mean)
+            n_present += (~torch.isnan(batch.values)).sum(0)
+        residual = (deviance / n_present.clamp_min(1)).sqrt()
         for member in self.ensemble.members:
-            member.likelihood.residual.copy_((deviance / n_present.clamp_min(1)).sqrt())
+            member.likelihood.get_buffer("residual").copy_(residual)
 
     @torch.no_grad()
     def deviances(self, samples: Samples, heldout: Matrix) -> Deviances:
@@ -269,7 +270,7 @@ class ValueNetwork(Network):
         """Half the deviance of a sample from the mean that the decoder starts from."""
         likelihood, null_mean, deviance = self.ensemble.members[0].likelihood, self._null_mean(), 0.0
         for _, batch in samples.blocks(self.block_rows):
-            deviance += float(likelihood.deviance(batch.target, null_mean.expand_as(batch.target)).sum())
+            deviance += float(likelihood.deviance(batch.values, null_mean.expand_as(batch.values)).sum())
         return 0.5 * deviance / max(len(samples), 1)
 
     def rotate(self, samples: Samples) -> None:
@@ -288,7 +289,7 @@ class ValueNetwork(Network):
 
 def _entries(heldout: Matrix) -> np.ndarray:
     """Held-out entries as a dense block, NaN everywhere else."""
-    if not sp.issparse(heldout):
+    if isinstance(heldout, np.ndarray):
         return heldout
     block = np.full(heldout.shape, np.nan, np.float32)
     block[np.repeat(np.arange(heldout.shape[0]), np.diff(heldout.indptr)), heldout.indices] = heldout.data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -46,7 +45,7 @@ def alignment(code: np.ndarray, batches: np.ndarray, n_batches: int, random_stat
     rng = np.random.default_rng(random_state)
     chosen = np.sort(rng.permutation(len(code))[:MOST_SAMPLES])
     start, batches = code[chosen].astype(np.float32), np.asarray(batches)[chosen]
-    pairs, moved = list(itertools.combinations(range(n_batches), 2)), start
+    pairs, moved = np.array([*itertools.combinations(range(n_batches), 2)]).reshape(-1, 2), start
     for i in range(ROUNDS):
         some = pairs if len(pairs) <= MOST_PAIRS else rng.permutation(pairs)[:MOST_PAIRS]
         away, matched = _away(moved, batches, some)
@@ -64,7 +63,7 @@ def alignment(code: np.ndarray, batches: np.ndarray, n_batches: int, random_stat
     return Alignment(torch.from_numpy(centres + shifts), torch.from_numpy(shifts), width)
 
 
-def _away(code: np.ndarray, batches: np.ndarray, pairs: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+def _away(code: np.ndarray, batches: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far each sample lies from the mean of itself and its matches, one for each other batch, and who has any."""
     total, n_found = np.zeros_like(code), np.zeros(len(code), np.float32)
     for first, second in pairs:

@@ -20,6 +20,11 @@ class Batches:
     key: str | None = None
     names: tuple[str, ...] = ()
 
+    @property
+    def known(self) -> list[str] | None:
+        """Names of the batches; None for a model without."""
+        return None if self.key is None else list(self.names)
+
     @classmethod
     def read(cls, data, key: str | None) -> tuple[Batches, np.ndarray | None]:
         """The batches of training data, and the position of each sample's batch among them; None without a key."""

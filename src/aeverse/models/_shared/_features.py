@@ -22,7 +22,7 @@ class Features:
     inputs: np.ndarray
 
     def positions_in(
-        self, names: pd.Index, where: str, absent: str, say: Callable[[str], None] = _settings.warn
+        self, names: pd.Index, absent: str, say: Callable[[str], None] = _settings.warn
     ) -> np.ndarray | None:
         """Position of each feature among other names.
 
@@ -30,8 +30,6 @@ class Features:
         ----------
         names
             Names of the features of other data.
-        where
-            The user's name of these data, for messages.
         absent
             What becomes of features that the data lack, for messages.
         say
@@ -50,12 +48,11 @@ class Features:
             return None
         if not names.is_unique or not self.names.is_unique:
             raise ValueError(
-                f"{where}: feature names are not unique and differ from the model's; call adata.var_names_make_unique() "
-                "first."
+                "feature names are not unique and differ from the model's; call adata.var_names_make_unique() first."
             )
         positions = names.get_indexer(self.names)
         present = positions[self.inputs] >= 0
-        message = f"{where}: {present.sum()} of the {len(present)} features that the encoder reads were found"
+        message = f"{present.sum()} of the {len(present)} features that the encoder reads were found"
         if present.mean() < SMALLEST_SHARE:
             expected, given = list(self.names[self.inputs][:3]), list(names[:3])
             raise ValueError(f"{message}; do the names match? The model has {expected} …, the data {given} ….")
