@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import inspect
 import random
@@ -84,6 +85,36 @@ def test_imports_run_one_way(path):
         elif room in ("nn", "train"):
             top = module.split(".")[0]
             assert top in ONLY_TENSORS or top in sys.stdlib_module_names, f"{room} must not import {top}"
+
+
+def inner_imports() -> dict[str, set[str]]:
+    """For each file of the package the files that it imports, those included that only type checkers see."""
+
+    def dotted(path: Path) -> str:
+        return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+    files = {dotted(path): path for path in sources()}
+    graph: dict[str, set[str]] = {name: set() for name in files}
+    for name, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                full = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[name] |= {module if module in files else node.module for module in full} & files.keys()
+    return graph
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    sorter = graphlib.TopologicalSorter(inner_imports())
+    sorter.prepare()  # CycleError names the files
+
+
+def test_names_with_an_underscore_stay_in_their_room():
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("aeverse."):
+                private = [alias.name for alias in node.names if alias.name.startswith("_")]
+                other = node.module.split(".")[1]
+                assert not private or other == room_of(path), f"{path} imports {private} of {other}"
 
 
 @pytest.mark.parametrize("package", ["scvi", "muon"])

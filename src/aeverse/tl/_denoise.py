@@ -88,7 +88,7 @@ def denoise(
     random_state
         Seed. The same seed gives the same result on a CPU; global random states are not touched.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, …
+        ``"auto"``, ``"cpu"``, ``"cuda"``, … With `model`, that is moved there; ``"auto"`` leaves an estimator where it is.
     progress
         Show a progress bar; None: on a terminal or in a notebook.
     copy

@@ -19,6 +19,9 @@ def fitted(
     found = loaded(model)
     if not isinstance(found, models.Autoencoder):
         raise ValueError(f"model= must be an Autoencoder for this call, found a {type(found).__name__}.")
+    device = fit.get("device", "auto")
+    if found is not model or device != "auto":  # a model that was given stays where it is
+        found.to(device)
     return found
 
 
