@@ -120,7 +120,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             all features.
         batch_key
             Column of ``adata.obs``: encoder and decoder are told the batch of a sample, and in the code samples of
-            different batches that match are brought together (mutual nearest neighbours [Haghverdi2018]_; not with
+            different batches that match are brought together (mutual nearest neighbors [Haghverdi2018]_; not with
             ``"sparse"`` or `gene_sets`, where the values of single dimensions mean something).
         init
             A fitted `Autoencoder` of other data to start from, for data with few samples: what it learnt of shared

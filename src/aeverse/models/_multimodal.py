@@ -435,7 +435,8 @@ class MultimodalAutoencoder:
     def _outputs(self, x, weights, covariate=None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Mean over the members of what the head and the decoders say; without a covariate: of an average batch."""
         members, n = self.net.n_members, len(weights)
-        heads, decoded = [], {m: [] for m in x}  # type: ignore[var-annotated]
+        heads: list[torch.Tensor] = []
+        decoded: dict[str, list[torch.Tensor]] = {m: [] for m in x}
         if covariate is None and self.batches is not None:
             covariate = torch.full((n, len(self.batches)), 1 / len(self.batches), device=self.device)
         for start in range(0, n, BLOCK):
@@ -670,7 +671,10 @@ class MultimodalAutoencoder:
             variance = variance * calibration(reference, values, self.config.random_state)
             mean[which], sd[which] = known.features(estimate, variance, columns)
         names = known.names[columns]
-        return tuple(pd.DataFrame(a, index=mdata.obs_names, columns=names) for a in (mean, sd))  # type: ignore[return-value]
+        return (
+            pd.DataFrame(mean, index=mdata.obs_names, columns=names),
+            pd.DataFrame(sd, index=mdata.obs_names, columns=names),
+        )
 
     def placed(self, mdata: MuData, *, layer: Mapping[str, str | None] | None = None) -> Iterator[QueryGroup]:
         """Codes of new samples, and the training samples to compare them with: coded from the same modalities.

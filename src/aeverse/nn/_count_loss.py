@@ -60,7 +60,7 @@ class _CountLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, scale):  # type: ignore[override]
+    def backward(ctx, scale):
         d_hidden, d_weight, d_bias = ctx.saved_tensors
         return scale * d_hidden, scale * d_weight, scale * d_bias, None, None, None
 

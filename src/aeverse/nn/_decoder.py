@@ -81,7 +81,7 @@ class Decoder(nn.Module):
     @property
     def reach(self) -> Tensor:
         """Weights of the first layer that reads the code, (its outputs, n_latent)."""
-        return self.layers[0].weight if len(self.layers) else self.loadings  # type: ignore[return-value]
+        return next(self.layers.parameters()) if len(self.layers) else self.loadings
 
     def loadings_at_zero(self) -> Tensor:
         """How each dimension of the code moves each feature, at a code of zero, (features, n_latent)."""

@@ -84,7 +84,8 @@ class Expression:
         """Over the shapes, by how likely each is."""
         total = values[0] * self.weights[0]
         for value, weight in zip(values[1:], self.weights[1:], strict=True):
-            total.addcmul_(value, weight)  # type: ignore[arg-type]
+            assert isinstance(weight, Tensor)  # of one shape only, the weight is a number
+            total.addcmul_(value, weight)
         return total
 
     @cached_property

@@ -109,7 +109,7 @@ class _SparseProduct(torch.autograd.Function):
         return rows.times(weight)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):  # type: ignore[override]
+    def backward(ctx, gradient: Tensor):
         return ctx.rows.transposed().times(gradient), None
 
 

@@ -158,7 +158,7 @@ def train(
 
 def _step(module: nn.Module, batch, optimizer: torch.optim.Optimizer, clip: float) -> float:
     optimizer.zero_grad()
-    loss: Tensor = module.loss(batch)  # type: ignore[operator]
+    loss: Tensor = module.loss(batch)  # type: ignore[operator] # a Module does not say which methods it has
     value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError(

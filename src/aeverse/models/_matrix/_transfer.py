@@ -62,14 +62,14 @@ def start_from(source: FittedAutoencoder, network: Network, features: Features) 
     of batches are not copied: the new net starts as an average one.
     """
     known = torch.as_tensor(features.names.isin(source.features.names))
-    there = torch.as_tensor(source.features.names.get_indexer(features.names[known.numpy()]))
+    counterpart = torch.as_tensor(source.features.names.get_indexer(features.names[known.numpy()]))
     read = torch.as_tensor(_positions_read(source, features))
     for member, old in zip(network.ensemble.members, source.network.ensemble.members, strict=True):
         _copy_encoder(member.encoder, old.encoder, read)
-        _copy_decoder(member, old, known, there)
+        _copy_decoder(member, old, known, counterpart)
         for name, buffer in member.likelihood.named_buffers():
             if buffer.ndim == 1:
-                buffer[known] = old.likelihood.get_buffer(name)[there].to(buffer.device)
+                buffer[known] = old.likelihood.get_buffer(name)[counterpart].to(buffer.device)
 
 
 def _positions_read(source: FittedAutoencoder, features: Features) -> np.ndarray:
@@ -86,20 +86,20 @@ def _copy_encoder(encoder: Encoder, source: Encoder, read: torch.Tensor) -> None
     encoder.code_layer.load_state_dict(source.code_layer.state_dict())
 
 
-def _copy_decoder(member: AutoencoderNet, old: AutoencoderNet, known: torch.Tensor, there: torch.Tensor) -> None:
+def _copy_decoder(member: AutoencoderNet, old: AutoencoderNet, known: torch.Tensor, counterpart: torch.Tensor) -> None:
     """Without the rotation that the code of the other model was given at last."""
     decoder, source, device = member.decoder, old.decoder, member.decoder.bias.device
     unrotate = old.encoder.axes.double().T
     decoder.layers.load_state_dict(source.layers.state_dict())
     offset = 0.0 if source.offsets is None else source.offsets.mean(1)
-    bias = (source.bias + offset)[there].to(device)
+    bias = (source.bias + offset)[counterpart].to(device)
     if member.likelihood.is_count:  # a profile: its level among the other genes is that of the new data
         bias = bias - bias.logsumexp(0) + decoder.bias[known].logsumexp(0)
     decoder.bias[known] = bias
     if len(source.layers):
         decoder.reach.copy_((source.reach.double() @ unrotate).float())
-        loadings = source.loadings[there]
+        loadings = source.loadings[counterpart]
     else:
-        loadings = (source.loadings[there].double() @ unrotate).float()
+        loadings = (source.loadings[counterpart].double() @ unrotate).float()
     decoder.loadings[known] = loadings.to(device)
     decoder.start_here(known)

@@ -142,7 +142,8 @@ def of_groups(
     The way is measured along the line between the mean codes of both. A share is positive where large values of the
     feature lead towards the group, negative where small ones do.
     """
-    sides, columns = nets[0].sides, {name: [] for name in nets[0].sides}  # type: ignore[var-annotated]
+    sides = nets[0].sides
+    columns: dict[str, list[Attribution]] = {name: [] for name in sides}
     codes = [net.code(net.hidden, net.told).detach() for net in nets]
     for group in range(len(groups.categories)):
         mine = np.flatnonzero(groups.codes == group)

@@ -1,4 +1,4 @@
-"""Where the samples lie in their neighbour graph: what the regularizer ``"graph"`` has the code predict.
+"""Where the samples lie in their neighbor graph: what the regularizer ``"graph"`` has the code predict.
 
 Of counts, whose single samples are mostly noise, it is `smoothed_target`; of other values `diffusion_target`.
 """
@@ -26,7 +26,7 @@ def diffusion_target(
 ) -> np.ndarray:
     """Diffusion coordinates of the samples, (samples, n_coordinates), of unit mean square.
 
-    Neighbours are sought in the significant principal components of what the encoder reads (in every batch alike), and
+    Neighbors are sought in the significant principal components of what the encoder reads (in every batch alike), and
     kernels of several widths are averaged.
     """
     y = _as_read(samples, input_layer)
@@ -50,7 +50,7 @@ def smoothed_target(
     batches: np.ndarray | None,
     columns: np.ndarray | None,
 ) -> np.ndarray:
-    """Principal components of counts, averaged along the neighbour graph, (samples, n_coordinates), of unit mean square.
+    """Principal components of counts, averaged along the neighbor graph, (samples, n_coordinates), of unit mean square.
 
     What is sampling noise in one cell averages out. Batches are shifted so that samples of different ones that match meet.
     `columns` limits the features that are read.
