@@ -141,26 +141,26 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         settings = resolve(self.config, data.likelihood) if source is None else inherit(self.config, source.settings)
         data.require_values()
         mask, (batches, all_codes) = _slots.read_mask(adata, mask_var), Batches.read(adata, batch_key)
-        rng, place = np.random.default_rng(settings.random_state), _settings.resolve_device(device)
+        rng, to_device = np.random.default_rng(settings.random_state), _settings.resolve_device(device)
 
         rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
         seen, heldout = data[rows].hold_out(settings.share_heldout, rng)
         codes = None if all_codes is None else all_codes[rows]
         features = choose_features(feature_names(adata), seen, mask, settings, source)
-        samples = seen.samples(features.inputs, batches.one_hot(codes), place)
+        samples = seen.samples(features.inputs, batches.one_hot(codes), to_device)
 
         with _settings.seeded(settings.random_state):
             parts = data.net_parts(settings, samples, None if source is None else input_from(source, features))
             if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
                 samples.guide = seen.graph_target(samples, features, parts, settings, codes, mask)
-            network = build(settings, features, batches, parts, n_samples=len(samples), device=place)
+            network = build(settings, features, batches, parts, n_samples=len(samples), device=to_device)
             if source is not None:
                 start_from(source, network, features)
             history = learn(network, samples, heldout, rng, keep_start=source is not None, progress=progress)
         deviances = finish(network, samples, heldout, rng)
         if codes is not None and not settings.dimensions_mean_something:
             network.align(samples, codes, len(batches.names))
-        everyone = data.samples(features.inputs, batches.one_hot(all_codes), place)
+        everyone = data.samples(features.inputs, batches.one_hot(all_codes), to_device)
         reference = remember(network, everyone, adata.obs, rows, kept_out)
         explained, by_feature = deviances.explained, deviances.explained_by_feature
         self._fit = FittedAutoencoder(settings, features, batches, network, history, explained, by_feature, reference)
@@ -172,21 +172,21 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         return f"{p} features -> {n} dimensions, {kind}, {self.heldout_deviance_explained:.1%} of held-out deviance explained"
 
     # ---- what the fit learnt -----------------------------------------------------------------------------------
-    settings: Settings = from_fit("settings")
-    var_names: pd.Index = from_fit("features.names")
-    inputs: np.ndarray = from_fit("features.inputs")
-    batch_key: str | None = from_fit("batches.key")
-    batches: list[str] | None = from_fit("batches.known")
-    history: History = from_fit("history")
-    deviance_explained: np.ndarray = from_fit("explained_by_feature")
-    heldout_deviance_explained: float = from_fit("explained")
-    net: Ensemble = from_fit("network.ensemble")
-    device: torch.device = from_fit("network.device")
-    reference: Reference | None = from_fit("reference")
-    labels: dict[str, pd.Categorical] = from_fit("labels")
-    code_names: list[str] | None = from_fit("code_names")
-    n_code: int = from_fit("settings.n_code")
-    n_guided: int = from_fit("settings.n_guided")
+    settings: Settings = from_fit("settings", "What was done: the configuration with everything decided.")
+    var_names: pd.Index = from_fit("features.names", "Features, in the order of the decoder's output.")
+    inputs: np.ndarray = from_fit("features.inputs", "Positions of the features that the encoder reads.")
+    batch_key: str | None = from_fit("batches.key", "Column of ``obs`` with the batches.")
+    batches: list[str] | None = from_fit("batches.known", "Batches that the model knows.")
+    history: History = from_fit("history", "``step``, ``loss`` and ``heldout`` of training.")
+    deviance_explained: np.ndarray = from_fit("explained_by_feature", "Held-out deviance explained, by feature.")
+    heldout_deviance_explained: float = from_fit("explained", "The same over all features.")
+    net: Ensemble = from_fit("network.ensemble", "The members, as a torch module.")
+    device: torch.device = from_fit("network.device", "Where the members are.")
+    reference: Reference | None = from_fit("reference", "Training samples that the model remembers.")
+    labels: dict[str, pd.Categorical] = from_fit("labels", "Their labels.")
+    code_names: list[str] | None = from_fit("code_names", "Names of the code's dimensions, where they are gene sets.")
+    n_code: int = from_fit("settings.n_code", "Columns of a code.")
+    n_guided: int = from_fit("settings.n_guided", "Leading dimensions of a member's code that predict the graph.")
 
     # ---- using -------------------------------------------------------------------------------------------------
     def encode(self, adata: AnnData, *, layer: str | None = None) -> np.ndarray:

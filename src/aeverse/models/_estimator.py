@@ -131,6 +131,6 @@ class Estimator(Generic[ConfigType, FitType]):
         raise NotImplementedError
 
 
-def from_fit(path: str) -> Any:
+def from_fit(path: str, doc: str) -> Any:
     """A property of an estimator that reads what its fit learnt, at a dotted path."""
-    return property(attrgetter(f"fitted.{path}"))
+    return property(attrgetter(f"fitted.{path}"), doc=doc)
