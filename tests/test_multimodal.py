@@ -447,18 +447,18 @@ def test_anndata_is_refused():
 
 
 def test_writing_is_all_or_nothing(monkeypatch):
-    from aeverse import _slots
+    from aeverse._slots import _write
 
     mdata = simulate(60)
     before = fingerprint(mdata)
-    write = _slots.write
+    write = _write.write
 
     def fail_on_mudata(data, results):
         if isinstance(data, md.MuData):
             raise MemoryError("no room")
         return write(data, results)
 
-    monkeypatch.setattr(_slots, "write", fail_on_mudata)
+    monkeypatch.setattr(_write, "write", fail_on_mudata)
     with pytest.raises(MemoryError):
         ae.tl.multimodal_embed(mdata)
     assert fingerprint(mdata) == before

@@ -21,7 +21,7 @@ from aeverse.pl._axes import (
     scatter_values,
     tidy,
 )
-from aeverse.pl._latent import column, gene_values, is_categorical, scanpy_colors, tidy_view, view
+from aeverse.pl._values import column, gene_values, is_categorical, scanpy_colors, tidy_view, view
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from aeverse import _slots
 from aeverse.pl._axes import COLORS, MISSING, finish, panels, tidy
-from aeverse.pl._latent import gene_values
+from aeverse.pl._values import gene_values
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,7 +11,7 @@ import pandas as pd
 
 from aeverse import _slots, models
 from aeverse.models._reference import as_labels
-from aeverse.tl._run import loaded, target_of
+from aeverse.tl._fit_or_load import loaded, target_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aeverse import _slots
-from aeverse.tl._run import fitted, record
+from aeverse.tl._fit_or_load import fitted, record
 
 if TYPE_CHECKING:
     from anndata import AnnData

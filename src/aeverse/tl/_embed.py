@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots, methods, models
-from aeverse.tl._run import fitted, record
+from aeverse.tl._fit_or_load import fitted, record
 
 if TYPE_CHECKING:
     from anndata import AnnData

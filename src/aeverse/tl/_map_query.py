@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots
-from aeverse.tl._run import loaded, target_of
+from aeverse.tl._fit_or_load import loaded, target_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeverse import _slots, methods, models
-from aeverse.tl._run import loaded
+from aeverse.tl._fit_or_load import loaded
 
 if TYPE_CHECKING:
     from mudata import MuData

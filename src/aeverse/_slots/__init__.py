@@ -1,0 +1,70 @@
+"""The only reader and writer of AnnData and MuData: features in, results out, all or nothing."""
+
+from aeverse._settings import warn
+from aeverse._slots._mudata import FEWEST_COMMON, Modality, read_modalities, require_linked, target_mudata
+from aeverse._slots._read import (
+    check_count_values,
+    cohort,
+    known_features,
+    layer_names,
+    name_list,
+    place,
+    positions,
+    read_categories,
+    read_code,
+    read_column,
+    read_counts,
+    read_mask,
+    read_matrix,
+    target,
+)
+from aeverse._slots._record import parameters, read_record, versions
+from aeverse._slots._words import happened, known
+from aeverse._slots._write import (
+    Results,
+    check_keys,
+    in_columns,
+    in_rows,
+    in_series,
+    numbered,
+    writable,
+    write,
+    write_all,
+)
+
+__all__ = [
+    "FEWEST_COMMON",
+    "Modality",
+    "Results",
+    "check_count_values",
+    "check_keys",
+    "cohort",
+    "happened",
+    "in_columns",
+    "in_rows",
+    "in_series",
+    "known",
+    "known_features",
+    "layer_names",
+    "name_list",
+    "numbered",
+    "parameters",
+    "place",
+    "positions",
+    "read_categories",
+    "read_code",
+    "read_column",
+    "read_counts",
+    "read_mask",
+    "read_matrix",
+    "read_modalities",
+    "read_record",
+    "require_linked",
+    "target",
+    "target_mudata",
+    "versions",
+    "warn",
+    "writable",
+    "write",
+    "write_all",
+]
