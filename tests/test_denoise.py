@@ -314,6 +314,6 @@ def test_a_later_interrupt_keeps_what_was_learnt_with_a_warning(small, monkeypat
 
 
 def test_a_model_of_another_kind_is_refused(small):
-    with pytest.raises(ValueError, match=r"model= must be an Autoencoder for this call, found a MultimodalAutoencoder"):
+    with pytest.raises(TypeError, match=r"model= must be of the class Autoencoder, found MultimodalAutoencoder"):
         ae.tl.denoise(small, model=ae.models.MultimodalAutoencoder())
     assert "ae" not in small.uns

@@ -130,7 +130,7 @@ def test_the_same_patients_get_the_same_subtypes_again(found, tmp_path):
     found.write_h5ad(tmp_path / "found.h5ad")
     for model in (found, found.uns["ae"]["subtype"], anndata.read_h5ad(tmp_path / "found.h5ad")):
         again = cohort(found.obsm["X_ae"][10:40])
-        ae.tl.subtypes(again, model=model)
+        ae.tl.subtypes(again, reference=model)
         np.testing.assert_array_equal(again.obs["subtype"], found.obs["subtype"][10:40])
         np.testing.assert_array_equal(again.obs["subtype_confidence"], found.obs["subtype_confidence"][10:40])
         assert not again.obsp
@@ -139,13 +139,13 @@ def test_the_same_patients_get_the_same_subtypes_again(found, tmp_path):
 def test_new_patients_are_assigned(found):
     code, truth = blobs(3)
     new = cohort(code + np.random.default_rng(9).normal(0, 0.3, code.shape))
-    ae.tl.subtypes(new, model=found)
+    ae.tl.subtypes(new, reference=found)
     assert adjusted_rand_score(truth, new.obs["subtype"]) > 0.9
     one = cohort(code[:1])
-    ae.tl.subtypes(one, model=found)
+    ae.tl.subtypes(one, reference=found)
     assert list(one.obs["subtype"].cat.categories) == ["1", "2", "3"]
     chained = cohort(code[:5])
-    ae.tl.subtypes(chained, model=new)  # what was assigned carries the subtypes on
+    ae.tl.subtypes(chained, reference=new)  # what was assigned carries the subtypes on
     np.testing.assert_array_equal(chained.obs["subtype"], found.obs["subtype"][:5])
 
 
@@ -252,7 +252,7 @@ def test_picture(found, fingerprint, tmp_path):
     _, mine = plt.subplots(1, 2)
     assert list(ae.pl.subtypes(found, ax=mine)) == list(mine)
     new = cohort(found.obsm["X_ae"])
-    ae.tl.subtypes(new, model=found)
+    ae.tl.subtypes(new, reference=found)
     with pytest.raises(ValueError, match="assigned by model="):
         ae.pl.subtypes(new)
     with pytest.raises(KeyError, match="nothing"):

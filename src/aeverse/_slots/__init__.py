@@ -1,10 +1,19 @@
 """The only reader and writer of AnnData and MuData: features in, results out, all or nothing."""
 
 from aeverse._settings import warn
-from aeverse._slots._mudata import FEWEST_COMMON, Modality, read_modalities, require_linked, target_mudata
+from aeverse._slots._mudata import (
+    FEWEST_COMMON,
+    Modality,
+    as_modality,
+    masks_of,
+    read_modalities,
+    require_linked,
+    target_mudata,
+)
 from aeverse._slots._read import (
     check_count_values,
     cohort,
+    dense,
     known_features,
     layer_names,
     name_list,
@@ -27,6 +36,7 @@ from aeverse._slots._write import (
     in_rows,
     in_series,
     numbered,
+    side_key,
     writable,
     write,
     write_all,
@@ -36,9 +46,11 @@ __all__ = [
     "FEWEST_COMMON",
     "Modality",
     "Results",
+    "as_modality",
     "check_count_values",
     "check_keys",
     "cohort",
+    "dense",
     "happened",
     "in_columns",
     "in_rows",
@@ -46,6 +58,7 @@ __all__ = [
     "known",
     "known_features",
     "layer_names",
+    "masks_of",
     "name_list",
     "numbered",
     "parameters",
@@ -60,6 +73,7 @@ __all__ = [
     "read_modalities",
     "read_record",
     "require_linked",
+    "side_key",
     "target",
     "target_mudata",
     "versions",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from aeverse._slots._read import name_list, place, read_mask, read_matrix
+from aeverse._slots._read import dense, name_list, place, read_mask, read_matrix, stored
 
 FEWEST_COMMON = 5  # cells that two modalities must share to be embedded together
 
@@ -63,7 +64,10 @@ def read_modalities(
     layer: Mapping[str, str | None] | None = None,
     mask_var: Mapping[str, str | np.ndarray | None] | None = None,
 ) -> dict[str, Modality]:
-    """Read some modalities of a MuData (None: all) without their empty rows (NaN in every feature)."""
+    """Read some modalities of a MuData (None: all) without their empty rows (NaN in every feature).
+
+    `layer` and `mask_var` say it for some modalities; the others are read from ``X``, with the mask ``"auto"``.
+    """
     layer, mask_var = dict(layer or {}), dict(mask_var or {})
     wanted = list(mdata.mod) if modalities is None else name_list(modalities)
     for what, names in (("modalities", wanted), ("layer", layer), ("mask_var", mask_var)):
@@ -72,6 +76,21 @@ def read_modalities(
     if not wanted:
         raise ValueError(f"modalities is empty; choose among {list(mdata.mod)}, or None for all.")
     return {name: _read_modality(mdata, name, layer.get(name), mask_var.get(name, "auto")) for name in wanted}
+
+
+def masks_of(mdata, mask_var: str | Mapping[str, str | np.ndarray | None] | None) -> dict[str, Any]:
+    """What `read_modalities` takes, of a mask for every modality (``"auto"``, None: all features) or for some."""
+    if isinstance(mask_var, Mapping):
+        return dict(mask_var)
+    if mask_var is not None and mask_var != "auto":
+        raise TypeError(f"mask_var={mask_var!r} must be 'auto', None, or a dict from modality to mask.")
+    return dict.fromkeys(mdata.mod, mask_var)
+
+
+def as_modality(adata, layer: str | None, mask_var: str | np.ndarray | None) -> Modality:
+    """An AnnData as the only modality there is, as it is stored."""
+    mask = read_mask(adata, mask_var)
+    return Modality(read_matrix(adata, layer), np.arange(adata.n_obs), pd.Index(adata.var_names.astype(str)), mask)
 
 
 def require_linked(data: Mapping[str, Modality]) -> None:
@@ -93,15 +112,16 @@ def _read_modality(mdata, name: str, layer: str | None, mask_var) -> Modality:
     try:
         x = read_matrix(adata, layer)
         mask = read_mask(adata, mask_var)
-        if np.isinf(x.data if sp.issparse(x) else x).any():
+        if np.isinf(stored(x)).any():
             raise ValueError(f"{place(layer)} holds infinite values; set what is missing to NaN.")
     except (KeyError, TypeError, ValueError) as error:
         raise type(error)(f"modality {name!r}: {error.args[0]}") from error
     if x.shape[1] == 0:
         raise ValueError(f"modality {name!r} has no feature; leave it out with modalities=.")
-    if sp.issparse(x) and np.isnan(x.data).any():
-        x = x.toarray()
-    x = sp.csr_matrix(x, dtype=np.float32) if sp.issparse(x) else np.asarray(x, np.float32)
+    if sp.issparse(x) and not np.isnan(stored(x)).any():
+        x = sp.csr_matrix(x, dtype=np.float32)
+    else:
+        x = np.asarray(dense(x), np.float32)
     rows = mdata.obs_names.get_indexer(adata.obs_names)
     if not sp.issparse(x) and (empty := np.isnan(x).all(1)).any():
         x, rows = x[~empty], rows[~empty]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,10 +96,20 @@ def read_matrix(adata, layer: str | None = None) -> sp.csr_matrix | np.ndarray:
     return matrix
 
 
+def stored(matrix: Any) -> np.ndarray:
+    """The entries that a matrix stores, all of them if it is dense."""
+    return matrix.data if sp.issparse(matrix) else matrix
+
+
+def dense(matrix: Any) -> np.ndarray:
+    """A matrix as an array."""
+    return matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
+
+
 def read_counts(adata, layer: str | None = None) -> sp.csr_matrix:
     """Return checked counts as a new float32 CSR matrix with sorted indices and no stored zeros."""
     matrix = read_matrix(adata, layer)
-    check_count_values(matrix.data if sp.issparse(matrix) else matrix, adata, layer)
+    check_count_values(stored(matrix), adata, layer)
     counts = sp.csr_matrix(matrix, dtype=np.float32, copy=True)
     counts.sum_duplicates()
     counts.eliminate_zeros()
@@ -133,10 +144,13 @@ def _counts_hint(adata, layer: str | None) -> str:
     return "Keep a copy before you normalise, adata.layers['counts'] = adata.X.copy(), and pass layer='counts'."
 
 
-def read_mask(adata, mask_var: str | np.ndarray | bool | None = "auto") -> np.ndarray | None:
-    """Boolean mask of the features that the encoder reads, or None. ``"auto"``: ``highly_variable`` where present."""
-    if mask_var is None or mask_var is False:
-        return None
+def read_mask(adata, mask_var: str | np.ndarray | None = "auto") -> np.ndarray | None:
+    """Boolean mask of the features to read, all of them for None.
+
+    ``"auto"`` is ``highly_variable`` where present, else None is returned: whoever reads the features chooses.
+    """
+    if mask_var is None:
+        return np.ones(adata.n_vars, bool)
     if isinstance(mask_var, str):
         if mask_var == "auto":
             if "highly_variable" not in adata.var:

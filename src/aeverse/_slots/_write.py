@@ -159,6 +159,11 @@ def in_columns(values: np.ndarray | sp.csr_matrix, columns: np.ndarray, n_vars: 
     return sp.csr_matrix((entries.data, (entries.row, columns[entries.col])), shape=(values.shape[0], n_vars))
 
 
+def side_key(key_added: str, what: str) -> str:
+    """Name of what a tool writes beside a code: ``"ae_weights"`` beside ``"X_ae"``, ``"mine_weights"`` beside ``"mine"``."""
+    return f"{key_added.removeprefix('X_')}_{what}"
+
+
 def numbered(table: pd.DataFrame) -> pd.DataFrame:
     """The table with its rows numbered by strings, which anndata can write."""
     return table.set_axis([str(i) for i in range(len(table))], axis=0)

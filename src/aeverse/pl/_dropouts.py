@@ -122,6 +122,7 @@ def _require_all_zeros(genes: list[str], key: str, params: Mapping) -> None:
 def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
     """The groups of the cells, in the user's order."""
     groups = _slots.read_categories(adata, groupby)
+    assert groups is not None  # as groupby is a name
     column = adata.obs[groupby]
     if isinstance(column.dtype, pd.CategoricalDtype):
         groups = groups.reorder_categories([c for c in column.cat.categories.astype(str) if c in groups.categories])

@@ -74,7 +74,7 @@ def latent(
     wide = any(c is not None and is_categorical(c) for c in columns)
     axes = panels(len(colors), ax, size=(5.8 if wide else 4.6, 3.8))
     for each, name, values in zip(axes, colors, columns, strict=True):
-        if values is None:
+        if name is None or values is None:
             each.scatter(xy[:, 0], xy[:, 1], s=point_size(len(xy)), color=COLORS[0], linewidths=0, rasterized=True)
         elif is_categorical(values):
             scatter_categories(each, xy, values, scanpy_colors(adata, name, values))

@@ -70,6 +70,7 @@ def associations(
     >>> adata.uns["ae"]["associations"]["tests"]["test"].tolist()
     ['Kruskal-Wallis', 'Kruskal-Wallis']
     """
+    params = _slots.parameters(locals())
     data = _slots.cohort(data, copy)
     _slots.check_keys(data, [], key_added, tables=True)
     groups = _slots.known(_slots.read_column(data.obs, groupby)).astype(object).map(str, na_action="ignore")
@@ -81,8 +82,7 @@ def associations(
         rows[name] = _test(groups[use], values[use], groupby, name, rng)
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.insert(3, "p_bh", benjamini_hochberg(table["p"].to_numpy()))
-    params = {"groupby": groupby, "columns": list(rows), "random_state": random_state}
-    record = {"params": params, "versions": _slots.versions(), "tests": table}
+    record = {"params": {**params, "columns": list(rows)}, "versions": _slots.versions(), "tests": table}
     _slots.write(data, _slots.Results(name=key_added, record=record))
     return data if copy else None
 

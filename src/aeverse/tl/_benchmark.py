@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _settings, _slots, methods, models
-from aeverse.tl._benchmark_fits import ALL, fit_matrix, fit_modalities
-from aeverse.tl._benchmark_scores import Known, features_of, scores
+from aeverse.tl._benchmark_fits import ALL, Result, Run, fit_matrix, fit_modalities
+from aeverse.tl._benchmark_scores import Judge, Known, features_of
 from aeverse.tl._outcome import outcome, require_lifelines
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def benchmark(
     event_key: str | None = None,
     n_splits: int = 5,
     n_latent: int | None = None,
-    missing: bool = False,
+    drop_modalities: bool = False,
     layer: str | Mapping[str, str | None] | None = None,
     random_state: int = 0,
     progress: bool | None = None,
@@ -68,7 +68,7 @@ def benchmark(
         Folds.
     n_latent
         Dimensions of every method; None: the default of each. An ensemble of autoencoders has as many for each member.
-    missing
+    drop_modalities
         For MuData: also code the test samples without each modality, and from each modality alone; the column
         ``modalities`` tells the rows apart.
     layer
@@ -84,7 +84,7 @@ def benchmark(
     `aeverse.pl.benchmark` a picture. Columns, those without labels, batches or survival where there are none:
 
     ``method``, ``split``, ``modalities``
-        What the row is about; ``modalities`` only with `missing`.
+        What the row is about; ``modalities`` only with `drop_modalities`.
     ``variance_explained``
         Share of the variance of the held-out samples' features (of counts 2,000 highly variable ones, log-normalised)
         that a linear map from the code explains (`aeverse.metrics.variance_explained`); of several modalities the mean.
@@ -123,28 +123,26 @@ def benchmark(
     several = hasattr(data, "mod")
     data = _slots.target_mudata(data, copy=False) if several else _slots.target(data, copy=False)
     plan = _plan(methods, several, n_latent)
-    if missing and not several:
-        raise ValueError("missing=True leaves out modalities of a MuData; an AnnData has none.")
+    if drop_modalities and not several:
+        raise ValueError("drop_modalities=True leaves out modalities of a MuData; an AnnData has none.")
     if (time_key is None) != (event_key is None):
         raise ValueError("time_key and event_key go together.")
-    truth = _truth(data, label_key, batch_key, time_key, event_key)
-    folds = _folds(data.n_obs, truth, n_splits, random_state)
-    parts = fit_modalities if several else fit_matrix
+    known = _known(data, label_key, batch_key, time_key, event_key)
+    folds = _folds(data.n_obs, known, n_splits, random_state)
     bar = _settings.progress_bar(len(folds) * len(plan), "benchmark", progress)
     rows = []
     with bar:
-        for split, (train, test) in enumerate(folds):
-            pair = data[train].copy(), data[test].copy()
-            features = features_of(*pair, layer)
+        for split, fold in enumerate(folds):
+            train, test = (data[samples].copy() for samples in fold)
+            judge = Judge(features_of(train, test, layer), known.of(fold[0]), known.of(fold[1]), random_state)
             for name, (method, options) in plan.items():
+                run = Run(method, options, layer, batch_key, random_state + split)
                 try:
-                    coded = parts(
-                        pair, data, (train, test), method, options, batch_key, layer, random_state + split, missing
-                    )
-                    for kind, code in coded.codes.items():
-                        row = {"method": name, "split": split} | ({"modalities": kind} if missing else {})
-                        row |= scores(coded.train, code, features, truth.of(train), truth.of(test), random_state)
-                        rows.append(row | (coded.told if kind == ALL else {**coded.told, "deviance_explained": np.nan}))
+                    if several:
+                        result = fit_modalities(run, train, test, data, fold, drop=drop_modalities)
+                    else:
+                        result = fit_matrix(run, train, test)
+                    rows += _rows(name, split, result, judge, drop_modalities)
                 except Exception as error:
                     error.add_note(f"in method {name!r}, split {split}")
                     raise
@@ -155,48 +153,58 @@ def benchmark(
     return table[[c for c in COLUMNS if c in table]]
 
 
+def _rows(name: str, split: int, result: Result, judge: Judge, drop_modalities: bool) -> list[dict[str, Any]]:
+    """Rows of the table for one method in one fold, one for each set of modalities shown."""
+    rows = []
+    for shown, code in result.codes.items():
+        row = {"method": name, "split": split} | ({"modalities": shown} if drop_modalities else {})
+        row |= judge.scores(result.train, code) | result.costs
+        rows.append(row if shown == ALL else {**row, "deviance_explained": np.nan})
+    return rows
+
+
 def _plan(wanted, several: bool, n_latent: int | None) -> dict[str, tuple[str, dict[str, Any]]]:
     """Name -> (method, options), after checking both."""
     known = ["ae", *(methods.MULTIMODAL if several else methods.MATRIX)]
-    config = models.MultimodalConfig if several else models.Config
+    config: type[models.MultimodalConfig] | type[models.Config] = models.MultimodalConfig if several else models.Config
     named = dict(wanted) if isinstance(wanted, Mapping) else {name: {} for name in _slots.name_list(wanted)}
     if not named:
         raise ValueError(f"methods is empty; choose among {known}.")
-    plan = {}
+    plan: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, options in named.items():
-        options = ({} if n_latent is None else {"n_latent": n_latent}) | dict(options)
-        method = options.pop("method", name)
+        chosen: dict[str, Any] = ({} if n_latent is None else {"n_latent": n_latent}) | dict(options)
+        method = chosen.pop("method", name)
         if method not in known:
             raise ValueError(f"method {method!r} is not known; for this kind of data there are {known}.")
         allowed = set(config.__dataclass_fields__) if method == "ae" else {"n_latent"}
-        if unknown := set(options) - allowed:
+        if unknown := set(chosen) - allowed:
             raise TypeError(f"method {name!r} does not know {sorted(unknown)}; it takes {sorted(allowed)}.")
         if method == "ae":
-            config(**options)
-        plan[name] = method, options
+            config(**chosen)
+        plan[name] = method, chosen
     return plan
 
 
-def _truth(data, label_key, batch_key, time_key, event_key) -> Known:
-    truth = Known()
+def _known(data, label_key, batch_key, time_key, event_key) -> Known:
+    known = Known()
     if label_key is not None:
         if label_key not in data.obs:
             raise KeyError(f"label_key={label_key!r} is not a column of obs; columns are: {list(data.obs.columns)}.")
-        known = _slots.known(data.obs[label_key])
-        labels = [str(v) if there else None for v, there in zip(known, known.notna(), strict=True)]
-        truth.labels = np.array(labels, object)
+        values = _slots.known(data.obs[label_key])
+        labels = [str(v) if there else None for v, there in zip(values, values.notna(), strict=True)]
+        known.labels = np.array(labels, object)
         if len({*labels} - {None}) < 2:
             raise ValueError(f"obs[{label_key!r}] holds fewer than two known labels.")
     if batch_key is not None:
-        truth.batches = np.asarray(_slots.read_categories(data, batch_key)).astype(str)
+        known.batches = np.asarray(_slots.read_categories(data, batch_key)).astype(str)
     if time_key is not None:
         require_lifelines()
         times, events, _ = outcome(data.obs, time_key, event_key)
-        truth.time, truth.event = times.to_numpy(float), events.to_numpy(float)
-    return truth
+        known.outcome = np.column_stack([times.to_numpy(float), events.to_numpy(float)])
+    return known
 
 
-def _folds(n: int, truth: Known, n_splits: int, random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _folds(n: int, known: Known, n_splits: int, random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Folds alike in labels and events; what is rarer than there are folds is dealt out as one stratum."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
@@ -205,7 +213,8 @@ def _folds(n: int, truth: Known, n_splits: int, random_state: int) -> list[tuple
             f"n_splits={n_splits!r} must be an integer between 2 and {n // 2}, half the number of samples."
         )
     strata = np.full(n, "", object)
-    for values in (truth.labels, truth.event):
+    events = None if known.outcome is None else known.outcome[:, 1]
+    for values in (known.labels, events):
         if values is not None:
             strata = np.array([f"{a}|{b}" for a, b in zip(strata, values, strict=True)], object)
     names, sizes = np.unique(strata.astype(str), return_counts=True)

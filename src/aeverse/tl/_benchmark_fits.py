@@ -25,86 +25,86 @@ class Result:
 
     train: np.ndarray
     codes: dict[str, np.ndarray]
-    told: dict[str, Any]
+    costs: dict[str, Any]
 
 
-def fit_matrix(pair, data, rows, method, options, batch_key, layer, seed, missing) -> Result:
-    """One method on one matrix."""
-    train, test = pair
-    if method == "ae":
-        model = models.Autoencoder(**{"regularizer": "auto", **options}, random_state=seed)
-        _, cost = _measured(lambda: model.fit(train, layer=layer, batch_key=batch_key, progress=False))
-        encode: Callable[[Any], np.ndarray] = lambda adata: model.encode(adata, layer=layer)  # noqa: E731
-        own = encode(train)
-        cost["deviance_explained"] = _deviance_explained(model, test, layer, seed)
-    else:
-        x, names = _slots.read_matrix(train, layer), train.var_names.astype(str)
-        found, cost = _measured(
-            lambda: methods.MATRIX[method](
-                x,
-                kind=models.kind_of(x, names),
-                names=names,
-                mask=_slots.read_mask(train, "auto"),
-                batches=_slots.read_categories(train, batch_key),
-                n_latent=options.get("n_latent"),
-                random_state=seed,
-                progress=False,
-            )
-        )
-        own, encode = found.code, lambda adata: found.encode(_slots.read_matrix(adata, layer))
-    return _encoded(own, {ALL: test}, encode, cost)
+@dataclass(frozen=True)
+class Run:
+    """One method in one fold: what it is called with."""
 
+    method: str
+    options: Mapping[str, Any]
+    layer: Any
+    batch_key: str | None
+    seed: int
 
-def fit_modalities(pair, data, rows, method, options, batch_key, layer, seed, missing) -> Result:
-    """One method on several modalities."""
-    train, test = pair
-    shown = {ALL: test} | (_subsets(test) if missing else {})
-    if method == "ae":
-        model = models.MultimodalAutoencoder(random_state=seed, **options)
-        _, cost = _measured(lambda: model.fit(train, layer=layer, batch_key=batch_key, progress=False))
-        return _encoded(model.encode(train), shown, model.encode, cost)
-
-    def read(mdata):
-        wanted = {m: name for m, name in (layer or {}).items() if m in mdata.mod}
-        return _slots.read_modalities(mdata, layer=wanted)
-
-    def fit(mdata):
-        given = read(mdata)
-        _slots.require_linked(given)
-        return methods.MULTIMODAL[method](
-            given,
-            models.kinds_of(given, "auto"),
-            n_obs=mdata.n_obs,
-            batches=_slots.read_categories(mdata, batch_key),
-            n_latent=options.get("n_latent"),
-            random_state=seed,
+    def fit(self, method: methods.Method, data: Mapping[str, _slots.Modality], kinds, adata) -> methods.Fitted:
+        """One of `aeverse.methods` on the modalities of `adata`, told the batches if it can take them."""
+        return method(
+            data,
+            kinds,
+            n_obs=adata.n_obs,
+            batches=_slots.read_categories(adata, self.batch_key),
+            n_latent=self.options.get("n_latent"),
+            random_state=self.seed,
             progress=False,
         )
 
-    if method in TRANSDUCTIVE:
-        found, cost = _measured(lambda: fit(data))
-        code = found.code
-        return Result(
-            code[rows[0]],
-            {ALL: code[rows[1]]},
-            cost | {"n_dims": code.shape[1], "encode_seconds": np.nan, "saw_test": True},
+
+def fit_matrix(run: Run, train, test) -> Result:
+    """One method on one matrix."""
+    if run.method == "ae":
+        model = models.Autoencoder(**{"regularizer": "auto", **run.options}, random_state=run.seed)
+        _, costs = _measured(lambda: model.fit(train, layer=run.layer, batch_key=run.batch_key, progress=False))
+        costs["deviance_explained"] = _deviance_explained(model, test, run.layer, run.seed)
+        return _encoded(
+            model.encode(train, layer=run.layer), {ALL: test}, lambda adata: model.encode(adata, layer=run.layer), costs
         )
-    found, cost = _measured(lambda: fit(train))
-    if found.encode is None:
-        raise ValueError(f"{method!r} has no code for new samples.")
-    return _encoded(found.code, shown, lambda mdata: found.encode(read(mdata), mdata.n_obs), cost)
+
+    def read(adata) -> dict[str, _slots.Modality]:
+        return {"X": _slots.as_modality(adata, run.layer, "auto")}
+
+    def fit() -> methods.Fitted:
+        data = read(train)
+        kinds = {"X": models.kind_of(data["X"].x, data["X"].names)}
+        return run.fit(methods.MATRIX[run.method], data, kinds, train)
+
+    found, costs = _measured(fit)
+    return _encoded(found.code, {ALL: test}, lambda adata: found.encode(read(adata), adata.n_obs), costs)
 
 
-TRANSDUCTIVE = ("snf", "wnn", "totalvi", "multivi")  # of methods.MULTIMODAL; a test holds this to be true
+def fit_modalities(run: Run, train, test, whole, rows: tuple[np.ndarray, np.ndarray], *, drop: bool) -> Result:
+    """One method on several modalities; one without a code for new samples is fitted to the whole."""
+    shown = {ALL: test} | (_subsets(test) if drop else {})
+    if run.method == "ae":
+        model = models.MultimodalAutoencoder(random_state=run.seed, **run.options)
+        _, costs = _measured(lambda: model.fit(train, layer=run.layer, batch_key=run.batch_key, progress=False))
+        return _encoded(model.encode(train), shown, model.encode, costs)
+
+    def read(mdata) -> dict[str, _slots.Modality]:
+        return _slots.read_modalities(mdata, layer={m: n for m, n in (run.layer or {}).items() if m in mdata.mod})
+
+    def fit(mdata) -> methods.Fitted:
+        data = read(mdata)
+        _slots.require_linked(data)
+        return run.fit(method, data, models.kinds_of(data, "auto"), mdata)
+
+    method = methods.MULTIMODAL[run.method]
+    if method.embeds_new:
+        found, costs = _measured(lambda: fit(train))
+        return _encoded(found.code, shown, lambda mdata: found.encode(read(mdata), mdata.n_obs), costs)
+    found, costs = _measured(lambda: fit(whole))
+    costs |= {"n_dims": found.code.shape[1], "encode_seconds": np.nan, "saw_test": True}
+    return Result(found.code[rows[0]], {ALL: found.code[rows[1]]}, costs)
 
 
-def _encoded(own: np.ndarray, shown: Mapping[str, Any], encode, cost: dict[str, Any]) -> Result:
+def _encoded(code: np.ndarray, shown: Mapping[str, Any], encode, costs: dict[str, Any]) -> Result:
     start, codes = time.perf_counter(), {}
     for name, part in shown.items():
         codes[name] = encode(part)
         if name == ALL:
-            cost["encode_seconds"] = time.perf_counter() - start
-    return Result(own, codes, cost | {"n_dims": own.shape[1], "saw_test": False})
+            costs["encode_seconds"] = time.perf_counter() - start
+    return Result(code, codes, costs | {"n_dims": code.shape[1], "saw_test": False})
 
 
 def _subsets(mdata) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _deviance_explained(model: models.Autoencoder, test, layer: str | None, seed
         test.X = shown
         return float(metrics.deviance_explained(model.denoise(test), shown, hidden))
     x = _slots.read_matrix(test, layer)
-    x = np.array(x.toarray() if sp.issparse(x) else x, np.float32)
+    x = np.array(_slots.dense(x), np.float32)
     hidden = np.isfinite(x) & (rng.random(x.shape) < SHARE_HIDDEN)
     test.X = np.where(hidden, np.nan, x)
     mean = model.decode(model.encode(test))
@@ -194,7 +194,8 @@ def _explained(x: np.ndarray, mean: np.ndarray, model: models.Autoencoder, hidde
 
     from aeverse.models._values import _null_mean
 
-    likelihood = model.net.members[0].likelihood
+    net: Any = model.net
+    likelihood = net.members[0].likelihood
     with torch.no_grad():
         observed = torch.as_tensor(np.where(hidden, x, np.nan))
         lost = likelihood.deviance(observed, torch.as_tensor(mean)).sum()

@@ -39,7 +39,7 @@ def subtypes(
     evidence_rep: str | None = "auto",
     max_subtypes: int = 8,
     n_resamples: int = 100,
-    model: AnnData | MuData | Mapping[str, Any] | None = None,
+    reference: AnnData | MuData | Mapping[str, Any] | None = None,
     key_added: str = "subtype",
     random_state: int = 0,
     copy: bool = False,
@@ -78,7 +78,7 @@ def subtypes(
         Largest number that is tried.
     n_resamples
         Resamples of the patients.
-    model
+    reference
         Assign the patients of `data` to subtypes that were found before instead of finding new ones: the object in
         which they were found (or its ``uns["ae"][key_added]`` alone, which holds no patient's data). The clusterings of
         its resamples vote by their nearest centroid; for the patients in whom the subtypes were found the result is the
@@ -100,7 +100,7 @@ def subtypes(
         Share of the resamples that voted for the patient's subtype.
     ``obsp[key_added + "_consensus"]``
         Consensus matrix, (patients, patients), float32: the share of the resamples with both patients in which they
-        fell together. Not written where `model` is given.
+        fell together. Not written where `reference` is given.
     ``uns["ae"][key_added]``
         ``curve``, a row per number of subtypes: ``stability``, its mean in structureless cohorts (``reference``,
         ``reference_sd``), ``compactness`` beyond theirs in standard deviations, its ``p_value``, the size of the
@@ -122,43 +122,40 @@ def subtypes(
     >>> adata.obs["subtype"].nunique()
     3
     """
+    params = _slots.parameters(locals())
     data = _slots.cohort(data, copy)
     written = [("obs", key_added), ("obs", f"{key_added}_confidence")]
-    if model is None:
+    if reference is None:
         written.append(("obsp", f"{key_added}_consensus"))
     _slots.check_keys(data, written, key_added)
     code = _read_code(data, use_rep)
-    linear = None if model is not None else _read_evidence(data, use_rep, evidence_rep, random_state)
-    params = {"use_rep": use_rep, "random_state": random_state, "assigned": model is not None}
     obsp = {}
-    if model is None:
+    if reference is None:
+        linear = _read_evidence(data, use_rep, evidence_rep, random_state)
         found = _find(code, linear, n_subtypes, max_subtypes, n_resamples, random_state)
         obsp = {f"{key_added}_consensus": found.consensus}
-        record = {
+        record: dict[str, Any] = {
             "curve": found.curve,
             "evidence": found.evidence,
             "clusters": found.clusters,
             "centroids": found.centroids,
         }
-        votes = count_votes(code, found.centroids)
-        params |= {
-            "evidence_rep": evidence_rep,
-            "n_subtypes": n_subtypes,
-            "max_subtypes": max_subtypes,
-            "n_resamples": n_resamples,
-        }
     else:
-        earlier = model if isinstance(model, Mapping) else _slots.read_record(model, key_added)
-        centroids = _read_centroids(earlier, code.shape[1])
-        record = {name: earlier[name] for name in ("curve", "clusters") if name in earlier} | {"centroids": centroids}
-        votes = count_votes(code, centroids)
+        earlier = reference if isinstance(reference, Mapping) else _slots.read_record(reference, key_added)
+        record = {name: earlier[name] for name in ("curve", "clusters") if name in earlier}
+        record["centroids"] = _read_centroids(earlier, code.shape[1])
+    votes = count_votes(code, record["centroids"])
     names = [str(i + 1) for i in range(votes.shape[1])]
     label = votes.argmax(1)
     _slots.write(
         data,
         _slots.Results(
             name=key_added,
-            record={"params": params, "versions": _slots.versions(), **record},
+            record={
+                "params": {**params, "assigned": reference is not None},
+                "versions": _slots.versions(),
+                **record,
+            },
             obs={
                 key_added: pd.Categorical.from_codes(label, names),
                 f"{key_added}_confidence": votes[np.arange(len(votes)), label],
@@ -188,7 +185,7 @@ def _read_evidence(data, use_rep: str, evidence_rep: str | None, random_state: i
 
 def _read_centroids(record: Mapping[str, Any], n_dims: int) -> np.ndarray:
     if "centroids" not in record:
-        raise ValueError(f"model= is no result of aeverse.tl.subtypes: it holds {sorted(record)}, not 'centroids'.")
+        raise ValueError(f"reference= is no result of aeverse.tl.subtypes: it holds {sorted(record)}, not 'centroids'.")
     centroids = np.asarray(record["centroids"], np.float64)
     if centroids.shape[-1] != n_dims:
         raise ValueError(

@@ -106,6 +106,7 @@ def survival(
     >>> adata.uns["ae"]["survival"]["medians"]["patients"].tolist()
     [97, 103]
     """
+    params = _slots.parameters(locals())
     require_lifelines()
     covariates = [] if covariates is None else _slots.name_list(covariates)
     if groupby is None and use_rep is None and not covariates:
@@ -133,20 +134,16 @@ def survival(
         label = f"{use_rep} risk (per s.d.)"
         predictors[use_rep] = ((risk - risk.mean()) / risk.std()).rename(label).to_frame()
     record["cox"] = cox(time, event, predictors)
-    params = {
-        "time_key": time_key,
-        "event_key": event_key,
-        "groupby": groupby,
-        "use_rep": use_rep,
-        "covariates": covariates or None,
-        "n_splits": n_splits,
-        "random_state": random_state,
-    }
     _slots.write(
         data,
         _slots.Results(
             name=key_added,
-            record={"params": params, "versions": _slots.versions(), "patients": patients, **record},
+            record={
+                "params": {**params, "covariates": covariates},
+                "versions": _slots.versions(),
+                "patients": patients,
+                **record,
+            },
             obs={} if risk is None else {f"{key_added}_risk": risk.to_numpy()},
         ),
     )
