@@ -134,9 +134,10 @@ def test_mudata_with_survival_and_missing_layers():
 
 def test_methods_without_a_code_for_new_samples_are_known_as_such():
     """Those of MULTIMODAL that are fitted to all samples return no `encode`; scvi-tools' are tried in test_multimodal."""
-    data = patients(60)
-    data.mod["rna"].X = np.abs(data["rna"].X)
-    given = {m: d for m, d in _slots.read_modalities(data).items() if len(d.rows) == 60}
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(60, 3))
+    data = {m: ad.AnnData(factors @ rng.normal(size=(3, 20)) + rng.normal(size=(60, 20))) for m in ("rna", "protein")}
+    given = _slots.read_modalities(md.MuData(data))
     kinds = dict.fromkeys(given, "continuous")
     options = {"n_obs": 60, "batches": None, "n_latent": 3, "random_state": 0, "progress": False}
     for name in ("concat_pca", "kernel_pca", "mfa", "snf", "wnn"):

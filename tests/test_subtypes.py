@@ -223,8 +223,13 @@ def test_small_clusters_are_made_only_when_asked_for():
         (lambda a: None, {"max_subtypes": 1}, ValueError, "max_subtypes=1"),
         (lambda a: None, {"n_resamples": 3}, ValueError, "n_resamples=3"),
         (lambda a: a.obs.__setitem__("subtype", "mine"), {}, ValueError, "was not written by aeverse"),
-        (lambda a: None, {"model": {"decoder": 1}}, ValueError, "no result of aeverse.tl.subtypes"),
-        (lambda a: None, {"model": {"centroids": np.zeros((10, 2, 5))}}, ValueError, "5 dimensions, this one has 6"),
+        (lambda a: None, {"reference": {"decoder": 1}}, ValueError, "no result of aeverse.tl.subtypes"),
+        (
+            lambda a: None,
+            {"reference": {"centroids": np.zeros((10, 2, 5))}},
+            ValueError,
+            "5 dimensions, this one has 6",
+        ),
     ],
 )
 def test_a_mistake_is_named_and_changes_nothing(change, arguments, error, message, fingerprint):

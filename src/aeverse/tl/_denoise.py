@@ -166,7 +166,7 @@ def denoise(
         adata,
         _slots.Results(
             name=key_added,
-            record=record(trained, adata, params),
+            record=record(trained, adata, {**params, "genes": genes}),
             layers=dict(zip(layers, values, strict=True)),
             obsm={"X_ae": code},
             var={column: trained.deviance_explained} if model is None else {},

@@ -118,7 +118,7 @@ def dropouts(
         adata,
         _slots.Results(
             name=key_added,
-            record=record(trained, adata, params),
+            record=record(trained, adata, {**params, "genes": genes}),
             layers={key_added: values if wanted is None else _slots.in_columns(values, columns, adata.n_vars)},
             var={summary: by_gene},
             obs={summary: by_cell},
