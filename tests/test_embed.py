@@ -1,4 +1,5 @@
 import logging
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -378,6 +379,23 @@ def test_kernel_pca_equals_scikit_learn_and_nystroem_comes_near(values, monkeypa
     near = _kernel_pca.kernel_pca(data, {"X": "continuous"}, **options)
     similar = [np.linalg.svd(np.linalg.qr(c - c.mean(0))[0].T @ np.linalg.qr(theirs)[0])[1].min() for c in [near.code]]
     assert similar[0] > 0.8
+
+
+def test_scvi_codes_counts_and_takes_batches(values, monkeypatch, random_states):
+    import scvi
+
+    train = scvi.model.SCVI.train  # two epochs tell whether it runs
+    monkeypatch.setattr(scvi.model.SCVI, "train", lambda self, **more: train(self, max_epochs=2, **more))
+    adata = values[3].copy()
+    adata.obs["batch"] = np.where(np.arange(60) % 2, "a", "b")
+    state = random_states()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scvi-tools' and lightning's own
+        ae.tl.embed(adata, method="scvi", batch_key="batch", n_latent=4, progress=False)
+    assert adata.obsm["X_ae"].shape == (60, 4)
+    assert np.isfinite(adata.obsm["X_ae"]).all()
+    assert adata.uns["ae"]["X_ae"]["params"]["batch_key"] == "batch"
+    assert random_states() == state
 
 
 def test_scvi_needs_counts(values):

@@ -193,7 +193,6 @@ def test_few_or_equal_patients():
         assert (adata.obs["subtype"] == "1").all()
     apart = cohort(np.r_[rng.normal(size=(6, 3)), rng.normal(size=(6, 3)) + 10])
     ae.tl.subtypes(apart)
-    assert adata.obs["subtype"].nunique() == 1
     assert apart.obs["subtype"].tolist() in (["1"] * 6 + ["2"] * 6, ["2"] * 6 + ["1"] * 6)
 
 
