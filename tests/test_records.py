@@ -126,7 +126,7 @@ def test_multimodal_embed_refuses_batches_that_its_method_cannot_use(method):
 
 def test_a_model_beside_options_that_would_describe_another_warns():
     adata, fitted = cells(), model()
-    with pytest.warns(UserWarning, match="model= is used as it is: regularizer=, n_latent= would describe"):
+    with pytest.warns(UserWarning, match="model= is used as it is: regularizer= would describe"):
         ae.tl.embed(adata, model=fitted, regularizer="sparse", n_latent=5)
     assert adata.obsm["X_ae"].shape == (80, 3)
 

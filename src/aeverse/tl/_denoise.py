@@ -125,7 +125,7 @@ def denoise(
     (700, 765)
     """
     params = _slots.parameters(locals())
-    described = ("likelihood", "regularizer", "mask_var", "batch_key", "n_latent", "n_models")
+    described = ("regularizer", "mask_var", "batch_key")
     warn_of_unused(denoise, locals(), described)
     adata = _slots.target(adata, copy)
     column = f"{key_added}_deviance_explained"
@@ -159,7 +159,7 @@ def denoise(
     wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
     found = trained.denoise(adata, layer=layer, genes=wanted, target_sum=target_sum, code=code, return_sd=uncertainty)
     values = list(found) if isinstance(found, tuple) else [found]
-    if wanted is not None:
+    if wanted is not None and (genes is not None or values[0].shape[1] < adata.n_vars):
         columns = _slots.positions(wanted, adata.var_names)
         values = [_slots.in_columns(v, columns, adata.n_vars) for v in values]
     _slots.write(

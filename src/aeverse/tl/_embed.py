@@ -138,7 +138,7 @@ def embed(
     if method != "ae":
         batches = () if methods.MATRIX[method].takes_batches else ("batch_key",)
         refuse_unused(embed, locals(), (*describing, "model", "device", *batches), method)
-    warn_of_unused(embed, locals(), (*describing, "likelihood", "mask_var", "batch_key", "n_latent"))
+    warn_of_unused(embed, locals(), ("regularizer", "decoder", "gene_sets", "mask_var", "batch_key"))
     adata = _slots.target(adata, copy)
     fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "progress": progress}
     if method == "ae":
