@@ -176,15 +176,15 @@ def concordance(train_code, test_code, train_time, train_event, test_time, test_
     """Held-out C-index of a ridge Cox model on the standardised code."""
     from lifelines.utils import concordance_index
 
-    from aeverse.tl._survival import _choose_penalty, _penalties, _predict
+    from aeverse.tl._cox import choose_penalty, penalties, predict
 
     own, new = (
         np.isfinite(t) & np.isfinite(e) & (t > 0) for t, e in ((train_time, train_event), (test_time, test_event))
     )
     x, t, e = train_code[own].astype(np.float64), train_time[own], train_event[own]
     is_code = np.ones(x.shape[1], bool)
-    penalty = _choose_penalty(x, t, e, is_code, 0)
-    risk = _predict(x, t, e, test_code[new].astype(np.float64), _penalties(is_code, penalty))
+    penalty = choose_penalty(x, t, e, is_code, 0)
+    risk = predict(x, t, e, test_code[new].astype(np.float64), penalties(is_code, penalty))
     return float(concordance_index(test_time[new], -risk, test_event[new]))
 
 

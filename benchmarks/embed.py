@@ -71,20 +71,13 @@ def aeverse(train, test, seed):
 
 def matrix(method, train, test, seed, n_latent, kind=None):
     """A method of `aeverse.methods`."""
-    from aeverse import methods, models
+    from aeverse import _slots, methods, models
 
-    names = train.var_names
-    fitted = methods.MATRIX[method](
-        train.X,
-        kind=kind or models.kind_of(train.X, names),
-        names=names,
-        mask=None,
-        batches=None,
-        n_latent=n_latent,
-        random_state=seed,
-        progress=False,
-    )
-    return fitted.code, fitted.encode(test.X)
+    seen, new = ({"X": _slots.as_modality(adata, None, "auto")} for adata in (train, test))
+    kinds = {"X": kind or models.kind_of(train.X, train.var_names)}
+    options = {"n_obs": train.n_obs, "batches": None, "n_latent": n_latent, "random_state": seed, "progress": False}
+    fitted = methods.MATRIX[method](seen, kinds, **options)
+    return fitted.code, fitted.encode(new, test.n_obs)
 
 
 METHODS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import matplotlib
 import mudata as md
@@ -79,21 +81,21 @@ def test_without_labels_only_unsupervised_scores(cells):
 def test_scores_are_those_of_the_method_fitted_to_the_training_samples_alone(cells):
     """By hand, for one fold: nothing of the test samples is used."""
     table = ae.tl.benchmark(cells, ["pca"], label_key="cell_type", n_splits=2, n_latent=4, random_state=3)
-    truth = _benchmark._truth(cells, "cell_type", None, None, None)
+    truth = _benchmark._known(cells, "cell_type", None, None, None)
     train, test = _benchmark._folds(cells.n_obs, truth, 2, 3)[1]
     assert not set(train) & set(test)
     assert sorted([*train, *test]) == list(range(cells.n_obs))
-    options = {"kind": "counts", "names": cells.var_names, "mask": None, "batches": None}
-    fitted = methods.MATRIX["pca"](cells.X[train], **options, n_latent=4, random_state=4, progress=False)
+    seen, unseen = ({"X": _slots.as_modality(cells[rows], None, "auto")} for rows in (train, test))
+    fitted = methods.MATRIX["pca"](seen, {"X": "counts"}, n_latent=4, random_state=4)
     labels = cells.obs["cell_type"].to_numpy()
-    held_out = {"test_code": fitted.encode(cells.X[test]), "test_labels": labels[test]}
+    held_out = {"test_code": fitted.encode(unseen, len(test)), "test_labels": labels[test]}
     row = table[table["split"] == 1].iloc[0]
     assert row["knn"] == pytest.approx(ae.metrics.knn_accuracy(fitted.code, labels[train], **held_out))
     assert row["probe"] == pytest.approx(ae.metrics.linear_probe(fitted.code, labels[train], **held_out))
 
 
 def test_folds_are_alike_in_labels(cells):
-    truth = _benchmark._truth(cells, "cell_type", None, None, None)
+    truth = _benchmark._known(cells, "cell_type", None, None, None)
     shares = [
         pd.Series(truth.labels[test]).value_counts(normalize=True) for _, test in _benchmark._folds(160, truth, 4, 0)
     ]
@@ -118,7 +120,7 @@ def test_values_that_are_no_counts(kind):
 def test_mudata_with_survival_and_missing_layers():
     pytest.importorskip("lifelines")
     wanted = {"ae": {"n_steps": 60}, "concat_pca": {}, "snf": {}}
-    options = {"label_key": "kind", "time_key": "months", "event_key": "dead", "n_splits": 2, "missing": True}
+    options = {"label_key": "kind", "time_key": "months", "event_key": "dead", "n_splits": 2, "drop_modalities": True}
     table = ae.tl.benchmark(patients(), wanted, **options)
     assert table.loc[table["saw_test"], "method"].unique().tolist() == ["snf"]
     shown = {m: set(own["modalities"]) for m, own in table.groupby("method")}
@@ -131,15 +133,18 @@ def test_mudata_with_survival_and_missing_layers():
 
 
 def test_methods_without_a_code_for_new_samples_are_known_as_such():
-    """Those of MULTIMODAL that are fitted to all samples return no `encode`."""
-    data = patients(40)
-    given = _slots.read_modalities(data)
+    """Those of MULTIMODAL that are fitted to all samples return no `encode`; scvi-tools' are tried in test_multimodal."""
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(60, 3))
+    data = {m: ad.AnnData(factors @ rng.normal(size=(3, 20)) + rng.normal(size=(60, 20))) for m in ("rna", "protein")}
+    given = _slots.read_modalities(md.MuData(data))
     kinds = dict.fromkeys(given, "continuous")
-    options = {"n_obs": 40, "batches": None, "n_latent": 3, "random_state": 0, "progress": False}
-    for name in ("concat_pca", "kernel_pca", "mfa", "snf"):
-        found = methods.MULTIMODAL[name](given, kinds, **options)
-        assert (found.encode is None) == (name in _benchmark.TRANSDUCTIVE), name
-    assert set(_benchmark.TRANSDUCTIVE) <= set(methods.MULTIMODAL)
+    options = {"n_obs": 60, "batches": None, "n_latent": 3, "random_state": 0, "progress": False}
+    for name in ("concat_pca", "kernel_pca", "mfa", "snf", "wnn"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # muon's and scanpy's own
+            found = methods.MULTIMODAL[name](given, kinds, **options)
+        assert (found.encode is not None) == methods.MULTIMODAL[name].embeds_new, name
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------
@@ -160,8 +165,8 @@ def test_bad_input_is_refused_by_name(cells):
         ae.tl.benchmark(cells, batch_key="plate")
     with pytest.raises(ValueError, match="n_splits=100 must be an integer between 2 and 80"):
         ae.tl.benchmark(cells, n_splits=100)
-    with pytest.raises(ValueError, match="missing=True leaves out modalities"):
-        ae.tl.benchmark(cells, missing=True)
+    with pytest.raises(ValueError, match="drop_modalities=True leaves out modalities"):
+        ae.tl.benchmark(cells, drop_modalities=True)
     with pytest.raises(ValueError, match="time_key and event_key go together"):
         ae.tl.benchmark(cells, time_key="months")
     with pytest.raises(ValueError, match="between 2 and 0"):

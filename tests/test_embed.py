@@ -1,4 +1,5 @@
 import logging
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 import aeverse as ae
+from aeverse import _slots
 
 KINDS = {"gaussian": 0, "bernoulli": 1, "fractions": 2, "nb": 3, "poisson": 3}
 REGULARIZERS = [None, "sparse", "contractive", "denoising", "variational", "graph", ("denoising", "graph", "sparse")]
@@ -30,8 +32,8 @@ def values():
 def test_only_what_is_documented_is_written(small):
     slots = {s: list(getattr(small, s)) for s in ("layers", "obs", "var", "obsp")}
     assert ae.tl.embed(small, n_latent=5, n_models=2) is None
-    assert (list(small.obsm), list(small.varm), list(small.uns["ae"])) == (["X_ae"], ["X_ae_loadings"], ["X_ae"])
-    assert small.obsm["X_ae"].shape == small.varm["X_ae_loadings"].shape == (100, 10)
+    assert (list(small.obsm), list(small.varm), list(small.uns["ae"])) == (["X_ae"], ["ae_loadings"], ["X_ae"])
+    assert small.obsm["X_ae"].shape == small.varm["ae_loadings"].shape == (100, 10)
     assert np.isfinite(small.obsm["X_ae"]).all()
     assert {s: list(getattr(small, s)) for s in slots} == slots
     ae.tl.embed(small, n_latent=5, decoder="mlp")
@@ -61,7 +63,7 @@ def test_loadings_follow_the_features_of_the_object(small, model):
     with pytest.warns(UserWarning, match="features that the encoder reads were found"):
         ae.tl.embed(some, model=model)
     expected = model.loadings().loc[some.var_names]
-    np.testing.assert_array_equal(some.varm["X_ae_loadings"], expected.to_numpy())
+    np.testing.assert_array_equal(some.varm["ae_loadings"], expected.to_numpy())
 
 
 def test_a_second_call_replaces_its_own_code_only(small):
@@ -210,7 +212,7 @@ def test_sparse_codes_have_few_active_units(values, monkeypatch):
     assert 0.05 < model.active_share(code).mean() < 0.95
     adata = values[0].copy()
     ae.tl.embed(adata, regularizer="sparse", n_latent=12)
-    assert ((adata.obs["X_ae_active"] >= 0) & (adata.obs["X_ae_active"] <= 1)).all()
+    assert ((adata.obs["ae_active"] >= 0) & (adata.obs["ae_active"] <= 1)).all()
 
 
 def test_corruption_is_of_a_kind_that_suits_the_values(values):
@@ -316,7 +318,7 @@ def test_gene_sets_name_the_dimensions_and_limit_their_reach(monkeypatch):
     assert ae.models.Config(gene_sets=table).gene_sets == ae.models.Config(gene_sets=sets).gene_sets
     ae.tl.embed(adata, gene_sets=sets, likelihood="nb")
     assert list(adata.uns["ae"]["X_ae"]["code_names"]) == list(sets)
-    loadings, code = adata.varm["X_ae_loadings"], adata.obsm["X_ae"]
+    loadings, code = adata.varm["ae_loadings"], adata.obsm["X_ae"]
     for i, name in enumerate(sets):
         assert set(adata.var_names[loadings[:, i] != 0]) == set(sets[name]) - {"unknown"}
         assert loadings[:, i].sum() > 0  # more of the code is more of the pathway
@@ -355,10 +357,9 @@ def test_other_methods_encode_new_samples(values, method):
     from aeverse.methods import MATRIX
 
     for kind, name in enumerate(("continuous", "binary", "fractions", "counts")):
-        x, names = values[kind].X, values[kind].var_names
-        options = {"mask": None, "batches": None, "n_latent": 5, "random_state": 0, "progress": False}
-        fitted = MATRIX[method](x, kind=name, names=names, **options)
-        np.testing.assert_allclose(fitted.encode(x[:7]), fitted.code[:7], rtol=1e-3, atol=1e-4)
+        data, new = ({"X": _slots.as_modality(a, None, "auto")} for a in (values[kind], values[kind][:7]))
+        fitted = MATRIX[method](data, {"X": name}, n_obs=60, n_latent=5, random_state=0)
+        np.testing.assert_allclose(fitted.encode(new, 7), fitted.code[:7], rtol=1e-3, atol=1e-4)
 
 
 def test_kernel_pca_equals_scikit_learn_and_nystroem_comes_near(values, monkeypatch):
@@ -366,17 +367,35 @@ def test_kernel_pca_equals_scikit_learn_and_nystroem_comes_near(values, monkeypa
 
     from aeverse.methods import _kernel_pca
 
-    x, names = values[0].X, values[0].var_names
-    options = {"kind": "continuous", "names": names, "mask": None, "batches": None, "n_latent": 4, "progress": False}
-    found = _kernel_pca.kernel_pca(x, random_state=0, **options)
-    standardised = (x - x.mean(0)) / x.std(0)
-    theirs = KernelPCA(4, kernel="rbf", gamma=found.settings["width"] ** -2).fit_transform(standardised)
+    x, data = values[0].X, {"X": _slots.as_modality(values[0], None, "auto")}
+    options = {"n_obs": len(x), "n_latent": 4, "random_state": 0}
+    found = _kernel_pca.kernel_pca(data, {"X": "continuous"}, **options)
+    standardized = (x - x.mean(0)) / x.std(0)
+    width = ((standardized[:, None] - standardized) ** 2).sum(2).mean()
+    theirs = KernelPCA(4, kernel="rbf", gamma=1 / width).fit_transform(standardized)
     np.testing.assert_allclose(np.abs(found.code), np.abs(theirs), rtol=1e-3, atol=1e-3)
     monkeypatch.setattr(_kernel_pca, "EXACT_UP_TO", 50)
     monkeypatch.setattr(_kernel_pca, "N_LANDMARKS", 45)
-    near = _kernel_pca.kernel_pca(x, random_state=0, **options)
+    near = _kernel_pca.kernel_pca(data, {"X": "continuous"}, **options)
     similar = [np.linalg.svd(np.linalg.qr(c - c.mean(0))[0].T @ np.linalg.qr(theirs)[0])[1].min() for c in [near.code]]
     assert similar[0] > 0.8
+
+
+def test_scvi_codes_counts_and_takes_batches(values, monkeypatch, random_states):
+    import scvi
+
+    train = scvi.model.SCVI.train  # two epochs tell whether it runs
+    monkeypatch.setattr(scvi.model.SCVI, "train", lambda self, **more: train(self, max_epochs=2, **more))
+    adata = values[3].copy()
+    adata.obs["batch"] = np.where(np.arange(60) % 2, "a", "b")
+    state = random_states()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scvi-tools' and lightning's own
+        ae.tl.embed(adata, method="scvi", batch_key="batch", n_latent=4, progress=False)
+    assert adata.obsm["X_ae"].shape == (60, 4)
+    assert np.isfinite(adata.obsm["X_ae"]).all()
+    assert adata.uns["ae"]["X_ae"]["params"]["batch_key"] == "batch"
+    assert random_states() == state
 
 
 def test_scvi_needs_counts(values):

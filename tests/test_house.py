@@ -126,6 +126,11 @@ def test_foreign_models_are_imported_inside_the_functions_of_methods(package):
                 assert not at_import, f"{path} imports {package} at its top"
 
 
+def test_no_file_is_longer_than_400_lines():
+    too_long = {str(p.relative_to(PACKAGE)) for p in sources() if len(p.read_text(encoding="utf-8").splitlines()) > 400}
+    assert too_long == {"models/_multimodal.py"}
+
+
 # ---- how functions look ------------------------------------------------------------------------------------------
 # More than two positional arguments, where each is what the function is about.
 THREE_SUBJECTS = {"metrics.deviance_explained", "pl.denoised"}

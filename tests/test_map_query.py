@@ -150,7 +150,7 @@ def test_features_are_matched_by_name(fitted, query):
     other = ad.concat([extra, other], axis=1, merge="first")
     ae.tl.map_query(other, fitted, key_added="X_again")
     np.testing.assert_allclose(other.obsm["X_again"], query.obsm["X_ae"], atol=1e-4)
-    np.testing.assert_allclose(other.obs["X_again_outlier"], query.obs["ae_outlier"])
+    np.testing.assert_allclose(other.obs["again_outlier"], query.obs["ae_outlier"])
 
 
 def test_missing_features_are_told_and_too_few_refused(fitted, query, fingerprint):

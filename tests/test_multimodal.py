@@ -418,8 +418,8 @@ def broken(what: str) -> md.MuData:
         ("", {"modalities": ["rna", "adt"]}, "modalities names .'adt'., but the modalities are"),
         ("", {"modalities": []}, "modalities is empty"),
         ("", {"layer": {"rna": "counts"}}, "'rna'.*layers.'counts'. does not exist"),
-        ("", {"likelihood": {"rna": "nb"}}, "likelihood='nb' of modality 'rna' must be"),
-        ("", {"likelihood": "counts"}, "must be 'auto' or a dict"),
+        ("", {"kind": {"rna": "nb"}}, "likelihood='nb' of modality 'rna' must be"),
+        ("", {"kind": "counts"}, "must be 'auto' or a dict"),
         ("", {"batch_key": "plate"}, "'plate' is not a column"),
         ("", {"mask_var": {"rna": "hvg"}}, "'rna'.*mask_var='hvg'"),
         ("", {"n_latent": 0}, "n_latent=0"),
@@ -447,18 +447,18 @@ def test_anndata_is_refused():
 
 
 def test_writing_is_all_or_nothing(monkeypatch):
-    from aeverse import _slots
+    from aeverse._slots import _write
 
     mdata = simulate(60)
     before = fingerprint(mdata)
-    write = _slots.write
+    write = _write.write
 
     def fail_on_mudata(data, results):
         if isinstance(data, md.MuData):
             raise MemoryError("no room")
         return write(data, results)
 
-    monkeypatch.setattr(_slots, "write", fail_on_mudata)
+    monkeypatch.setattr(_write, "write", fail_on_mudata)
     with pytest.raises(MemoryError):
         ae.tl.multimodal_embed(mdata)
     assert fingerprint(mdata) == before
@@ -602,8 +602,7 @@ def test_a_cell_does_not_predict_itself(model):
     mdata["prot"].X[3] = 50_000
     fitted = ae.models.MultimodalAutoencoder(n_steps=20).fit(mdata)
     mean, _ = fitted.predict(mdata, "prot")
-    assert (mean.iloc[3] < 7).all()
-    assert np.log1p(50_000) > 10
+    assert (mean.iloc[3] < np.log1p(50_000) - 3).all()
 
 
 def test_position_in_the_linear_space_is_that_of_the_regression_on_the_others():
@@ -632,8 +631,9 @@ def test_bridge_predicts_a_modality_that_the_query_never_had(model, tmp_path):
     np.testing.assert_array_equal(table, model.predict(query, "prot")[0][table.columns])
 
 
-def test_prediction_of_many_features_goes_through_components(model):
-    new = simulate(60, seed=9)
+def test_prediction_of_many_features_goes_through_components():
+    model = ae.models.MultimodalAutoencoder(n_steps=100).fit(simulate(shared=True))
+    new = simulate(60, seed=9, shared=True)
     mean, sd = model.predict(new, "rna")
     assert mean.shape == (60, 600)
     assert (sd > 0).all(axis=None)
@@ -641,8 +641,7 @@ def test_prediction_of_many_features_goes_through_components(model):
     truth = np.log1p(new["rna"].X.toarray())
     difference = truth[kind == "0"].mean(0) - truth[kind != "0"].mean(0)
     found = mean[kind == "0"].mean() - mean[kind != "0"].mean()
-    assert np.isfinite(found).all()
-    assert abs(difference).max() > 1  # RNA tells type 0 from 1; protein does not, so that the prediction cannot either
+    assert np.corrcoef(found, difference)[0, 1] > 0.5
 
 
 @pytest.mark.parametrize(

@@ -295,9 +295,9 @@ def test_results_are_owned_by_the_call_that_wrote_them_last(small, quick):
     ae.tl.denoise(small, **quick)
     ae.tl.embed(small, n_latent=3)  # takes over obsm["X_ae"]
     assert "obsm/X_ae" not in small.uns["ae"]["denoised"]["writes"]
-    assert list(small.uns["ae"]["X_ae"]["writes"]) == ["obsm/X_ae", "varm/X_ae_loadings"]
+    assert list(small.uns["ae"]["X_ae"]["writes"]) == ["obsm/X_ae", "varm/ae_loadings"]
     ae.tl.denoise(small, **quick)
-    assert list(small.uns["ae"]["X_ae"]["writes"]) == ["varm/X_ae_loadings"]
+    assert list(small.uns["ae"]["X_ae"]["writes"]) == ["varm/ae_loadings"]
     assert small.obsm["X_ae"].shape == (100, 4)
 
 

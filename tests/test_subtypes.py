@@ -130,7 +130,7 @@ def test_the_same_patients_get_the_same_subtypes_again(found, tmp_path):
     found.write_h5ad(tmp_path / "found.h5ad")
     for model in (found, found.uns["ae"]["subtype"], anndata.read_h5ad(tmp_path / "found.h5ad")):
         again = cohort(found.obsm["X_ae"][10:40])
-        ae.tl.subtypes(again, model=model)
+        ae.tl.subtypes(again, reference=model)
         np.testing.assert_array_equal(again.obs["subtype"], found.obs["subtype"][10:40])
         np.testing.assert_array_equal(again.obs["subtype_confidence"], found.obs["subtype_confidence"][10:40])
         assert not again.obsp
@@ -139,13 +139,13 @@ def test_the_same_patients_get_the_same_subtypes_again(found, tmp_path):
 def test_new_patients_are_assigned(found):
     code, truth = blobs(3)
     new = cohort(code + np.random.default_rng(9).normal(0, 0.3, code.shape))
-    ae.tl.subtypes(new, model=found)
+    ae.tl.subtypes(new, reference=found)
     assert adjusted_rand_score(truth, new.obs["subtype"]) > 0.9
     one = cohort(code[:1])
-    ae.tl.subtypes(one, model=found)
+    ae.tl.subtypes(one, reference=found)
     assert list(one.obs["subtype"].cat.categories) == ["1", "2", "3"]
     chained = cohort(code[:5])
-    ae.tl.subtypes(chained, model=new)  # what was assigned carries the subtypes on
+    ae.tl.subtypes(chained, reference=new)  # what was assigned carries the subtypes on
     np.testing.assert_array_equal(chained.obs["subtype"], found.obs["subtype"][:5])
 
 
@@ -193,7 +193,6 @@ def test_few_or_equal_patients():
         assert (adata.obs["subtype"] == "1").all()
     apart = cohort(np.r_[rng.normal(size=(6, 3)), rng.normal(size=(6, 3)) + 10])
     ae.tl.subtypes(apart)
-    assert adata.obs["subtype"].nunique() == 1
     assert apart.obs["subtype"].tolist() in (["1"] * 6 + ["2"] * 6, ["2"] * 6 + ["1"] * 6)
 
 
@@ -223,8 +222,13 @@ def test_small_clusters_are_made_only_when_asked_for():
         (lambda a: None, {"max_subtypes": 1}, ValueError, "max_subtypes=1"),
         (lambda a: None, {"n_resamples": 3}, ValueError, "n_resamples=3"),
         (lambda a: a.obs.__setitem__("subtype", "mine"), {}, ValueError, "was not written by aeverse"),
-        (lambda a: None, {"model": {"decoder": 1}}, ValueError, "no result of aeverse.tl.subtypes"),
-        (lambda a: None, {"model": {"centroids": np.zeros((10, 2, 5))}}, ValueError, "5 dimensions, this one has 6"),
+        (lambda a: None, {"reference": {"decoder": 1}}, ValueError, "no result of aeverse.tl.subtypes"),
+        (
+            lambda a: None,
+            {"reference": {"centroids": np.zeros((10, 2, 5))}},
+            ValueError,
+            "5 dimensions, this one has 6",
+        ),
     ],
 )
 def test_a_mistake_is_named_and_changes_nothing(change, arguments, error, message, fingerprint):
@@ -252,7 +256,7 @@ def test_picture(found, fingerprint, tmp_path):
     _, mine = plt.subplots(1, 2)
     assert list(ae.pl.subtypes(found, ax=mine)) == list(mine)
     new = cohort(found.obsm["X_ae"])
-    ae.tl.subtypes(new, model=found)
+    ae.tl.subtypes(new, reference=found)
     with pytest.raises(ValueError, match="assigned by model="):
         ae.pl.subtypes(new)
     with pytest.raises(KeyError, match="nothing"):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aeverse as ae
-from aeverse.tl._survival import ridge_cox
-from aeverse.tl._tests import benjamini_hochberg, holm
+from aeverse.tl._cox import ridge_cox
+from aeverse.tl._multiple_testing import benjamini_hochberg, holm
 
 matplotlib.use("Agg")
 lifelines = pytest.importorskip("lifelines", reason='lifelines is not installed: pip install "aeverse[survival]"')

@@ -14,7 +14,7 @@ N_COMPONENTS = 30
 
 
 def concat_pca(
-    data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
+    data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, n_latent, random_state
 ) -> Fitted:
     """At most `n_latent` (30) components a modality, blocks of unit variance; a missing block is its mean."""
     n_components, parts = n_latent or N_COMPONENTS, {}

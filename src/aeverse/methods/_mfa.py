@@ -13,9 +13,7 @@ from aeverse.methods._prepare import Components, Preparation, side_by_side
 N_COMPONENTS, N_BLOCK = 30, 300
 
 
-def mfa(
-    data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
-) -> Fitted:
+def mfa(data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, n_latent, random_state) -> Fitted:
     """MFA [Escofier1994]_: each modality divided by its first singular value, then `n_latent` (30) joint components.
 
     Of each modality the first 300 components enter, which for a cohort are all or nearly all. A sample that lacks a

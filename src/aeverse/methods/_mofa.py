@@ -20,17 +20,13 @@ N_ROUNDS = 50  # of the variational updates of new samples
 
 
 def mofa(
-    data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
+    data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, n_latent, random_state, progress
 ) -> Fitted:
     """`n_latent` (10) factors [Argelaguet2020]_ of the normalised modalities; samples may lack some of them.
 
     Mutations have a Bernoulli likelihood, the others, centred and of unit variance in all, a Gaussian one. The factors
     of new samples are their posterior means given the weights.
     """
-    try:
-        import mofapy2  # noqa: F401 (muon imports it late, after work was done)
-    except ImportError as error:
-        raise ImportError("method='mofa' needs mofapy2: pip install mofapy2") from error
     import muon
     from anndata import AnnData
     from mudata import MuData

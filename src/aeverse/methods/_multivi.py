@@ -10,7 +10,8 @@ import scipy.sparse as sp
 
 from aeverse import _slots
 from aeverse.methods._fitted import Fitted
-from aeverse.methods._totalvi import isolated, one_of
+from aeverse.methods._prepare import isolated
+from aeverse.methods._totalvi import one_of
 
 
 def multivi(
@@ -22,15 +23,16 @@ def multivi(
     from anndata import AnnData
     from mudata import MuData
 
+    read = {m: data[m].x if data[m].mask is None else data[m].x[:, data[m].mask] for m in (rna, peaks)}
     has = [np.isin(np.arange(n_obs), data[m].rows) for m in (rna, peaks)]
     what = np.where(has[0] & has[1], "paired", np.where(has[0], "expression", "accessibility"))
     with isolated(random_state):  # MuData too draws names at random
         joint = MuData(
             {
                 name: AnnData(
-                    sp.csr_matrix(_slots.in_rows(sp.csr_matrix(data[m].x), data[m].rows, n_obs)),
+                    sp.csr_matrix(_slots.in_rows(sp.csr_matrix(read[m]), data[m].rows, n_obs)),
                     obs=pd.DataFrame(index=np.arange(n_obs).astype(str)),
-                    var=pd.DataFrame(index=[f"{name}:{i}" for i in range(data[m].x.shape[1])]),
+                    var=pd.DataFrame(index=[f"{name}:{i}" for i in range(read[m].shape[1])]),
                 )
                 for name, m in (("rna", rna), ("atac", peaks))
             }

@@ -8,16 +8,14 @@ import numpy as np
 
 from aeverse import _slots
 from aeverse.methods._fitted import Fitted
-from aeverse.methods._multimodal_kernel_pca import _squared_distances
-from aeverse.methods._prepare import Preparation, moments, require_few, standardise
+from aeverse.methods._kernel_pca import squared_distances
+from aeverse.methods._prepare import Preparation, moments, require_few, standardize
 
 N_NEIGHBORS, WIDTH, N_ROUNDS = 20, 0.5, 20  # as its authors recommend
 N_COORDINATES, MOST_SAMPLES = 10, 5_000
 
 
-def snf(
-    data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
-) -> Fitted:
+def snf(data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, n_latent) -> Fitted:
     """`n_latent` (10) coordinates of the graph that SNF [Wang2014]_ fuses from the modalities' graphs.
 
     Samples that lack a modality take no part in its graph (as in NEMO [Rappoport2019]_), which SNF itself leaves open.
@@ -27,8 +25,8 @@ def snf(
     rows, whole, local = [], [], []
     for m, d in data.items():
         x = Preparation(d, kinds[m])(d)
-        x = x if kinds[m] in ("counts", "peaks") else standardise(x, *moments(x))
-        affinity = _affinity(np.sqrt(_squared_distances(x, x)))
+        x = x if kinds[m] in ("counts", "peaks") else standardize(x, *moments(x))
+        affinity = _affinity(np.sqrt(squared_distances(x, x)))
         rows.append(d.rows)
         whole.append(_normalised(affinity))
         local.append(_nearest(affinity))

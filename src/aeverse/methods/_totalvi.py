@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from aeverse import _settings, _slots
+from aeverse import _slots
 from aeverse.methods._fitted import Fitted
-from aeverse.methods._prepare import N_GENES, states_kept
+from aeverse.methods._prepare import N_GENES, isolated
 
 N_LATENT = 20
 
@@ -56,7 +55,7 @@ def train_totalvi(data, kinds, *, n_obs, batches, n_latent, random_state, progre
         logged = sc.pp.log1p(sc.pp.normalize_total(adata, copy=True), copy=True)
         chosen = sc.pp.highly_variable_genes(logged, n_top_genes=2 * N_GENES, inplace=False)["highly_variable"]
         adata = adata[:, chosen.to_numpy()].copy()
-    x = data[protein].x
+    x = data[protein].x if data[protein].mask is None else data[protein].x[:, data[protein].mask]
     adata.obsm["protein"] = _slots.in_rows(
         x.toarray() if sp.issparse(x) else np.nan_to_num(x), data[protein].rows, n_obs
     )
@@ -77,16 +76,6 @@ def one_of(kinds: Mapping[str, str], kind: str, method: str) -> str:
     found = [m for m, k in kinds.items() if k == kind]
     if len(found) != 1:
         raise ValueError(
-            f"method={method!r} needs one modality of kind {kind!r}, found {found} among {dict(kinds)}; pass likelihood= or modalities=."
+            f"method={method!r} needs one modality of kind {kind!r}, found {found} among {dict(kinds)}; pass kind= or modalities=."
         )
     return found[0]
-
-
-@contextlib.contextmanager
-def isolated(random_state: int) -> Iterator[None]:
-    """scvi-tools seeds Python, numpy and torch globally; put their states back afterwards."""
-    import scvi
-
-    with states_kept(), _settings.seeded(random_state):
-        scvi.settings.seed = random_state
-        yield

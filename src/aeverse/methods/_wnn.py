@@ -16,9 +16,7 @@ N_COMPONENTS, N_COORDINATES, N_CANDIDATES = 30, 15, 200
 FEWEST = 50
 
 
-def wnn(
-    data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, batches, n_latent, random_state, progress
-) -> Fitted:
+def wnn(data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, n_latent, random_state) -> Fitted:
     """WNN [Hao2021]_ gives a graph, no embedding: `n_latent` (15) diffusion coordinates of the graph stand for it."""
     require_complete(data, n_obs, "wnn")
     if n_obs < FEWEST:

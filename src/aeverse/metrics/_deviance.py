@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
+
+from aeverse import _slots
 
 BLOCK_ENTRIES = 10_000_000
 SMALLEST_MEAN = 1e-6
@@ -54,8 +58,7 @@ def deviance_explained(
     train, test = sp.csr_matrix(train), sp.csr_matrix(test)
     if not denoised.shape == train.shape == test.shape:
         raise ValueError(f"shapes differ: denoised {denoised.shape}, train {train.shape}, test {test.shape}.")
-    if sp.issparse(denoised):
-        denoised = denoised.tocsr()
+    values: Any = sp.csr_matrix(denoised) if sp.issparse(denoised) else denoised
     total = float(train.sum())
     share = float(test.sum()) / total if total else 0.0
     library = np.asarray(train.sum(1), np.float64) * share
@@ -64,7 +67,7 @@ def deviance_explained(
     step = max(1, BLOCK_ENTRIES // max(train.shape[1], 1))
     for start in range(0, train.shape[0], step):
         rows = slice(start, start + step)
-        mean = denoised[rows].toarray() if sp.issparse(denoised) else np.asarray(denoised[rows])
+        mean = _slots.dense(values[rows])
         mean = np.maximum(np.nan_to_num(mean.astype(np.float64)), 0)
         sums = mean.sum(1, keepdims=True)
         mean *= library[rows] / np.where(sums == 0, 1, sums)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
+from aeverse import _slots
 from aeverse.metrics._codes import as_code
 
 MOST_JUDGED = 1500  # samples whose neighbourhoods are compared
@@ -46,7 +47,7 @@ def variance_explained(
     1.0
     """
     code, test_code = as_code(code), as_code(test_code, "test_code")
-    x, test_x = (np.asarray(a.toarray() if sp.issparse(a) else a, np.float64) for a in (x, test_x))
+    x, test_x = (np.asarray(_slots.dense(a), np.float64) for a in (x, test_x))
     if len(code) != len(x) or len(test_code) != len(test_x) or x.shape[1] != test_x.shape[1]:
         raise ValueError(
             f"shapes do not fit: code {code.shape}, x {x.shape}, test_code {test_code.shape}, test_x {test_x.shape}."
@@ -117,5 +118,5 @@ def trustworthiness(
     if len(code) > MOST_JUDGED:
         rows = np.sort(np.random.default_rng(random_state).permutation(len(code))[:MOST_JUDGED])
         code, x = code[rows], x[rows]
-    x = np.nan_to_num(np.asarray(x.toarray() if sp.issparse(x) else x, np.float64))
+    x = np.nan_to_num(np.asarray(_slots.dense(x), np.float64))
     return float(manifold.trustworthiness(x, code, n_neighbors=min(n_neighbors, (len(code) - 1) // 2)))

@@ -36,7 +36,8 @@ def panels(n: int, ax: Axes | Sequence[Axes] | None, *, size: tuple[float, float
 def finish(axes: list[Axes], *, own: bool, show: bool | None, save: str | Path | None) -> Any:
     """Save and show a figure as asked; return one Axes, or an array of several."""
     if save is not None:
-        axes[0].figure.savefig(save, dpi=200, bbox_inches="tight")
+        figure: Any = axes[0].figure  # or a part of one, which cannot be saved
+        figure.savefig(save, dpi=200, bbox_inches="tight")
     if show or (show is None and own and save is None):
         import matplotlib.pyplot as plt
 

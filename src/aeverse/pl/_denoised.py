@@ -21,7 +21,7 @@ from aeverse.pl._axes import (
     scatter_values,
     tidy,
 )
-from aeverse.pl._latent import column, gene_values, is_categorical, scanpy_colors, tidy_view, view
+from aeverse.pl._values import column, gene_values, is_categorical, scanpy_colors, tidy_view, view
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -125,8 +125,8 @@ def _two_genes(adata, genes, color, key, params, layer, ax, show, save) -> np.nd
             scatter_categories(each, xy, values, scanpy_colors(adata, color, values))
         else:
             scatter_values(each, xy, values.to_numpy(), color, log=color not in adata.obs)
-        if values is not None and title == "raw" and each.get_legend() is not None:
-            each.get_legend().remove()  # one legend, beside the right panel, serves both
+        if values is not None and title == "raw" and (legend := each.get_legend()) is not None:
+            legend.remove()  # one legend, beside the right panel, serves both
         log_counts_axis(each, "x", float(high[0]))
         log_counts_axis(each, "y", float(high[1]))
         unit = _unit(params, title)

@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from aeverse import _slots
 from aeverse.pl._axes import COLORS, MISSING, finish, panels, tidy
-from aeverse.pl._latent import gene_values
+from aeverse.pl._values import gene_values
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -122,6 +122,7 @@ def _require_all_zeros(genes: list[str], key: str, params: Mapping) -> None:
 def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
     """The groups of the cells, in the user's order."""
     groups = _slots.read_categories(adata, groupby)
+    assert groups is not None  # as groupby is a name
     column = adata.obs[groupby]
     if isinstance(column.dtype, pd.CategoricalDtype):
         groups = groups.reorder_categories([c for c in column.cat.categories.astype(str) if c in groups.categories])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +83,7 @@ def modality_weights(
     left = np.zeros(len(means))
     for i, modality in enumerate(means):
         share = means[modality].to_numpy()
-        style = {"color": COLORS[i % len(COLORS)], "hatch": HATCHES[i // len(COLORS) % len(HATCHES)]}
+        style: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "hatch": HATCHES[i // len(COLORS) % len(HATCHES)]}
         own.barh(range(len(means)), share, left=left, label=str(modality), edgecolor="white", **style)
         left += share
     own.set_yticks(range(len(means)), labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -89,7 +89,7 @@ def _consensus(ax: Axes, data, key: str) -> None:
     n = max(len(codes), 1)
     for i in range(len(names)):
         start, size = edges[i] / n, (edges[i + 1] - edges[i]) / n
-        band = {"color": COLORS[i % len(COLORS)], "transform": ax.transAxes, "clip_on": False, "lw": 0}
+        band: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "transform": ax.transAxes, "clip_on": False, "lw": 0}
         ax.add_patch(Rectangle((start, 1.01), size, 0.025, **band))
         ax.add_patch(Rectangle((-0.035, 1 - start - size), 0.025, size, **band))
     shown = [i for i in range(len(names)) if edges[i + 1] > edges[i]]

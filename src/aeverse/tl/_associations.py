@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots
-from aeverse.tl._tests import benjamini_hochberg, column
+from aeverse.tl._multiple_testing import benjamini_hochberg
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -70,19 +70,19 @@ def associations(
     >>> adata.uns["ae"]["associations"]["tests"]["test"].tolist()
     ['Kruskal-Wallis', 'Kruskal-Wallis']
     """
+    params = _slots.parameters(locals())
     data = _slots.cohort(data, copy)
     _slots.check_keys(data, [], key_added, tables=True)
-    groups = _slots.known(column(data.obs, groupby)).astype(object).map(str, na_action="ignore")
+    groups = _slots.known(_slots.read_column(data.obs, groupby)).astype(object).map(str, na_action="ignore")
     rng = np.random.default_rng(random_state)
     rows = {}
     for name in _slots.name_list(columns):
-        values = _slots.known(column(data.obs, name))
+        values = _slots.known(_slots.read_column(data.obs, name))
         use = groups.notna() & values.notna()
         rows[name] = _test(groups[use], values[use], groupby, name, rng)
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.insert(3, "p_bh", benjamini_hochberg(table["p"].to_numpy()))
-    params = {"groupby": groupby, "columns": list(rows), "random_state": random_state}
-    record = {"params": params, "versions": _slots.versions(), "tests": table}
+    record = {"params": {**params, "columns": list(rows)}, "versions": _slots.versions(), "tests": table}
     _slots.write(data, _slots.Results(name=key_added, record=record))
     return data if copy else None
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from aeverse import _slots, models
 from aeverse.models._shared._reference import read_labels
-from aeverse.tl._run import loaded, target_of
+from aeverse.tl._fit_or_load import loaded, target_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -96,17 +96,17 @@ def attribute(
     >>> adata.varm["ae_attributions"].columns.tolist()
     ['type 0', 'type 1', 'type 2']
     """
-    model = loaded(model)
-    data = target_of(model, data, copy)
+    params = _slots.parameters(locals())
+    trained = loaded(model)
+    data = target_of(trained, data, copy)
     keys = [key_added, f"{key_added}_stability"]
     if not isinstance(n_top, (int, np.integer)) or n_top < 1:
         raise ValueError(f"n_top={n_top!r} must be a positive integer.")
-    of_one = isinstance(model, models.Autoencoder)
+    of_one = isinstance(trained, models.Autoencoder)
     for part in [data] if of_one else list(data.mod.values()):
         _slots.check_keys(part, [("varm", key) for key in keys], key_added)
     groups = None if groupby is None else _groups(data, groupby)
-    found, columns = model.attributions(data, groups, n_top=n_top, layer=layer, random_state=random_state)
-    params = {"groupby": groupby, "n_top": n_top, "layer": layer, "model": type(model).__name__}
+    found, columns = trained.attributions(data, groups, n_top=n_top, layer=layer, random_state=random_state)
     record = {"params": params, "versions": _slots.versions()}
     parts = []
     for name, attribution in found.items():

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from aeverse import _slots
-from aeverse.tl._run import fitted, record
+from aeverse.models import Autoencoder
+from aeverse.tl._fit_or_load import fit_or_load, record, warn_of_unused
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from aeverse.models import Autoencoder
 
 NOTHING_TO_GIVE = 0.005  # deviance explained below which denoising hardly changes anything
 
@@ -22,8 +21,8 @@ NOTHING_TO_GIVE = 0.005  # deviance explained below which denoising hardly chang
 def denoise(
     adata: AnnData,
     *,
-    likelihood: str = "nb",
-    regularizer: str | None = "denoising",
+    likelihood: Literal["nb", "poisson"] = "nb",
+    regularizer: Literal["denoising"] | None = "denoising",
     layer: str | None = None,
     mask_var: str | np.ndarray | None = "auto",
     batch_key: str | None = None,
@@ -64,7 +63,7 @@ def denoise(
         Layer with the counts; None is ``adata.X``. ``adata.raw`` is never used.
     mask_var
         Column of ``adata.var`` or boolean array: the genes that the encoder reads. ``"auto"``: ``highly_variable`` where
-        present, else the 3,000 most overdispersed genes. All genes are denoised.
+        present, else the 3,000 most overdispersed genes; None: all. All genes are denoised.
     batch_key
         Column of ``adata.obs``: encoder and decoder are told the batch of a cell, so that the code need not hold it.
     genes
@@ -125,6 +124,9 @@ def denoise(
     >>> adata.layers["denoised"].shape
     (700, 765)
     """
+    params = _slots.parameters(locals())
+    described = ("regularizer", "mask_var", "batch_key")
+    warn_of_unused(denoise, locals(), described)
     adata = _slots.target(adata, copy)
     column = f"{key_added}_deviance_explained"
     layers = [key_added, f"{key_added}_sd"] if uncertainty else [key_added]
@@ -143,27 +145,28 @@ def denoise(
         "n_latent": n_latent,
         "n_models": n_models,
         "random_state": random_state,
+        "share_calibration": 0.0,  # nobody will map a query with this model, so that no sample need be kept out for it
     }
-    trained = fitted(
-        model, adata, config, layer=layer, mask_var=mask_var, batch_key=batch_key, device=device, progress=progress
-    )
-    if model is None and trained.heldout_deviance_explained < NOTHING_TO_GIVE:
+    fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key}
+    trained = fit_or_load(Autoencoder, model, adata, config, **fit, device=device, progress=progress)
+    explained = trained.heldout_deviance_explained
+    if model is None and explained is not None and explained < NOTHING_TO_GIVE:
         _slots.warn(
-            f"denoising explains {trained.heldout_deviance_explained:.3f} of the held-out deviance beyond the gene means: "
+            f"denoising explains {explained:.3f} of the held-out deviance beyond the gene means: "
             "there is little structure in these counts, and the denoised values will be close to the means."
         )
     code = trained.encode(adata, layer=layer)
     wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
     found = trained.denoise(adata, layer=layer, genes=wanted, target_sum=target_sum, code=code, return_sd=uncertainty)
-    values = list(found) if uncertainty else [found]
-    if genes is not None or values[0].shape[1] < adata.n_vars:
+    values = list(found) if isinstance(found, tuple) else [found]
+    if wanted is not None and (genes is not None or values[0].shape[1] < adata.n_vars):
         columns = _slots.positions(wanted, adata.var_names)
         values = [_slots.in_columns(v, columns, adata.n_vars) for v in values]
     _slots.write(
         adata,
         _slots.Results(
             name=key_added,
-            record=record(trained, adata, {"layer": layer, "target_sum": target_sum, "genes": genes}),
+            record=record(trained, adata, {**params, "genes": genes}),
             layers=dict(zip(layers, values, strict=True)),
             obsm={"X_ae": code},
             var={column: trained.deviance_explained} if model is None else {},

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from aeverse import _slots
-from aeverse.tl._run import fitted, record
+from aeverse.models import Autoencoder
+from aeverse.tl._fit_or_load import fit_or_load, record, warn_of_unused
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from aeverse.models import Autoencoder
 
 
 def dropouts(
@@ -22,6 +23,7 @@ def dropouts(
     genes: Sequence[str] | None = None,
     threshold: float = 0.5,
     layer: str | None = None,
+    mask_var: str | np.ndarray | None = "auto",
     batch_key: str | None = None,
     model: Autoencoder | str | Path | None = None,
     key_added: str = "dropout_prob",
@@ -52,7 +54,7 @@ def dropouts(
         Without `genes`: keep probabilities from here on; the others are not stored, to keep the layer sparse.
     layer
         Layer with the counts; None is ``adata.X``.
-    batch_key
+    mask_var, batch_key
         As in `aeverse.tl.denoise`.
     model
         A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training one as
@@ -89,6 +91,8 @@ def dropouts(
     >>> bool((adata.layers["dropout_prob"].multiply(adata.X)).nnz == 0)
     True
     """
+    params = _slots.parameters(locals())
+    warn_of_unused(dropouts, locals(), ("mask_var", "batch_key"))
     adata = _slots.target(adata, copy)
     summary = f"{key_added}_mean"
     _slots.check_keys(adata, [("layers", key_added), ("var", summary), ("obs", summary)], key_added)
@@ -97,10 +101,15 @@ def dropouts(
     if genes is not None:
         genes = _slots.name_list(genes)
         _slots.positions(genes, adata.var_names)
-    config = {"likelihood": "nb", "random_state": random_state}  # counts of 0 and 1 only would be taken for mutations
-    trained = fitted(model, adata, config, layer=layer, batch_key=batch_key, device=device, progress=progress)
+    config = {
+        "likelihood": "nb",  # counts of 0 and 1 only would be taken for mutations
+        "random_state": random_state,
+        "share_calibration": 0.0,
+    }
+    fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key}
+    trained = fit_or_load(Autoencoder, model, adata, config, **fit, device=device, progress=progress)
     wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
-    columns = _slots.positions(wanted, adata.var_names) if wanted is not None else slice(None)
+    columns = np.arange(adata.n_vars) if wanted is None else _slots.positions(wanted, adata.var_names)
     values, by_gene, by_cell = trained.dropouts(
         adata, depth=depth, threshold=threshold if genes is None else 0.0, layer=layer, genes=wanted
     )
@@ -109,7 +118,7 @@ def dropouts(
         adata,
         _slots.Results(
             name=key_added,
-            record=record(trained, adata, {"layer": layer, "depth": depth, "threshold": threshold, "genes": genes}),
+            record=record(trained, adata, {**params, "genes": genes}),
             layers={key_added: values if wanted is None else _slots.in_columns(values, columns, adata.n_vars)},
             var={summary: by_gene},
             obs={summary: by_cell},

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from aeverse import _slots, methods, models
-from aeverse.tl._run import fitted, record
+from aeverse.models import Autoencoder
+from aeverse.tl._fit_or_load import fit_or_load, record, refuse_unused, warn_of_unused
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from aeverse.models import Autoencoder
 
 
 KINDS = {
@@ -30,10 +29,10 @@ KINDS = {
 def embed(
     adata: AnnData,
     *,
-    method: str = "ae",
-    likelihood: str = "auto",
+    method: Literal["ae", "pca", "kernel_pca", "scvi"] = "ae",
+    likelihood: Literal["auto", "nb", "poisson", "gaussian", "bernoulli", "fractions"] = "auto",
     regularizer: str | Sequence[str] | None = "auto",
-    decoder: str = "linear",
+    decoder: Literal["linear", "mlp"] = "linear",
     gene_sets: Mapping[str, Any] | pd.DataFrame | None = None,
     layer: str | None = None,
     mask_var: str | np.ndarray | None = "auto",
@@ -58,9 +57,10 @@ def embed(
     adata
         Samples x features; sparse, dense, a view, or backed.
     method
-        ``"ae"``, or for comparison ``"pca"``, ``"kernel_pca"`` (RBF kernel [Schoelkopf1998]_, of many samples approximated [Williams2001]_) or ``"scvi"`` (raw counts
-        [Lopez2018]_), each on a copy with its own recommended settings; `n_latent`, `likelihood`, `layer`, `mask_var` and
-        `batch_key` (scVI) are passed on, the rest is the autoencoder's.
+        ``"ae"``, or for comparison ``"pca"`` [Pearson1901]_, ``"kernel_pca"`` (RBF kernel
+        [Schoelkopf1998]_, of many samples approximated [Williams2001]_) or ``"scvi"`` (raw counts [Lopez2018]_), each on a
+        copy with its own recommended settings. They take `n_latent`, `likelihood`, `layer`, `mask_var`, `random_state` and,
+        of them, scVI `batch_key`; options of the autoencoder are refused.
     likelihood
         ``"nb"`` or ``"poisson"`` (raw counts), ``"gaussian"`` (continuous; standardised inside), ``"bernoulli"`` (0 and
         1), ``"fractions"`` (0 to 1; Gaussian on the logit [Du2010]_). ``"auto"`` looks at the data: what it took is in
@@ -80,7 +80,7 @@ def embed(
         Layer to read; None is ``adata.X``.
     mask_var
         Column of ``adata.var`` or boolean array: the features that the encoder reads. ``"auto"``: ``highly_variable`` where
-        present, else of counts the 3,000 most overdispersed genes, of other values all.
+        present, else of counts the 3,000 most overdispersed genes, of other values all. None: all.
     batch_key
         Column of ``adata.obs``: encoder and decoder are told the batch of a sample, so that the code need not hold it, and
         samples that match (mutual nearest neighbours [Haghverdi2018]_) are brought together, but not with ``"sparse"`` or
@@ -104,10 +104,11 @@ def embed(
 
     ``obsm[key_added]``
         The code, (samples, n_models * n_latent), float32; of a variational autoencoder the posterior mean, never a draw.
-    ``varm[key_added + "_loadings"]``
-        With a linear decoder: how each dimension moves each feature, (features, n_models * n_latent), as scanpy's
+    ``varm["ae_loadings"]``
+        With a linear decoder (beside a code of another name than ``"X_ae"``: ``key_added + "_loadings"``, without a
+        leading ``"X_"``; likewise below): how each dimension moves each feature, (features, n_models * n_latent), as scanpy's
         ``varm["PCs"]``; NaN for features that the model does not know.
-    ``obs[key_added + "_active"]``
+    ``obs["ae_active"]``
         With ``"sparse"``: the share of the code's units that are active in the sample.
     ``uns["ae"][key_added]``
         Parameters as they were taken, versions, training history, ``deviance_explained`` of the held-out molecules or
@@ -125,64 +126,71 @@ def embed(
     >>> import aeverse as ae
     >>> adata = ae.datasets.pbmc68k_counts()
     >>> ae.tl.embed(adata, n_models=1)
-    >>> adata.obsm["X_ae"].shape, adata.varm["X_ae_loadings"].shape
+    >>> adata.obsm["X_ae"].shape, adata.varm["ae_loadings"].shape
     ((700, 32), (765, 32))
     """
+    params = _slots.parameters(locals())
     if method != "ae" and method not in methods.MATRIX:
         raise ValueError(f"method={method!r} must be one of {['ae', *methods.MATRIX]}.")
-    if method != "ae" and model is not None:
-        raise ValueError(f"model= goes with method='ae', not with {method!r}.")
     if likelihood not in ("auto", *KINDS):
         raise ValueError(f"likelihood={likelihood!r} must be 'auto' or one of {list(KINDS)}.")
-    adata = _slots.target(adata, copy)
-    loadings_key, active_key = f"{key_added}_loadings", f"{key_added}_active"
+    describing = ("regularizer", "decoder", "gene_sets", "n_models")
     if method != "ae":
-        _slots.check_keys(adata, [("obsm", key_added)], key_added)
-        names, x = adata.var_names.astype(str), _slots.read_matrix(adata, layer)
-        kind = models.kind_of(x, names) if likelihood == "auto" else KINDS[likelihood]
-        found = methods.MATRIX[method](
-            x,
-            kind=kind,
-            names=names,
-            mask=_slots.read_mask(adata, mask_var),
-            batches=_slots.read_categories(adata, batch_key),
-            n_latent=n_latent,
-            random_state=random_state,
-            progress=progress,
-        )
-        params = {"method": method, "layer": layer, "batch_key": batch_key, "random_state": random_state}
-        described: dict[str, Any] = {
-            "params": {**params, **found.settings},
-            "kind": kind,
-            "versions": _slots.versions(),
+        batches = () if methods.MATRIX[method].takes_batches else ("batch_key",)
+        refuse_unused(embed, locals(), (*describing, "model", "device", *batches), method)
+    warn_of_unused(embed, locals(), ("regularizer", "decoder", "gene_sets", "mask_var", "batch_key"))
+    adata = _slots.target(adata, copy)
+    fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "progress": progress}
+    if method == "ae":
+        config = {
+            "likelihood": likelihood,
+            "regularizer": regularizer,
+            "decoder": decoder,
+            "gene_sets": gene_sets,
+            "n_latent": n_latent,
+            "n_models": n_models,
+            "random_state": random_state,
+            "share_calibration": 0.0,  # nobody will map a query with this model
         }
-        _slots.write(adata, _slots.Results(name=key_added, record=described, obsm={key_added: found.code}))
-        return adata if copy else None
-
-    _slots.check_keys(adata, [("obsm", key_added), ("varm", loadings_key), ("obs", active_key)], key_added)
-    config = {
-        "likelihood": likelihood,
-        "regularizer": regularizer,
-        "decoder": decoder,
-        "gene_sets": gene_sets,
-        "n_latent": n_latent,
-        "n_models": n_models,
-        "random_state": random_state,
-    }
-    trained = fitted(
-        model, adata, config, layer=layer, mask_var=mask_var, batch_key=batch_key, device=device, progress=progress
-    )
-    code = trained.encode(adata, layer=layer)
-    described = record(trained, adata, {"method": "ae", "layer": layer})
-    results = _slots.Results(name=key_added, record=described, obsm={key_added: code})
-    if trained.settings.decoder == "linear":
-        results.varm[loadings_key] = _in_order(trained.loadings(), adata.var_names)
-    if "sparse" in trained.settings.regularizers:
-        results.obs[active_key] = trained.active_share(code)
-    if "variational" in trained.settings.regularizers:
-        described["active_units"] = trained.active_units(code)
+        results = _autoencoded(adata, model, config, {**fit, "device": device}, key_added, params)
+    else:
+        options = {**fit, "n_latent": n_latent, "random_state": random_state}
+        results = _compared(adata, method, likelihood, options, key_added, params)
     _slots.write(adata, results)
     return adata if copy else None
+
+
+def _autoencoded(adata, model, config, fit, key_added: str, params) -> _slots.Results:
+    """The code of an autoencoder, and what it says beside that."""
+    loadings, active = (_slots.side_key(key_added, what) for what in ("loadings", "active"))
+    _slots.check_keys(adata, [("obsm", key_added), ("varm", loadings), ("obs", active)], key_added)
+    trained = fit_or_load(Autoencoder, model, adata, config, **fit)
+    code = trained.encode(adata, layer=fit["layer"])
+    described = record(trained, adata, params)
+    results = _slots.Results(name=key_added, record=described, obsm={key_added: code})
+    if trained.settings.decoder == "linear":
+        results.varm[loadings] = _in_order(trained.loadings(), adata.var_names)
+    if "sparse" in trained.settings.regularizers:
+        results.obs[active] = trained.active_share(code)
+    if "variational" in trained.settings.regularizers:
+        described["active_units"] = trained.active_units(code)
+    return results
+
+
+def _compared(adata, method: str, likelihood: str, options, key_added: str, params) -> _slots.Results:
+    """The code of one of `aeverse.methods`."""
+    _slots.check_keys(adata, [("obsm", key_added)], key_added)
+    d = _slots.as_modality(adata, options["layer"], options["mask_var"])
+    kind = models.kind_of(d.x, d.names) if likelihood == "auto" else KINDS[likelihood]
+    found = methods.MATRIX[method](
+        {"X": d},
+        {"X": kind},
+        n_obs=adata.n_obs,
+        batches=_slots.read_categories(adata, options["batch_key"]),
+        **{name: options[name] for name in ("n_latent", "random_state", "progress")},
+    )
+    described = {"params": {**params, **found.settings}, "kind": kind, "versions": _slots.versions()}
+    return _slots.Results(name=key_added, record=described, obsm={key_added: found.code})
 
 
 def _in_order(loadings: pd.DataFrame, names: pd.Index) -> np.ndarray:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from aeverse import _slots
-from aeverse.tl._run import loaded, target_of
+from aeverse.tl._fit_or_load import loaded, target_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -75,8 +75,8 @@ def map_query(
     ``obsm[key_added]``
         The code, (samples, dimensions), in the space of the training data's own.
     ``obs["ae_outlier"]``
-        The p-value; small: unlike the training data. With a `key_added` other than ``"X_ae"`` its name is
-        ``key_added + "_outlier"``. NaN for a sample without a single count or modality.
+        The p-value; small: unlike the training data. NaN for a sample without a single count or modality. Beside a code of
+        another name than ``"X_ae"``: ``key_added + "_outlier"``, without a leading ``"X_"``.
     ``obs[f"{label}_predicted"]``, ``obs[f"{label}_confidence"]``
         For each label of `transfer`: the label, categorical, and its share of the votes. So a column of the same name
         that `data` has already stays as it is.
@@ -101,28 +101,30 @@ def map_query(
     >>> float((query.obs["cell_type_predicted"] == query.obs["cell_type"]).mean()) > 0.9
     True
     """
-    model = loaded(model)
-    data = target_of(model, data, copy)
+    params = _slots.parameters(locals())
+    trained = loaded(model)
+    data = target_of(trained, data, copy)
     labels = _slots.name_list(transfer)
-    outlier = "ae_outlier" if key_added == "X_ae" else f"{key_added}_outlier"
+    outlier = _slots.side_key(key_added, "outlier")
     columns = [f"{label}_{what}" for label in labels for what in ("predicted", "confidence")]
     _slots.check_keys(data, [("obsm", key_added), ("obs", outlier), *(("obs", c) for c in columns)], key_added)
     if reference is None and labels:
-        _require(labels, model.labels, "the model keeps")
+        _require(labels, trained.labels, "the model keeps")
     if reference is not None:
-        target_of(model, reference, copy=False)
+        target_of(trained, reference, copy=False)
         _require(labels, reference.obs.columns, "reference.obs has")
 
-    code, p_values = None, np.full(data.n_obs, np.nan)
+    code: np.ndarray | None = None
+    p_values = np.full(data.n_obs, np.nan)
     found: dict[str, pd.Categorical] = {}
     confidence = {label: np.full(data.n_obs, np.nan) for label in labels}
-    for group in model.placed(data, layer=layer):
+    for group in trained.placed(data, layer=layer):
         code = np.full((data.n_obs, group.code.shape[1]), np.nan, np.float32) if code is None else code
         code[group.rows] = group.code
         if group.reference is None:
             continue
         p_values[group.rows] = group.reference.p_values(group.code)
-        source = group.reference if reference is None else model.labelled(reference, labels, group, layer=layer)
+        source = group.reference if reference is None else trained.labelled(reference, labels, group, layer=layer)
         for label in labels:
             names, confidence[label][group.rows] = source.transfer(label, group.code)
             if label not in found:
@@ -134,13 +136,12 @@ def map_query(
             f"{unlike:.0%} of the samples are unlike the training data ({outlier} of at most {ALPHA}, where {ALPHA:.0%} are "
             "expected): other kinds of samples, or a batch effect. Labels transferred to them are not to be trusted."
         )
-    obs = {outlier: p_values}
+    obs: dict[str, Any] = {outlier: p_values}
     for label in labels:
         nothing = pd.Categorical([None] * data.n_obs)
         obs |= {f"{label}_predicted": found.get(label, nothing), f"{label}_confidence": confidence[label]}
-    params = {"model": type(model).__name__, "transfer": labels, "reference": reference is not None, "layer": layer}
     record = {"params": params, "versions": _slots.versions(), "share_unlike": unlike}
-    _slots.write(data, _slots.Results(key_added, record, obsm={key_added: code}, obs=obs))
+    _slots.write(data, _slots.Results(key_added, record, obsm={} if code is None else {key_added: code}, obs=obs))
     return data if copy else None
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from aeverse import _slots, methods, models
-from aeverse.tl._run import loaded
+from aeverse.models import MultimodalAutoencoder
+from aeverse.tl._fit_or_load import fit_or_load, multimodal_record, refuse_unused, warn_of_unused
 
 if TYPE_CHECKING:
     from mudata import MuData
-
-    from aeverse.models import MultimodalAutoencoder
-
-WEIGHTS = "ae_weights"
 
 
 def multimodal_embed(
     mdata: MuData,
     *,
-    method: str = "ae",
-    modalities: Sequence[str] | None = None,
-    likelihood: str | Mapping[str, str] = "auto",
+    method: Literal["ae", "concat_pca", "kernel_pca", "mfa", "snf", "wnn", "mofa", "totalvi", "multivi"] = "ae",
+    modalities: str | Sequence[str] | None = None,
+    kind: Literal["auto"] | Mapping[str, str] = "auto",
     layer: Mapping[str, str | None] | None = None,
-    mask_var: Mapping[str, str | np.ndarray | None] | None = None,
+    mask_var: Literal["auto"] | Mapping[str, str | np.ndarray | None] | None = "auto",
     batch_key: str | None = None,
     n_latent: int | None = None,
     model: MultimodalAutoencoder | str | Path | None = None,
@@ -55,17 +51,19 @@ def multimodal_embed(
         weighted nearest neighbours [Hao2021]_), ``"snf"`` (similarity network fusion [Wang2014]_, with missing samples as in NEMO [Rappoport2019]_).
     modalities
         Names of the modalities to use; None: all.
-    likelihood
+    kind
         ``"auto"`` tells the kind of data of each modality from its values; a dict names it for some: ``"counts"``,
         ``"protein"``, ``"peaks"``, ``"binary"``, ``"ordinal"``, ``"fractions"``, ``"continuous"``. What was taken is in
         ``uns["ae"][key_added]["kinds"]``.
     layer
         Modality -> layer to read; ``X`` for those not named.
     mask_var
-        Modality -> column of its ``var`` (or boolean array): the features to read. Default: ``highly_variable`` where
-        present.
+        Modality -> column of its ``var`` (or boolean array, or None: all features): the features to read. ``"auto"``,
+        also for modalities not named: ``highly_variable`` where present, else the model chooses. None: all features of
+        all modalities.
     batch_key
-        Column of ``mdata.obs`` whose effect the code should not hold.
+        Column of ``mdata.obs`` whose effect the code should not hold; of the other methods ``"totalvi"`` and ``"multivi"``
+        take it.
     n_latent
         Dimensions of the network's code (None: 32); the one reported has those of the graph (6 or 20), at most so many
         decoded ones and, of cohorts, up to 64 of what was measured, a tenth as long. For the other methods: their
@@ -85,8 +83,8 @@ def multimodal_embed(
     ``mdata.obsm[key_added]``
         The code of every sample of ``mdata.obs``, (samples, dimensions), float32.
     ``mdata.obsm["ae_weights"]``
-        DataFrame (samples, modalities): how much each counts; rows sum to one, 0 where it is missing. With a key_added
-        other than ``"X_ae"`` its name is ``key_added + "_weights"``. Not written by the other methods.
+        DataFrame (samples, modalities): how much each counts; rows sum to one, 0 where it is missing. Beside a code of
+        another name than ``"X_ae"``: ``key_added + "_weights"``, without a leading ``"X_"``. Not written by the other methods.
     ``mdata[modality].obsm[key_added]``
         The code of each sample from this modality alone, NaN where its row is empty. Not written by the other methods.
     ``mdata.uns["ae"][key_added]``
@@ -110,16 +108,18 @@ def multimodal_embed(
     >>> mdata.obsm["X_ae"].shape[0], list(mdata.obsm["ae_weights"])
     (60, ['rna', 'protein'])
     """
+    params = _slots.parameters(locals())
     if method != "ae" and method not in methods.MULTIMODAL:
         raise ValueError(f"method={method!r} must be one of {['ae', *methods.MULTIMODAL]}.")
-    if method != "ae" and model is not None:
-        raise ValueError(f"model= goes with method='ae', not with {method!r}.")
+    if method != "ae":
+        batches = () if methods.MULTIMODAL[method].takes_batches else ("batch_key",)
+        refuse_unused(multimodal_embed, locals(), ("model", "device", *batches), method)
+    warn_of_unused(multimodal_embed, locals(), ("kind", "mask_var", "batch_key", "n_latent"))
     mdata = _slots.target_mudata(mdata, copy)
-    reading = {"modalities": modalities, "layer": layer, "mask_var": mask_var}
     if method != "ae":
         _slots.check_keys(mdata, [("obsm", key_added)], key_added)
-        data = _slots.read_modalities(mdata, **reading)
-        kinds = models.kinds_of(data, likelihood)
+        data = _slots.read_modalities(mdata, modalities, layer, _slots.masks_of(mdata, mask_var))
+        kinds = models.kinds_of(data, kind)
         _slots.require_linked(data)
         found = methods.MULTIMODAL[method](
             data,
@@ -130,66 +130,37 @@ def multimodal_embed(
             random_state=random_state,
             progress=progress,
         )
-        params = {
-            "method": method,
-            "batch_key": batch_key,
-            "layer": layer,
-            "random_state": random_state,
-            **found.settings,
-        }
-        record = {"params": params, "kinds": kinds, "versions": _slots.versions()}
+        record = {"params": {**params, **found.settings}, "kinds": kinds, "versions": _slots.versions()}
         _slots.write(mdata, _slots.Results(name=key_added, record=record, obsm={key_added: found.code}))
         return mdata if copy else None
 
-    weights_key = WEIGHTS if key_added == "X_ae" else f"{key_added}_weights"
-    _slots.check_keys(mdata, [("obsm", key_added), ("obsm", weights_key)], key_added)
-    for adata in mdata.mod.values():
-        _slots.check_keys(adata, [("obsm", key_added)], key_added)
-    if model is None:
-        size = {} if n_latent is None else {"n_latent": n_latent}
-        trained = models.MultimodalAutoencoder(random_state=random_state, **size)
-        trained.fit(mdata, likelihood=likelihood, batch_key=batch_key, device=device, progress=progress, **reading)
-    else:
-        trained = fitted(model)
-    reading = {"modalities": modalities, "layer": layer}
-    weights = trained.weights(mdata, **reading)
-    if empty := int((weights.sum(axis=1) == 0).sum()):
-        _slots.warn(f"{empty} samples hold nothing in any of {list(weights)}; their codes say nothing.")
-    code = trained.encode(mdata, **reading)
-    results = _slots.Results(
-        key_added, record_of(trained, {"layer": layer}), obsm={key_added: code, weights_key: weights}
-    )
-    parts = []
-    for m in weights.columns[(weights > 0).any()]:
-        own = trained.encode(mdata, modalities=[m], layer=layer)
-        own[weights[m].to_numpy() == 0] = np.nan
-        rows = mdata.obs_names.get_indexer(mdata[m].obs_names)
-        parts.append(
-            (
-                mdata[m],
-                _slots.Results(key_added, {"params": {"method": "ae", "modality": m}}, obsm={key_added: own[rows]}),
-            )
-        )
-    _slots.write_all([*parts, (mdata, results)])
+    _check_keys(mdata, key_added)
+    config = {"random_state": random_state} | ({} if n_latent is None else {"n_latent": n_latent})
+    fit: dict[str, Any] = {"modalities": modalities, "layer": layer, "mask_var": _slots.masks_of(mdata, mask_var)}
+    fit |= {"likelihood": kind, "batch_key": batch_key, "device": device, "progress": progress}
+    trained = fit_or_load(MultimodalAutoencoder, model, mdata, config, **fit)
+    _slots.write_all(_encoded(mdata, trained, modalities, layer, key_added, params))
     return mdata if copy else None
 
 
-def fitted(model: MultimodalAutoencoder | str | Path) -> MultimodalAutoencoder:
-    """The given model, or the one in a file."""
-    found = loaded(model)
-    if not isinstance(found, models.MultimodalAutoencoder):
-        raise TypeError(f"model must be a MultimodalAutoencoder, found {type(found).__name__}.")
-    return found
+def _check_keys(mdata, key_added: str) -> None:
+    _slots.check_keys(mdata, [("obsm", key_added), ("obsm", _slots.side_key(key_added, "weights"))], key_added)
+    for adata in mdata.mod.values():
+        _slots.check_keys(adata, [("obsm", key_added)], key_added)
 
 
-def record_of(model: MultimodalAutoencoder, params: dict[str, Any]) -> dict[str, Any]:
-    """Entry for ``uns["ae"]``."""
-    return {
-        "params": {"method": "ae", **dataclasses.asdict(model.config), "batch_key": model.batch_key, **params},
-        "recipe": model.recipe,
-        "kinds": model.kinds,
-        "trust": model.trust,
-        "variance_explained": model.variance_explained,
-        "versions": _slots.versions(),
-        "history": model.history,
-    }
+def _encoded(mdata, trained: MultimodalAutoencoder, modalities, layer, key_added: str, params) -> list:
+    """What to write: the code of each modality alone into the modalities, the code of all and the weights into `mdata`."""
+    weights = trained.weights(mdata, modalities=modalities, layer=layer)
+    if empty := int((weights.sum(axis=1) == 0).sum()):
+        _slots.warn(f"{empty} samples hold nothing in any of {list(weights)}; their codes say nothing.")
+    code = trained.encode(mdata, modalities=modalities, layer=layer)
+    parts = []
+    for m in weights.columns[(weights > 0).any()]:
+        alone = trained.encode(mdata, modalities=[m], layer=layer)
+        alone[weights[m].to_numpy() == 0] = np.nan
+        rows = mdata.obs_names.get_indexer(mdata[m].obs_names)
+        record = {"params": {"method": "ae", "modality": m}}
+        parts.append((mdata[m], _slots.Results(key_added, record, obsm={key_added: alone[rows]})))
+    written = {key_added: code, _slots.side_key(key_added, "weights"): weights}
+    return [*parts, (mdata, _slots.Results(key_added, multimodal_record(trained, params), obsm=written))]

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aeverse import _slots, models
-from aeverse.tl._multimodal_embed import fitted, record_of
+from aeverse import _slots
+from aeverse.models import MultimodalAutoencoder
+from aeverse.tl._fit_or_load import fit_or_load, multimodal_record, warn_of_unused
 
 if TYPE_CHECKING:
     from mudata import MuData
-
-    from aeverse.models import MultimodalAutoencoder
 
 
 def predict_modality(
     mdata: MuData,
     target: str,
     *,
-    features: Sequence[str] | None = None,
-    modalities: Sequence[str] | None = None,
-    likelihood: str | Mapping[str, str] = "auto",
+    features: str | Sequence[str] | None = None,
+    modalities: str | Sequence[str] | None = None,
+    kind: Literal["auto"] | Mapping[str, str] = "auto",
     layer: Mapping[str, str | None] | None = None,
+    mask_var: Literal["auto"] | Mapping[str, str | np.ndarray | None] | None = "auto",
     batch_key: str | None = None,
     model: MultimodalAutoencoder | str | Path | None = None,
     key_added: str = "predicted",
@@ -49,7 +49,7 @@ def predict_modality(
         Features wanted; None: all. Every one costs two numbers a cell.
     modalities
         Predict from these only; None: all others.
-    likelihood, layer, batch_key
+    kind, layer, mask_var, batch_key
         As in `aeverse.tl.multimodal_embed`, for the model that is trained here.
     model
         A fitted `aeverse.models.MultimodalAutoencoder`, or the path of a saved one: a bridge, trained where both
@@ -89,7 +89,11 @@ def predict_modality(
     >>> mdata.obsm["protein_predicted"].shape, mdata["protein"].layers["predicted"].shape
     ((60, 20), (40, 20))
     """
+    params = _slots.parameters(locals())
+    warn_of_unused(predict_modality, locals(), ("kind", "mask_var", "batch_key"))
     mdata = _slots.target_mudata(mdata, copy)
+    modalities = None if modalities is None else _slots.name_list(modalities)
+    features = None if features is None else _slots.name_list(features)
     name = f"{target}_{key_added}"
     _slots.check_keys(mdata, [("obsm", name), ("obsm", f"{name}_sd")], name)
     if target in mdata.mod:
@@ -98,23 +102,13 @@ def predict_modality(
         raise KeyError(
             f"target={target!r} is not a modality; they are {list(mdata.mod)}. Without it, model= is needed."
         )
-    if model is None:
-        used = None if modalities is None else [*_slots.name_list(modalities), target]
-        trained = models.MultimodalAutoencoder(random_state=random_state)
-        trained.fit(
-            mdata,
-            modalities=used,
-            likelihood=likelihood,
-            layer=layer,
-            batch_key=batch_key,
-            device=device,
-            progress=progress,
-        )
-    else:
-        trained = fitted(model)
+    fit: dict[str, Any] = {"modalities": modalities if modalities is None else [*modalities, target], "layer": layer}
+    fit |= {"mask_var": _slots.masks_of(mdata, mask_var), "likelihood": kind, "batch_key": batch_key}
+    config = {"random_state": random_state}
+    trained = fit_or_load(MultimodalAutoencoder, model, mdata, config, **fit, device=device, progress=progress)
     means = trained.predict(mdata, target, features=features, modalities=modalities, layer=layer)
     tables = dict(zip((name, f"{name}_sd"), means, strict=True))
-    parts = [(mdata, _slots.Results(name, record_of(trained, {"target": target, "layer": layer}), obsm=tables))]
+    parts = [(mdata, _slots.Results(name, multimodal_record(trained, params), obsm=tables))]
     if target in mdata.mod:
         adata = mdata[target]
         rows = mdata.obs_names.get_indexer(adata.obs_names)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
 from aeverse import _slots, models
 from aeverse.models._background import foreground
@@ -73,19 +72,20 @@ def protein_foreground(
     >>> bool(((mdata["prot"].layers["foreground_prob"] > 0.5) == carries).mean() > 0.99)
     True
     """
+    params = _slots.parameters(locals())
     mdata = _slots.target_mudata(mdata, copy)
     name = _protein_modality(mdata, modality, layer)
     adata = mdata[name]
     columns = [f"{key_added}_background", f"{key_added}_mean"]
     _slots.check_keys(adata, [("layers", key_added), *(("var", c) for c in columns)], key_added)
     d = _slots.read_modalities(mdata, [name], {name: layer}, {name: None})[name]
-    counts = d.x.toarray() if sp.issparse(d.x) else d.x
+    counts = _slots.dense(d.x)
     _slots.check_count_values(counts[np.isfinite(counts)], adata, layer)
     code = None if use_rep is None else _slots.read_code(mdata, use_rep)[d.rows]
     probability, means = foreground(counts, d.names, code)
     own = np.full(adata.shape, np.nan, np.float32)
     own[adata.obs_names.get_indexer(mdata.obs_names[d.rows])] = probability
-    record = {"params": {"layer": layer, "use_rep": use_rep}, "versions": _slots.versions()}
+    record = {"params": {**params, "modality": name}, "versions": _slots.versions()}
     results = _slots.Results(
         key_added, record, layers={key_added: own}, var=dict(zip(columns, means.astype(np.float32), strict=True))
     )

@@ -55,12 +55,13 @@ def _maker(data, use_rep: str) -> Mapping[str, Any] | None:
 
 def _modalities(data, record: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, _slots.Modality]:
     """What the code was made of, an AnnData being its only modality."""
-    layer = params.get("layer")
+    layer, mask_var = params.get("layer"), params.get("mask_var")
     if hasattr(data, "mod"):
         names = [m for m in record.get("kinds", data.mod) if m in data.mod]
-        return _slots.read_modalities(data, names, {m: layer[m] for m in names if m in layer} if layer else None)
-    x = _slots.read_matrix(data, layer)
-    return {"X": _slots.Modality(x, np.arange(data.n_obs), data.var_names.astype(str), _slots.read_mask(data))}
+        masks = _slots.masks_of(data, mask_var)
+        layers, masks = ({m: some[m] for m in names if m in some} for some in (layer or {}, masks))
+        return _slots.read_modalities(data, names, layers, masks)
+    return {"X": _slots.as_modality(data, layer, mask_var)}
 
 
 def _centred(scores: np.ndarray, batches: np.ndarray) -> np.ndarray:

@@ -1,16 +1,8 @@
-"""What the statistical tools share: columns of ``obs``, and corrections for many tests."""
+"""Corrections for many tests."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
-
-
-def column(obs: pd.DataFrame, key: str) -> pd.Series:
-    """Column `key` of ``obs``, or an error that names the columns there are."""
-    if key not in obs:
-        raise KeyError(f"{key!r} is not a column of obs; columns are: {list(obs.columns)}.")
-    return obs[key]
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -1,0 +1,226 @@
+"""Reading an AnnData: the object to write to, matrices, counts, masks, columns of obs, names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from aeverse._settings import warn
+
+MAX_EXACT_COUNT = 2**24  # beyond it float32 no longer holds every integer
+
+
+def target(adata, copy: bool):
+    """The object that results go into: `adata` itself or, for ``copy=True``, a copy of it in memory."""
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"expected an AnnData, found {type(adata).__name__}.")
+    if copy:
+        return adata.to_memory() if adata.isbacked else adata.copy()
+    if adata.isbacked and adata.is_view:
+        raise ValueError(
+            "adata is a view of a file, which nothing can be written to; pass copy=True or adata.to_memory()."
+        )
+    return adata
+
+
+def cohort(data, copy: bool):
+    """As `target`, for tools that need observations only and so take an AnnData or a MuData."""
+    from anndata import AnnData
+    from mudata import MuData
+
+    if isinstance(data, AnnData):
+        return target(data, copy)
+    if not isinstance(data, MuData):
+        raise TypeError(f"expected an AnnData or a MuData, found {type(data).__name__}.")
+    return data.copy() if copy else data
+
+
+def read_code(data, use_rep: str) -> np.ndarray:
+    """Return ``data.obsm[use_rep]`` as float64, (observations, dimensions), without missing values."""
+    if use_rep not in data.obsm:
+        raise KeyError(
+            f"use_rep={use_rep!r} is not in obsm; codes are: {sorted(data.obsm) or 'none: run aeverse.tl first'}."
+        )
+    code = data.obsm[use_rep]
+    code = np.asarray(code.toarray() if sp.issparse(code) else code)
+    if code.ndim != 2 or code.shape[1] == 0 or not (np.issubdtype(code.dtype, np.number) or code.dtype == bool):
+        raise ValueError(
+            f"obsm[{use_rep!r}] must be numbers, observations x dimensions; found {code.dtype}, {code.shape}."
+        )
+    code = code.astype(np.float64)
+    broken = ~np.isfinite(code).all(1)
+    if broken.any():
+        raise ValueError(
+            f"obsm[{use_rep!r}] has missing or infinite values in {int(broken.sum())} of {len(code)} observations, such "
+            f"as {data.obs_names[broken][0]!r}; leave those out or encode them again."
+        )
+    return code
+
+
+def place(layer: str | None) -> str:
+    """Name of the matrix as a user would write it."""
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def layer_names(adata) -> list[str]:
+    """Names of the layers; anndata 0.13 counts X among them, as None."""
+    return sorted(name for name in adata.layers if name is not None)
+
+
+def read_matrix(adata, layer: str | None = None) -> sp.csr_matrix | np.ndarray:
+    """Return ``X`` or a layer in memory: CSR for anything sparse (backed files too), else a dense array. Never `.raw`."""
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"{place(layer)} does not exist; layers are: {layer_names(adata) or 'none'}.")
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        hint = f" Pass layer=, one of {layer_names(adata)}." if layer_names(adata) else ""
+        raise ValueError(f"{place(layer)} is empty.{hint}")
+    if hasattr(matrix, "to_memory"):  # a sparse matrix on disk
+        matrix = matrix.to_memory()
+    elif hasattr(matrix, "compute"):  # a dask array
+        matrix = matrix.compute()
+    if sp.issparse(matrix):
+        matrix = matrix.tocsr()
+        values = matrix.data
+    else:
+        matrix = np.asarray(matrix)
+        values = matrix
+    if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool) or np.iscomplexobj(values):
+        raise TypeError(f"{place(layer)} holds {values.dtype}, not numbers; convert it or pass another layer=.")
+    return matrix
+
+
+def stored(matrix: Any) -> np.ndarray:
+    """The entries that a matrix stores, all of them if it is dense."""
+    return matrix.data if sp.issparse(matrix) else matrix
+
+
+def dense(matrix: Any) -> np.ndarray:
+    """A matrix as an array."""
+    return matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
+
+
+def read_counts(adata, layer: str | None = None) -> sp.csr_matrix:
+    """Return checked counts as a new float32 CSR matrix with sorted indices and no stored zeros."""
+    matrix = read_matrix(adata, layer)
+    check_count_values(stored(matrix), adata, layer)
+    counts = sp.csr_matrix(matrix, dtype=np.float32, copy=True)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts
+
+
+def check_count_values(values: np.ndarray, adata, layer: str | None) -> None:
+    """Raise a ValueError that names the place, what was found and what to do, unless all values are counts."""
+    if values.size == 0:
+        return
+    found = None
+    if not np.isfinite(values).all():
+        found = "NaN or infinite values"
+    elif values.min() < 0:
+        found = f"negative values (minimum {values.min():.4g})"
+    elif np.issubdtype(values.dtype, np.floating):
+        broken = values[values != np.rint(values)]
+        if broken.size:
+            found = f"values that are not integers (such as {broken.flat[0]:.4g})"
+    if found is None and float(values.max()) > MAX_EXACT_COUNT:
+        found = f"values above {MAX_EXACT_COUNT} (maximum {values.max():.4g})"
+    if found is not None:
+        raise ValueError(f"{place(layer)} holds {found}, but this needs raw counts. {_counts_hint(adata, layer)}")
+
+
+def _counts_hint(adata, layer: str | None) -> str:
+    for name in ("counts", "raw_counts", "raw", "spliced"):
+        if name in adata.layers and name != layer:
+            return f"Pass layer={name!r}, which exists here."
+    if layer is not None and adata.X is not None:
+        return "Choose another layer=, or layer=None for adata.X."
+    return "Keep a copy before you normalise, adata.layers['counts'] = adata.X.copy(), and pass layer='counts'."
+
+
+def read_mask(adata, mask_var: str | np.ndarray | None = "auto") -> np.ndarray | None:
+    """Boolean mask of the features to read, all of them for None.
+
+    ``"auto"`` is ``highly_variable`` where present, else None is returned: whoever reads the features chooses.
+    """
+    if mask_var is None:
+        return np.ones(adata.n_vars, bool)
+    if isinstance(mask_var, str):
+        if mask_var == "auto":
+            if "highly_variable" not in adata.var:
+                return None
+            mask_var = "highly_variable"
+        if mask_var not in adata.var:
+            raise KeyError(
+                f"mask_var={mask_var!r} is not a column of adata.var; columns are: {list(adata.var.columns)}."
+            )
+        values = adata.var[mask_var]
+        if not pd.api.types.is_bool_dtype(values) or values.isna().any():
+            raise TypeError(f"adata.var[{mask_var!r}] must hold booleans, all of them, found {values.dtype}.")
+        mask = values.to_numpy(bool)
+    else:
+        mask = np.asarray(mask_var)
+        if mask.dtype != bool or mask.shape != (adata.n_vars,):
+            raise ValueError(
+                f"mask_var must be a column of adata.var or {adata.n_vars} booleans, found {mask.dtype}, shape {mask.shape}."
+            )
+    if not mask.any():
+        raise ValueError("mask_var selects no feature.")
+    return mask
+
+
+def read_column(obs: pd.DataFrame, key: str) -> pd.Series:
+    """Column `key` of ``obs``, or an error that names the columns there are."""
+    if key not in obs:
+        raise KeyError(f"{key!r} is not a column of obs; columns are: {list(obs.columns)}.")
+    return obs[key]
+
+
+def read_categories(adata, key: str | None) -> pd.Categorical | None:
+    """Categories of ``adata.obs[key]`` without unused levels; None for ``key=None``."""
+    if key is None:
+        return None
+    if key not in adata.obs:
+        raise KeyError(f"{key!r} is not a column of adata.obs; columns are: {list(adata.obs.columns)}.")
+    values = adata.obs[key]
+    missing = int(values.isna().sum())
+    if missing:
+        raise ValueError(f"adata.obs[{key!r}] has {missing} missing values; fill them or leave those cells out.")
+    return pd.Categorical(values.astype(str))
+
+
+def name_list(names: Iterable[str] | str) -> list[str]:
+    """Names as a list without repetitions; a single name is a list of one."""
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+
+def positions(names: Iterable[str] | str, index: pd.Index, what: str = "genes") -> np.ndarray:
+    """Positions of names in an index of unique names, refusing unknown ones."""
+    names = [names] if isinstance(names, str) else list(names)
+    unknown = [n for n in names if n not in index]
+    if unknown:
+        raise KeyError(
+            f"{what} not found: {unknown[:5]}{' …' if len(unknown) > 5 else ''} ({len(unknown)} of {len(names)})."
+        )
+    if not index.is_unique:
+        doubled = [n for n in names if (index == n).sum() > 1]
+        if doubled:
+            raise ValueError(f"{what} {doubled[:5]} occur more than once; call adata.var_names_make_unique() first.")
+    return index.get_indexer(names) if index.is_unique else np.array([index.get_loc(n) for n in names])
+
+
+def known_features(adata, known: pd.Index) -> list[str] | None:
+    """The features of `adata` that a model knows, in the order of `adata`; None: all, in the model's own order."""
+    names = adata.var_names.astype(str)
+    if names.equals(known):
+        return None
+    found = list(names[names.isin(known)])
+    if len(found) < len(names):
+        warn(f"the model knows {len(found)} of the {len(names)} features; the others are left empty.")
+    return found
