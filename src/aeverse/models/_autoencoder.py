@@ -189,8 +189,11 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     n_guided: int = from_fit("settings.n_guided", "Leading dimensions of a member's code that predict the graph.")
 
     # ---- using -------------------------------------------------------------------------------------------------
-    def encode(self, adata: AnnData, *, layer: str | None = None) -> np.ndarray:
-        """Code of each sample; of a variational autoencoder the mean of its posterior, never a draw.
+    def encode(self, adata: AnnData, *, layer: str | None = None, raw: bool = False) -> np.ndarray:
+        """Embedding of each sample; for a variational autoencoder the mean of its posterior, never a draw.
+
+        For counts, one unit is about one standard deviation of sampling noise: of what drawing the molecules of a cell anew
+        would do to its place. Directions in which cells of one population vary beyond that are shortened.
 
         Features are matched by name: order does not matter, others are ignored, missing ones count as zero in counts and
         are at their means elsewhere (a warning says how many were found).
@@ -201,6 +204,9 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             Samples x features, of the kind that the model was fitted to.
         layer
             Layer to read; None is ``adata.X``.
+        raw
+            Give the latent values of the networks, side by side, in no units and with batches as they are. `decode` does
+            not take these.
 
         Returns
         -------
@@ -211,7 +217,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         ValueError
             Fewer than a tenth of the encoder's features are there, or the data are of another kind.
         """
-        return self.fitted.network.encode(self.fitted.samples(adata, layer))
+        return self.fitted.network.encode(self.fitted.samples(adata, layer), raw=raw)
 
     def decode(
         self,

@@ -16,6 +16,7 @@ from aeverse.nn._mixture import foreground_probability
 from aeverse.nn._penalties import Contraction, Divergence, Guidance, Penalty, Sparsity, TargetActivity
 from aeverse.nn._posterior import GammaPosterior
 from aeverse.nn._rows import Rows, product
+from aeverse.nn._units import Units
 
 __all__ = [
     "Alignment",
@@ -55,6 +56,7 @@ __all__ = [
     "Sparsity",
     "TargetActivity",
     "Thinning",
+    "Units",
     "add_noise",
     "count_loss",
     "diffusion_coordinates",

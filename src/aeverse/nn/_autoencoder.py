@@ -15,6 +15,7 @@ from aeverse.nn._decoder import Decoder
 from aeverse.nn._encoder import Encoder
 from aeverse.nn._likelihoods import Likelihood
 from aeverse.nn._penalties import Penalty
+from aeverse.nn._units import Units
 
 
 class AutoencoderNet(nn.Module):
@@ -118,15 +119,17 @@ class AutoencoderNet(nn.Module):
 class Ensemble(nn.Module):
     """Members that are trained on the same batches and answer together: codes side by side, means averaged.
 
-    With an `alignment`, learnt when they are trained, it is shifted codes that come out of `encode` and go into the rest.
+    With `units` and an `alignment`, learnt when they are trained, `encode` gives the latent values of the members in these
+    units and without what batches are off; that is also what the rest takes.
     """
 
     members: Sequence[AutoencoderNet]
 
-    def __init__(self, members: Iterable[AutoencoderNet], alignment: Alignment | None = None):
+    def __init__(self, members: Iterable[AutoencoderNet]):
         super().__init__()
         self.members = nn.ModuleList(members)  # type: ignore[assignment] # it does not say what it is a list of
-        self.alignment = alignment
+        self.units: Units | None = None
+        self.alignment: Alignment | None = None
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean of the members' losses. Each learns from a part of the batch of its own, so that any number costs 1.5."""
@@ -136,9 +139,15 @@ class Ensemble(nn.Module):
         losses = [m.loss(batch.part(a, a + size)) for m, a in zip(self.members, starts, strict=True)]
         return torch.stack(losses).mean()
 
+    def latent(self, batch: Batch) -> Tensor:
+        """Latent values of all members side by side, (samples, members x latent)."""
+        return torch.cat([member.encode(batch) for member in self.members], 1)
+
     def encode(self, batch: Batch) -> Tensor:
-        """Codes of all members, (samples, members x latent)."""
-        code = torch.cat([member.encode(batch) for member in self.members], 1)
+        """The embedding: latent values in the ensemble's units, batches aligned, (samples, members x latent)."""
+        code = self.latent(batch)
+        if self.units is not None:
+            code = self.units(code)
         if self.alignment is None:
             return code
         assert batch.covariate is not None
@@ -157,6 +166,8 @@ class Ensemble(nn.Module):
         if self.alignment is not None:
             assert covariate is not None
             code = self.alignment.undo(code, covariate)
+        if self.units is not None:
+            code = self.units.undo(code)
         for member, own in zip(self.members, code.chunk(len(self.members), 1), strict=True):
             yield member.mean(own, library, covariate)
 

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 
 from aeverse.nn import Batch, Rows
+from aeverse.train._heldout import split_molecules
 
 
 class Samples:
@@ -77,6 +78,17 @@ class Samples:
         """The same samples and inputs, with other data to explain."""
         other = copy.copy(self)
         other.data = data
+        return other
+
+    def halves(self, rng: np.random.Generator) -> tuple[Samples, Samples]:
+        """The same samples of counts twice, each with a random half of the molecules."""
+        first, second = split_molecules(self.data, 0.5, rng)
+        return self._with_counts(first), self._with_counts(second)
+
+    def _with_counts(self, counts: sp.csr_matrix) -> Samples:
+        other = self.with_data(counts)
+        other.inputs = counts if self.input_features is None else counts[:, self.input_features]
+        other.library = np.asarray(counts.sum(1), np.float32).ravel()
         return other
 
     def measured(self) -> np.ndarray:

@@ -33,6 +33,7 @@ from aeverse.nn import (
     Sparsity,
     TargetActivity,
     Thinning,
+    Units,
 )
 
 # Weights of the penalties, as shares of the deviance of a sample from the mean one.
@@ -81,6 +82,8 @@ def rebuild(settings: Settings, features: Features, batches: Batches, tree: Mapp
     if "alignment.shifts" in tree["ensemble"]:
         empty = torch.zeros(tree["ensemble"]["alignment.shifts"].shape)
         network.ensemble.alignment = Alignment(empty, empty.clone())
+    if "units.matrix" in tree["ensemble"]:
+        network.ensemble.units = Units(torch.zeros(settings.n_code), torch.eye(settings.n_code))
     network.load_tree(tree)
     return network
 

@@ -18,6 +18,7 @@ from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._genes import log_normalized_moments, overdispersed
 from aeverse.models._shared._graph_targets import smoothed_target
+from aeverse.models._shared._noise_units import noise_units, within_populations
 from aeverse.nn import (
     Calibration,
     CountInput,
@@ -27,10 +28,13 @@ from aeverse.nn import (
     NegativeBinomial,
     Poisson,
     Rows,
+    Units,
 )
 from aeverse.train import Deviances, Samples, split_molecules
 
 NO_COUNTS = -1e4  # logit of a gene without molecules: its mean is exactly zero
+NOISE_CELLS, MOST_DRAWS = 5000, 5  # cells that show what sampling noise does, and how often each is halved, at most
+FEWEST_CELLS = 30  # below, populations cannot be told from noise
 CODE_VARIANCE = 0.7  # of one dimension, about, where LayerNorm has made codes of mean square one
 
 
@@ -223,6 +227,22 @@ class CountNetwork(Network):
         """By the information of the mean profile. LayerNorm has made all codes equally long: no covariance is needed."""
         for member in self.ensemble.members:
             member.orient(profile(samples), self.settings.recipe.rotation_power)
+
+    def measure_noise(self, samples: Samples) -> None:
+        """Learn the units of the embedding: two halves of a cell's molecules show what sampling does to its place."""
+        rng = np.random.default_rng(self.settings.random_state)
+        cells = np.flatnonzero(samples.measured())
+        some = samples.some(np.sort(rng.permutation(cells)[:NOISE_CELLS]))
+        latent = self.encode(some, raw=True)
+        n_draws = min(MOST_DRAWS, -(-NOISE_CELLS // max(len(some), 1)))
+        halves = [some.halves(rng) for _ in range(n_draws)]
+        differences = np.concatenate([self.encode(a, raw=True) - self.encode(b, raw=True) for a, b in halves])
+        if len(latent) < FEWEST_CELLS or not differences.any():
+            return  # nothing can be said of noise
+        center = latent.mean(0)
+        matrix = noise_units(latent, differences)
+        matrix = matrix @ within_populations((latent - center) @ matrix, self.settings.random_state)
+        self.ensemble.units = Units(torch.as_tensor(center), torch.as_tensor(matrix)).to(self.device)
 
     def as_trained(self, samples: Samples, heldout: Matrix) -> tuple[Samples, Matrix]:
         """The counts by output of the network."""

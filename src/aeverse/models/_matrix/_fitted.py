@@ -18,7 +18,7 @@ from aeverse.models._matrix._network import Network
 from aeverse.models._matrix._read import feature_names, read
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._matrix._values import Values
-from aeverse.models._shared._attribution import Attribution, nets_of_members, of_dimensions, of_groups
+from aeverse.models._shared._attribution import Attribution, net_of_ensemble, of_dimensions, of_groups
 from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._reference import QueryGroup, Reference, label_columns, read_labels, reference_rows
@@ -127,8 +127,10 @@ class FittedAutoencoder:
         if self.settings.decoder != "linear":
             raise ValueError("loadings are the weights of a linear decoder; this model has decoder='mlp'.")
         members = self.network.ensemble.members
-        weights = [member.decoder.loadings_at_zero().detach().cpu().numpy() for member in members]
-        return pd.DataFrame(np.hstack(weights), index=self.features.names, columns=self.code_names)
+        weights = np.hstack([member.decoder.loadings_at_zero().detach().cpu().numpy() for member in members])
+        if (units := self.network.ensemble.units) is not None:  # a step of the embedding moves all members
+            weights = weights @ units.inverse.cpu().numpy().T / len(members)
+        return pd.DataFrame(weights, index=self.features.names, columns=self.code_names)
 
     def placed(self, adata, layer: str | None) -> Iterator[QueryGroup]:
         """See `Estimator.placed`."""
@@ -151,7 +153,7 @@ class FittedAutoencoder:
         """See `Estimator.attributions`."""
         samples, rng = self.samples(adata, layer), np.random.default_rng(random_state)
         measured = samples.measured()
-        nets = nets_of_members(self.network.ensemble, self.features.inputs, samples.some(measured))
+        nets = [net_of_ensemble(self.network.ensemble, self.features.inputs, samples.some(measured))]
         if groups is None:
             attributions = of_dimensions(nets, n_top, rng)
             columns = self.code_names or [str(i) for i in range(self.settings.n_code)]

@@ -72,12 +72,14 @@ def finish(network: Network, samples: Samples, heldout: Matrix, rng: np.random.G
         member.face_up()
         if "variational" in settings.regularizers:
             _match_prior(member, samples)
-    if settings.may_rotate:
+    if settings.may_rotate and not settings.in_noise_units:
         network.rotate(samples)
     network.refresh(_some(samples, settings.recipe.n_refreshed, rng))
     deviances = network.calibrate(samples, heldout)
     if settings.n_guided and settings.recipe.graph_target == "smoothed" and settings.may_rotate:
         _shorten_unguided(network, samples)
+    if settings.in_noise_units:
+        network.measure_noise(samples)
     return deviances
 
 

@@ -78,9 +78,10 @@ class Network(ABC):
 
     # ---- what all networks do --------------------------------------------------------------------------------
     @torch.no_grad()
-    def encode(self, samples: Samples) -> np.ndarray:
-        """Codes, (samples, n_code)."""
-        blocks = [self.ensemble.encode(batch) for _, batch in samples.blocks(ENCODED_ROWS)]
+    def encode(self, samples: Samples, *, raw: bool = False) -> np.ndarray:
+        """Codes, (samples, n_code); `raw`: the latent values of the members, in no units and with batches as they are."""
+        encode = self.ensemble.latent if raw else self.ensemble.encode
+        blocks = [encode(batch) for _, batch in samples.blocks(ENCODED_ROWS)]
         return torch.cat(blocks).cpu().numpy() if blocks else np.zeros((0, self.settings.n_code), np.float32)
 
     @torch.no_grad()
@@ -127,6 +128,10 @@ class Network(ABC):
     @abstractmethod
     def rotate(self, samples: Samples) -> None:
         """Turn and scale the code by what its dimensions change in the data; what is decoded stays the same."""
+
+    def measure_noise(self, samples: Samples) -> None:
+        """Learn the units in which the embedding is given: those of sampling noise, which only counts have."""
+        return
 
     def calibrate(self, samples: Samples, heldout: Matrix) -> Deviances:
         """Correct what is expected too high or too low, by what was held out, and give the deviances from before.

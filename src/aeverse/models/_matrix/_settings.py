@@ -269,6 +269,11 @@ class Settings:
         """Whether the code may be rotated and scaled; a variational one must keep the moments of its prior."""
         return not self.dimensions_mean_something and "variational" not in self.regularizers
 
+    @property
+    def in_noise_units(self) -> bool:
+        """Whether the embedding is measured in units of sampling noise; a graph-guided one has the scale of its target."""
+        return self.is_count and self.may_rotate and not self.n_guided
+
     def n_steps(self, n_batches: int) -> int:
         """Steps of training, for data of so many batches."""
         return self.n_epochs * n_batches if self.n_epochs else max(N_STEPS, LEAST_EPOCHS * n_batches)
@@ -295,8 +300,7 @@ def resolve(config: Config, likelihood: str) -> Settings:
     recipe = COUNTS if likelihood in COUNT_LIKELIHOODS else VALUES
     regularizer = config.regularizer
     if regularizer == "auto":  # measured: see benchmarks/embed.py
-        guided = recipe is COUNTS and config.gene_sets is None and config.n_latent != 1
-        regularizer = ("denoising", "graph") if guided else "denoising"
+        regularizer = "denoising"
     suitable = corruptions(likelihood)
     if config.corruption not in (None, *suitable):
         raise ValueError(f"corruption={config.corruption!r} does not go with {likelihood!r}; take one of {suitable}.")

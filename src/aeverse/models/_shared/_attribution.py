@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aeverse import _slots
-from aeverse.nn import Encoder, Ensemble, Rows
+from aeverse.nn import Ensemble, Rows
 from aeverse.train import Samples
 
 N_STEPS = 16  # nodes of the Gauss-Legendre quadrature along the path
@@ -207,29 +207,29 @@ def _numpy(values: Tensor) -> np.ndarray:
 
 
 # ---- the nets of the estimators ----------------------------------------------------------------------------------
-def nets_of_members(ensemble: Ensemble, inputs: np.ndarray, samples: Samples) -> list[Net]:
-    """The members of an ensemble, for its samples; `inputs` are the positions of the features that encoders read."""
-    nets = []
-    for member in ensemble.members:
-        encoder = member.encoder
-        values: list[sp.csr_matrix | np.ndarray] = []
-        hidden: list[Tensor] = []
-        with torch.no_grad():
-            for _, batch in samples.blocks(1024):
-                x = encoder.standardised(batch.x, batch.library)
-                values.append(x.to_scipy() if isinstance(x, Rows) else x.cpu().numpy())
-                hidden.append(encoder.hidden(batch.x, batch.library, batch.covariate))
-        stacked = sp.vstack(values, format="csr") if sp.issparse(values[0]) else np.vstack(values)
-        extra = stacked.shape[1] - len(inputs)  # what an input layer adds is no feature
-        positions = np.concatenate([inputs, np.full(extra, -1)])
-        side = Side(stacked, encoder.input_weights.detach(), positions, samples.measured())
-        told = torch.zeros(len(samples), 0, device=hidden[0].device)
-        nets.append(Net({"": side}, torch.cat(hidden), told, _code_of(encoder)))
-    return nets
+def net_of_ensemble(ensemble: Ensemble, inputs: np.ndarray, samples: Samples) -> Net:
+    """The members of an ensemble as one net, for its samples; `inputs` are positions of the features that it reads."""
+    encoders = [member.encoder for member in ensemble.members]
+    values: list[sp.csr_matrix | np.ndarray] = []
+    hidden: list[Tensor] = []
+    with torch.no_grad():
+        for _, batch in samples.blocks(1024):
+            x = encoders[0].standardised(batch.x, batch.library)  # all members are given the same
+            values.append(x.to_scipy() if isinstance(x, Rows) else x.cpu().numpy())
+            hidden.append(torch.cat([e.hidden(batch.x, batch.library, batch.covariate) for e in encoders], 1))
+    stacked = sp.vstack(values, format="csr") if sp.issparse(values[0]) else np.vstack(values)
+    extra = stacked.shape[1] - len(inputs)  # what an input layer adds is no feature
+    positions = np.concatenate([inputs, np.full(extra, -1)])
+    weights = torch.cat([encoder.input_weights.detach() for encoder in encoders], 1)
+    told = torch.zeros(len(samples), 0, device=weights.device)
+    side = Side(stacked, weights, positions, samples.measured())
 
+    def code(hidden: Tensor, told: Tensor) -> Tensor:
+        parts = hidden.chunk(len(encoders), 1)
+        latent = torch.cat([e.from_hidden(h).mean for e, h in zip(encoders, parts, strict=True)], 1)
+        return latent if ensemble.units is None else ensemble.units(latent)
 
-def _code_of(encoder: Encoder) -> Function:
-    return lambda hidden, told: encoder.from_hidden(hidden).mean
+    return Net({"": side}, torch.cat(hidden), told, code)
 
 
 def net_of_fusion(model, data, scores, weights: Tensor) -> Net:
