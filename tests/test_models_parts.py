@@ -59,9 +59,9 @@ def test_what_was_asked_for_is_done():
         resolve(asked, "nb")
 
 
-def test_auto_is_the_graph_for_counts_unless_dimensions_are_named():
+def test_auto_is_denoising_for_all_kinds_of_data():
     auto = Config(regularizer="auto")
-    assert resolve(auto, "nb").regularizers == ("denoising", "graph")
+    assert resolve(auto, "nb").regularizers == ("denoising",)
     assert resolve(auto, "gaussian").regularizers == ("denoising",)
     named = resolve(Config(regularizer="auto", gene_sets={"a": ["x"], "b": ["y"]}), "nb")
     assert (named.regularizers, named.n_latent, named.n_models) == (("denoising",), 2, 1)

@@ -79,11 +79,11 @@ def rebuild(settings: Settings, features: Features, batches: Batches, tree: Mapp
         settings, len(features.names), len(features.inputs), len(first)
     )
     network = build(settings, features, batches, parts)
+    if "units.matrix" in tree["ensemble"]:
+        network.ensemble.units = Units(torch.zeros(settings.n_code), torch.eye(settings.n_code))
     if "alignment.shifts" in tree["ensemble"]:
         empty = torch.zeros(tree["ensemble"]["alignment.shifts"].shape)
         network.ensemble.alignment = Alignment(empty, empty.clone())
-    if "units.matrix" in tree["ensemble"]:
-        network.ensemble.units = Units(torch.zeros(settings.n_code), torch.eye(settings.n_code))
     network.load_tree(tree)
     return network
 

@@ -18,7 +18,7 @@ from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._genes import log_normalized_moments, overdispersed
 from aeverse.models._shared._graph_targets import smoothed_target
-from aeverse.models._shared._noise_units import noise_units, within_populations
+from aeverse.models._shared._noise_units import population_units
 from aeverse.nn import (
     Calibration,
     CountInput,
@@ -239,10 +239,8 @@ class CountNetwork(Network):
         differences = np.concatenate([self.encode(a, raw=True) - self.encode(b, raw=True) for a, b in halves])
         if len(latent) < FEWEST_CELLS or not differences.any():
             return  # nothing can be said of noise
-        center = latent.mean(0)
-        matrix = noise_units(latent, differences)
-        matrix = matrix @ within_populations((latent - center) @ matrix, self.settings.random_state)
-        self.ensemble.units = Units(torch.as_tensor(center), torch.as_tensor(matrix)).to(self.device)
+        matrix = population_units(latent, differences, self.settings.random_state)
+        self.ensemble.units = Units(torch.as_tensor(latent.mean(0)), torch.as_tensor(matrix)).to(self.device)
 
     def as_trained(self, samples: Samples, heldout: Matrix) -> tuple[Samples, Matrix]:
         """The counts by output of the network."""

@@ -21,6 +21,17 @@ LEAST_SIGNAL = (
 )
 
 
+def population_units(latent: np.ndarray, differences: np.ndarray, random_state: int) -> np.ndarray:
+    """Both steps, then a rotation to the principal axes, which changes no distance, (dimensions, dimensions).
+
+    Parameters as for the two steps.
+    """
+    matrix = noise_units(latent, differences)
+    matrix = matrix @ within_populations((latent - latent.mean(0)) @ matrix, random_state)
+    axes = np.linalg.eigh(_covariance(latent @ matrix))[1][:, ::-1]
+    return matrix @ (axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(len(axes))]))
+
+
 def noise_units(latent: np.ndarray, differences: np.ndarray) -> np.ndarray:
     """Matrix that takes latent differences to units of sampling noise, (dimensions, dimensions).
 
