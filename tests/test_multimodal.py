@@ -17,7 +17,7 @@ from sklearn.metrics import adjusted_rand_score
 import aeverse as ae
 from aeverse import methods
 from aeverse.models import _multimodal
-from aeverse.models._fronts import Front, kind_of
+from aeverse.models._shared._views import View, kind_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:mudata", "ignore:Cannot join columns:UserWarning")
 
@@ -373,7 +373,7 @@ def test_front_is_a_principal_component_analysis():
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(100, 3)) @ rng.normal(size=(3, 30)) * 2 + rng.normal(size=(100, 30))).astype(np.float32)
     names = pd.Index([f"f{i}" for i in range(30)])
-    front = Front("continuous")
+    front = View("continuous")
     scores = front.fit(x, names)
     assert front.n_significant == 3
     z = (x - x.mean(0)) / x.std(0)
@@ -387,7 +387,7 @@ def test_front_of_sparse_continuous_values_centres_implicitly():
     rng = np.random.default_rng(0)
     x = sp.random(200, 50, 0.3, "csr", np.float32, random_state=rng)
     names = pd.Index([f"f{i}" for i in range(50)])
-    sparse, dense = Front("continuous"), Front("continuous")
+    sparse, dense = View("continuous"), View("continuous")
     a, b = sparse.fit(x, names), dense.fit(x.toarray(), names)
     assert sparse.n_significant == dense.n_significant
     np.testing.assert_allclose(np.abs(a), np.abs(b), atol=2e-2)
@@ -606,7 +606,7 @@ def test_a_cell_does_not_predict_itself(model):
 
 
 def test_position_in_the_linear_space_is_that_of_the_regression_on_the_others():
-    from aeverse.models._prediction import RIDGE, linear_space
+    from aeverse.models._joint._prediction import RIDGE, linear_space
 
     rng = np.random.default_rng(0)
     reference, query, values = (rng.normal(size=s) for s in ((40, 3), (5, 3), (40, 2)))
