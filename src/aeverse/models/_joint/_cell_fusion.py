@@ -22,7 +22,7 @@ from aeverse.nn import Alignment, nearest
 
 FEWEST_GENES = 50  # a network is trained for
 LEAST_SHARE = 0.01
-MOST_DONORS = 5000
+N_DONORS, MOST_DONORS = 5, 5000  # one donor would leave a cell between two populations, many would flatten them
 
 
 @dataclass
@@ -87,6 +87,12 @@ class CellFusion:
         """Share of what was held out that the embeddings explain: of deviance for RNA, else of variance."""
         return {m: e.variance_explained for m, e in self.embeddings.items()}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are; components are on none."""
+        devices = [e.model.device for e in self.embeddings.values() if isinstance(e, CountEmbedding)]
+        return devices[0] if devices else torch.device("cpu")
+
     def check(self, modality: str, d: _slots.Modality) -> None:
         """See `Fusion`."""
         self.embeddings[modality].check(modality, d.names)
@@ -102,10 +108,7 @@ class CellFusion:
         return side_by_side(self.completed(scores, training, same)).astype(np.float32)
 
     def completed(self, scores: Scores, training: Scores, same: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores in all modalities, those that a cell lacks of a donor: the training cell most like it that has them.
-
-        One donor, not the mean of several, so that these cells vary as others do.
-        """
+        """Scores in all modalities; those that a cell lacks are the mean over the training cells most like it that have them."""
         values = {m: v.copy() for m, v in scores.values.items()}
         for rows, given in scores.patterns():
             for m in [m for m in values if m not in given] if given else []:
@@ -117,8 +120,13 @@ class CellFusion:
                     np.hstack([v[k][own] for k in given])
                     for v, own in ((scores.values, rows), (training.values, donors))
                 )
-                found = donors[nearest(query, 2, among=among)[1]]
-                values[m][rows] = training.values[m][np.where(found[:, 0] == same[rows], found[:, 1], found[:, 0])]
+                found = donors[nearest(query, N_DONORS + 1, among=among)[1]]
+                others = found != same[rows][:, None]
+                others[others.all(1), -1] = (
+                    False  # one more than needed was sought, in case that one is the cell itself
+                )
+                share = others / np.maximum(others.sum(1, keepdims=True), 1)
+                values[m][rows] = np.einsum("ij,ijk->ik", share, training.values[m][found])
         return values
 
     def spaces(self, scores: Scores, given: Sequence[str]) -> list[np.ndarray]:
@@ -127,16 +135,15 @@ class CellFusion:
 
     def net(self, data: Mapping[str, _slots.Modality], scores: Scores, training: Scores, same: np.ndarray) -> Net:
         """See `Fusion`."""
-        n, sides, hidden, functions = len(scores.has), {}, {}, {}
+        n, device, sides, hidden, functions = len(scores.has), self.device, {}, {}, {}
         for m, d in data.items():
             side, own, functions[m] = self.embeddings[m].net(d, None)
             present = np.zeros(n, bool)
             present[d.rows] = side.present
-            sides[m] = Side(_slots.in_rows(side.x, d.rows, n), side.weight, side.positions, present)
-            hidden[m] = torch.zeros(n, own.shape[1], device=own.device)
-            hidden[m][d.rows] = own
+            sides[m] = Side(_slots.in_rows(side.x, d.rows, n), side.weight.to(device), side.positions, present)
+            hidden[m] = torch.zeros(n, own.shape[1], dtype=own.dtype, device=device)
+            hidden[m][d.rows] = own.to(device)
         completed = self.completed(scores, training, same)
-        device = next(iter(hidden.values())).device
         told = np.hstack([scores.has.astype(np.float32), side_by_side(completed)]).astype(np.float32)
 
         def code(hidden_values: Tensor, told: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import anndata as ad
@@ -18,6 +18,7 @@ from aeverse.models._autoencoder import Autoencoder
 from aeverse.models._joint._data import HeldoutEntries, explained, features_found, mask_columns
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._shared._attribution import Function, Net, Side, net_of_ensemble
+from aeverse.models._shared._batches import UNKNOWN
 from aeverse.models._shared._features import SMALLEST_SHARE
 from aeverse.models._shared._noise_units import population_units
 from aeverse.models._shared._views import COUNT_KINDS, View
@@ -35,7 +36,9 @@ class CountEmbedding:
     model: Autoencoder
 
     @classmethod
-    def fit(cls, d: _slots.Modality, batches: np.ndarray | None, config: Any, device: str, progress: bool | None):
+    def fit(
+        cls, d: _slots.Modality, batches: np.ndarray | None, config: Any, device: str, progress: bool | None
+    ) -> CountEmbedding:
         """Train on counts; `batches`: names of the batches of these cells."""
         n_epochs = None if config.n_steps is None else max(1, round(config.n_steps * 128 / len(d.rows)))
         model = Autoencoder(
@@ -82,7 +85,7 @@ class CountEmbedding:
         fit = self.model.fitted
         counts = Counts(sp.csr_matrix(d.x), fit.settings.likelihood, "X")
         positions = None if d.names.equals(fit.features.names) else d.names.get_indexer(fit.features.names)
-        codes = None
+        codes = np.full(len(d.rows), UNKNOWN)  # without a batch: as of an average one
         if batches is not None:
             codes = np.asarray(pd.Categorical(batches, categories=list(fit.batches.names)).codes)
         return counts.columns(positions).samples(fit.features.inputs, fit.batches.one_hot(codes), fit.network.device)
@@ -107,14 +110,12 @@ class CountEmbedding:
 
     def tree(self) -> dict[str, Any]:
         """JSON values and arrays."""
-        from dataclasses import asdict
-
-        return {"class": "counts", "config": asdict(self.model.config), "fit": self.model.fitted.tree()}
+        return {"class": "counts", "model": {"config": asdict(self.model.config), "fit": self.model.fitted.tree()}}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> CountEmbedding:
         """Rebuild from a `tree`."""
-        return cls(Autoencoder.from_tree(tree))
+        return cls(Autoencoder.from_tree(tree["model"]))
 
 
 # ---- other kinds of data -----------------------------------------------------------------------------------------
