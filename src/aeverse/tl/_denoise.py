@@ -44,9 +44,9 @@ def denoise(
     (negative binomial) model, and the denoised value is the posterior mean ``mu (theta + x) / (theta + mu)`` given the
     cell's own count `x`: where the gene varies more than the model can tell (small dispersion `theta`) the count itself
     is believed, elsewhere the model. `theta` depends on the gene, its level, the cell, and, where a few counts are far from
-    what most are near, the entry; what remains too high or too low is set right by held-out molecules. Other denoisers
-    (DCA [Eraslan2019]_, scVI [Lopez2018]_) report `mu`. Training stops by the likelihood of molecules that were held out
-    [Batson2019]_.
+    what most are near, the entry; what remains too high or too low is set right by held-out molecules. DCA [Eraslan2019]_ and
+    scVI [Lopez2018]_ report `mu`; SAVER-X [Wang2019]_ reports a posterior around an autoencoder's mean, as here. Molecules
+    that were held out [Batson2019]_ choose among the weights that training went through.
 
     Denoised values of different cells are not independent measurements: use them to look at genes, not for tests of
     differential expression.
@@ -103,7 +103,8 @@ def denoise(
         With ``uncertainty=True``: standard deviation of the expression given the count, of the gamma posterior and the
         spread of the members together, on the scale of ``layers[key_added]``.
     ``obsm["X_ae"]``
-        The code, (cells, n_models * n_latent): for `scanpy.pp.neighbors` with ``use_rep="X_ae"``.
+        The embedding, (cells, n_models * n_latent): for `scanpy.pp.neighbors` with ``use_rep="X_ae"``. One unit is about one
+        standard deviation of sampling noise.
     ``var[key_added + "_deviance_explained"]``
         Share of the Poisson deviance of each gene's held-out molecules that is explained beyond the gene's mean
         (NaN without held-out molecules). Not written where `model` is given.

@@ -48,9 +48,11 @@ def embed(
 ) -> AnnData | None:
     """Embed samples with an autoencoder: a compact code instead of principal components.
 
-    For raw counts the model is that of `aeverse.tl.denoise`, guided by the cells' neighbour graph. Other values (expression on a log scale, copy numbers, drug
-    responses, methylation, mutations) get the likelihood that suits them; entries that are NaN are left out of what is
-    learnt, never filled in. :doc:`/family` shows what each regularizer does to the code.
+    For raw counts, the model and its embedding are those of `aeverse.tl.denoise`: one unit is about one standard deviation of
+    sampling noise, and populations are round, so that `scanpy.tl.leiden` leaves them whole at its default resolution. Other
+    values (expression on a log scale, copy numbers, drug responses, methylation, mutations) get the likelihood that suits
+    them; entries that are NaN are left out of what is learnt, never filled in. :doc:`/family` shows what each regularizer
+    does to the embedding.
 
     Parameters
     ----------
@@ -69,8 +71,8 @@ def embed(
         None for a plain undercomplete autoencoder [Hinton2006]_, or one or several of ``"sparse"`` (few units of the code
         are active in a sample [Olshausen1996]_), ``"contractive"`` (the code changes little where the data do not vary
         [Rifai2011]_), ``"denoising"`` (molecules are thinned, entries hidden while training [Vincent2010]_),
-        ``"variational"`` (a distribution to draw new samples from [Kingma2014]_), ``"graph"`` (the code foretells where a
-        sample lies in the neighbour graph [Mishne2019]_). ``"auto"`` is denoising, and of counts ``("denoising", "graph")``.
+        ``"variational"`` (a distribution to draw new samples from [Kingma2014]_), ``"graph"`` (the embedding predicts
+        where a sample lies in the neighbor graph [Mishne2019]_). ``"auto"`` is ``"denoising"``.
     decoder
         ``"linear"``: its weights are loadings. ``"mlp"``: with a hidden layer, and no loadings.
     gene_sets

@@ -86,7 +86,7 @@ class Config:
         the data; `Autoencoder.settings` holds what was inferred.
     regularizer
         None (undercomplete, [Hinton2006]_), or one or several of ``"sparse"``, ``"contractive"``, ``"denoising"``,
-        ``"variational"``, ``"graph"``. ``"auto"`` is what serves the code best: denoising, and for counts the graph too.
+        ``"variational"``, ``"graph"``. ``"auto"`` is ``"denoising"``.
     decoder
         ``"linear"`` (its weights are loadings) or ``"mlp"`` (the encoder's hidden layers in reverse).
     gene_sets
