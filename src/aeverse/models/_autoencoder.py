@@ -81,7 +81,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         n_models: int | None = None,
         n_inputs: int = 3000,
         n_epochs: int | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         learning_rate: float | None = None,
         corruption: choices.Corruption | None = None,
         strength: float = 1.0,
@@ -138,7 +138,10 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         source = None if init is None else init.fitted
         self._fit = None  # a fit that fails leaves no model
         data = read(adata, layer, self.config.likelihood if source is None else source.settings.likelihood)
-        settings = resolve(self.config, data.likelihood) if source is None else inherit(self.config, source.settings)
+        n = len(data)
+        settings = (
+            resolve(self.config, data.likelihood, n) if source is None else inherit(self.config, source.settings, n)
+        )
         data.require_values()
         mask, (batches, all_codes) = _slots.read_mask(adata, mask_var), Batches.read(adata, batch_key)
         rng, to_device = np.random.default_rng(settings.random_state), _settings.resolve_device(device)
