@@ -27,8 +27,6 @@ from aeverse.nn import Ensemble
 if TYPE_CHECKING:
     from anndata import AnnData
 
-ACTIVE_VARIANCE = 0.01  # of a unit's posterior means, above which it is in use
-
 
 class Autoencoder(Estimator[Config, FittedAutoencoder]):
     """Autoencoder of one matrix: fit, encode, decode, save.
@@ -54,7 +52,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     history
         ``step``, ``loss`` and ``heldout`` (deviance explained on held-out molecules or entries).
     deviance_explained, heldout_deviance_explained
-        The same for each feature, and over all; on all samples, with the final weights.
+        The same for each feature, and over all.
 
     Examples
     --------
@@ -390,11 +388,6 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         threshold = 0.0 if self.settings.target_activity is None else 0.5
         units = np.hstack([member[:, self.n_guided :] for member in np.split(code, self.settings.n_models, 1)])
         return (units > threshold).mean(1)
-
-    @staticmethod
-    def active_units(code: np.ndarray) -> int:
-        """How many dimensions of a variational code are in use: their means vary over the samples [Burda2016]_."""
-        return int((code.var(0) > ACTIVE_VARIANCE).sum())
 
     # ---- keeping -----------------------------------------------------------------------------------------------
     def record(self) -> dict[str, Any]:

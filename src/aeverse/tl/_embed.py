@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+ACTIVE_VARIANCE = 0.01  # of the means of a variational dimension, above which it is in use
+
 KINDS = {
     "nb": "counts",
     "poisson": "counts",
@@ -175,7 +177,7 @@ def _autoencoded(adata, model, config, fit, key_added: str, params) -> _slots.Re
     if "sparse" in trained.settings.regularizers:
         results.obs[active] = trained.active_share(code)
     if "variational" in trained.settings.regularizers:
-        described["active_units"] = trained.active_units(code)
+        described["active_units"] = int((code.var(0) > ACTIVE_VARIANCE).sum())  # their means vary [Burda2016]
     return results
 
 
