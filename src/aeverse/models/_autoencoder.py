@@ -193,8 +193,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     def encode(self, adata: AnnData, *, layer: str | None = None, raw: bool = False) -> np.ndarray:
         """Embedding of each sample; for a variational autoencoder the mean of its posterior, never a draw.
 
-        For counts, one unit is about one standard deviation of sampling noise: of what drawing the molecules of a cell anew
-        would do to its place. Directions in which cells of one population vary beyond that are shortened.
+        For counts, one unit is about one standard deviation of sampling noise, see :doc:`/concepts`.
 
         Features are matched by name: order does not matter, others are ignored, missing ones count as zero in counts and
         are at their means elsewhere (a warning says how many were found).
@@ -206,8 +205,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         layer
             Layer to read; None is ``adata.X``.
         raw
-            Give the latent values of the networks, side by side, in no units and with batches as they are. `decode` does
-            not take these.
+            Give the latent values of the networks instead, batches as they are. `decode` does not take these.
 
         Returns
         -------
