@@ -89,6 +89,7 @@ def test_training_takes_so_many_steps_or_so_many_epochs(monkeypatch):
     settings = resolve(Config(), "nb", 1000)
     assert [settings.n_steps(n) for n in (1, 10, 50)] == [100, 100, 400]
     assert resolve(Config(n_epochs=3), "nb", 1000).n_steps(50) == 150
+    assert settings.n_steps(10_000) == 2000, "a million cells take no more steps than thirty thousand"
     assert settings.schedule(100, keep_start=False).judge_every == 25
     assert resolve(Config(regularizer="graph"), "nb", 1000).schedule(100, keep_start=False).judge_every == 100
     assert resolve(Config(regularizer="graph"), "nb", 1000).schedule(100, keep_start=True).judge_every == 25
