@@ -12,7 +12,7 @@ from typing import Any
 
 
 def resolve_device(device: str = "auto"):
-    """Return the torch device for ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``."""
+    """Return the torch device for ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``."""
     import torch
 
     if device == "auto":
@@ -21,8 +21,10 @@ def resolve_device(device: str = "auto"):
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a device that torch knows; use 'auto', 'cpu' or 'cuda'.") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}: torch finds no CUDA device here; use device='cpu' or 'auto'.")
+    if resolved.type not in ("cpu", "cuda"):  # others lack double precision, or more
+        raise ValueError(f"device={device!r} is not supported; use 'auto', 'cpu' or 'cuda'.")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={device!r}: torch finds no such CUDA device here; use device='cpu' or 'auto'.")
     return resolved
 
 
