@@ -29,8 +29,23 @@ def resolve_device(device: str = "auto"):
 
 
 @contextlib.contextmanager
+def learning() -> Iterator[None]:
+    """Run a block, or a function that this decorates, with gradients, even inside ``no_grad`` or ``inference_mode``.
+
+    Both are states of the thread, so that others do not notice.
+    """
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextlib.contextmanager
 def seeded(random_state: int) -> Iterator[None]:
-    """Run a block under its own torch seed and give the caller's global random state back afterwards."""
+    """Run other people's code, which draws from torch's global generator, and put its state back afterwards.
+
+    Not for threads. Our own code draws from a `torch.Generator` of each fit.
+    """
     import torch
 
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

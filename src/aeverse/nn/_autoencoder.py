@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from aeverse.nn._alignment import Alignment
 from aeverse.nn._decoder import Decoder
@@ -17,13 +17,17 @@ from aeverse.nn._rows import Rows
 
 @dataclass(frozen=True)
 class Batch:
-    """A mini-batch: what the encoder reads, what the decoder has to explain, what both are told, and what guides the code."""
+    """A mini-batch: what the encoder reads, what the decoder has to explain, what both are told, and what guides the code.
+
+    `generator` is where corruptions and draws of the code come from while training; None: torch's global generator.
+    """
 
     x: Rows | Tensor
     target: Rows | Tensor
     library: Tensor | None = None
     covariate: Tensor | None = None
     guide: Tensor | None = None
+    generator: Generator | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -36,7 +40,8 @@ class Batch:
                 return None
             return values.block(start, stop) if isinstance(values, Rows) else values[start:stop]
 
-        return Batch(cut(self.x), cut(self.target), cut(self.library), cut(self.covariate), cut(self.guide))
+        parts = (self.x, self.target, self.library, self.covariate, self.guide)
+        return Batch(*map(cut, parts), generator=self.generator)
 
 
 class AutoencoderNet(nn.Module):
@@ -128,7 +133,7 @@ class AutoencoderNet(nn.Module):
         assert self.encoder is not None
         shown = batch if self.corrupt is None else self.corrupt(batch)
         code = self.encoder.coded(shown.x, shown.library, shown.covariate)
-        hidden = self.decoder(code.draw(), batch.covariate)
+        hidden = self.decoder(code.draw(batch.generator), batch.covariate)
         if self.training:
             self.decoder.learn_precision()
         misfit = self.likelihood.loss(hidden, self.decoder.weight, self.decoder.bias, batch.target, batch.library)
