@@ -97,7 +97,7 @@ def _written(path, header, arrays=ARRAYS):
 
 def test_an_older_format_is_refused(tmp_path):
     path = _written(tmp_path / "old.ae", json.dumps({"format": 1, "kind": "Example", "config": {}}))
-    with pytest.raises(ValueError, match="has format 1; this aeverse reads format 2. Fit the model again"):
+    with pytest.raises(ValueError, match=r"has format 1; this aeverse reads format 2\. Fit the model again"):
         ae.io.load_arrays(path)
 
 
@@ -127,7 +127,7 @@ def test_a_flipped_bit_is_noticed(path, where, bit):
     content[int(where * len(content))] ^= 1 << bit
     damaged = path.with_suffix(".damaged")
     damaged.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged|not an aeverse model|not one that aeverse wrote|has format"):
+    with pytest.raises(ValueError, match=r"damaged|not an aeverse model|not one that aeverse wrote|has format"):
         ae.io.load_arrays(damaged)
 
 
