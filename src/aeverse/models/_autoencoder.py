@@ -42,6 +42,7 @@ from aeverse.nn import (
     Sparsity,
     TargetActivity,
     Thinning,
+    generator_on,
 )
 from aeverse.train import Samples, Schedule, train
 
@@ -253,6 +254,7 @@ class Autoencoder:
         self.heldout_deviance_explained: float | None = None  # the last thing that a fit learns
 
     # ---- learning ----------------------------------------------------------------------------------------------
+    @_settings.learning()
     def fit(
         self,
         adata: AnnData,
@@ -314,26 +316,26 @@ class Autoencoder:
         n_steps = settings.n_epochs and settings.n_epochs * samples.n_batches(settings.batch_size)
         n_steps = n_steps or max(FEWEST_STEPS, FEWEST_EPOCHS * samples.n_batches(settings.batch_size))
         judged = np.sort(rng.permutation(len(samples))[: side.N_JUDGED])
-        with _settings.seeded(settings.random_state):
-            input_layer, likelihood, bias = side.parts(settings, samples, x)
-            if init is not None:
-                input_layer = input_from(init, self)
-            elif "graph" in settings.regularizers:  # the other model knows where samples lie in a graph
-                columns = None if mask is None else self.inputs
-                samples.guide = self._guide(seen, samples, input_layer, own_batches, columns)
-            pool = side.pool(settings, samples, bias) if init is None else None
-            training, judged_by = samples, heldout
-            if pool is not None:
-                training, judged_by, bias = pool.samples(samples), pool.counts(heldout), pool.pooled_bias
-                likelihood = side.new_likelihood(settings.likelihood, len(bias))
-            self._build(training, input_layer, likelihood, bias, n_steps, init)
-            self.history = train(
-                self.net,
-                training.shuffled(rng, settings.batch_size),
-                lambda: side.judge(self, training, judged_by, judged),
-                self._schedule(n_steps, keep_start=init is not None),
-                progress=progress,
-            )
+        generator = torch.Generator().manual_seed(settings.random_state)
+        input_layer, likelihood, bias = side.parts(settings, samples, x)
+        if init is not None:
+            input_layer = input_from(init, self)
+        elif "graph" in settings.regularizers:  # the other model knows where samples lie in a graph
+            columns = None if mask is None else self.inputs
+            samples.guide = self._guide(seen, samples, input_layer, own_batches, columns)
+        pool = side.pool(settings, samples, bias) if init is None else None
+        training, judged_by = samples, heldout
+        if pool is not None:
+            training, judged_by, bias = pool.samples(samples), pool.counts(heldout), pool.pooled_bias
+            likelihood = side.new_likelihood(settings.likelihood, len(bias))
+        self._build(training, input_layer, likelihood, bias, n_steps, init, generator)
+        self.history = train(
+            self.net,
+            training.shuffled(rng, settings.batch_size, generator),
+            lambda: side.judge(self, training, judged_by, judged),
+            self._schedule(n_steps, keep_start=init is not None),
+            progress=progress,
+        )
         if pool is not None:
             self._spread(pool)
         for member in self.net.members:  # type: ignore[union-attr]
@@ -362,11 +364,12 @@ class Autoencoder:
         bias: np.ndarray,
         n_steps: int,
         init: Autoencoder | None,
+        generator: torch.Generator,
     ) -> None:
         """The net before training, from nothing or from another model."""
         settings, side = self.settings, self._side
         self.net = Ensemble(
-            self._new_member(copy.deepcopy(input_layer), copy.deepcopy(likelihood), bias, len(samples))
+            self._new_member(copy.deepcopy(input_layer), copy.deepcopy(likelihood), bias, generator, len(samples))
             for _ in range(settings.n_models)
         ).to(self.device)
         self.posterior = side.new_posterior(self, len(bias))
@@ -476,7 +479,12 @@ class Autoencoder:
         return np.vstack([np.eye(n, dtype=np.float32), np.full((1, n), 1 / n, np.float32)])[codes]
 
     def _new_member(
-        self, input_layer: torch.nn.Module | None, likelihood: torch.nn.Module, bias: np.ndarray, n_samples: int = 1
+        self,
+        input_layer: torch.nn.Module | None,
+        likelihood: torch.nn.Module,
+        bias: np.ndarray,
+        generator: torch.Generator,
+        n_samples: int = 1,
     ) -> AutoencoderNet:
         settings, n_covariates = self.settings, len(self.batches or ())
         counts, encoder, programmes = settings.likelihood in COUNTS, None, None
@@ -491,6 +499,7 @@ class Autoencoder:
                 skip=not counts,
                 n_free=self.n_guided,
                 variational="variational" in settings.regularizers,
+                generator=generator,
             )
         if settings.gene_sets is not None:
             programmes = torch.as_tensor(membership(settings.gene_sets, self.var_names))
@@ -502,6 +511,7 @@ class Autoencoder:
             n_covariates=n_covariates,
             programmes=programmes,
             precision=settings.prior_precision,
+            generator=generator,
         )
         return AutoencoderNet(
             encoder,
@@ -811,8 +821,9 @@ class Autoencoder:
             )
         code = np.random.default_rng(random_state).standard_normal((n, self.n_code), np.float32)
         mean = torch.tensor(self.decode(code, library=library), device=self.device)
-        with _settings.seeded(random_state), torch.no_grad():
-            return self.net.members[0].likelihood.draw(mean).cpu().numpy()
+        generator = generator_on(self.device, torch.Generator().manual_seed(random_state))
+        with torch.no_grad():
+            return self.net.members[0].likelihood.draw(mean, generator).cpu().numpy()
 
     def loadings(self) -> pd.DataFrame:
         """How each dimension of the code moves each feature: weights of the linear decoder, (features, n_models * n_latent).
@@ -930,6 +941,7 @@ class Autoencoder:
         return cls.restore(json.loads(str(record["header"])), {k: np.asarray(a) for k, a in record["arrays"].items()})
 
     @classmethod
+    @_settings.learning()
     def restore(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Autoencoder:
         """Rebuild a model from what `save` or `record` kept."""
         model = cls(**header["config"])
@@ -951,11 +963,12 @@ class Autoencoder:
                 side.empty_input(likelihood, len(model.inputs), n_columns) if n_columns else None,
                 side.new_likelihood(likelihood, n_features),
                 np.zeros(n_features),
+                torch.Generator(),  # of weights that those of the file replace
             )
             for _ in range(model.settings.n_models)
         )
         if "net.alignment.shifts" in arrays:
-            empty = torch.zeros(arrays["net.alignment.shifts"].shape)
+            empty = torch.zeros(arrays["net.alignment.shifts"].shape, dtype=torch.float32)
             model.net.alignment = Alignment(empty, empty.clone())
         model.net.load_state_dict(weights("net."))
         model.net.eval()

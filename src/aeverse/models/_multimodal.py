@@ -19,7 +19,17 @@ from aeverse.models._fronts import COUNT_KINDS, KINDS, Front, kind_of
 from aeverse.models._neighbours import emphasis, neighbours_of, principal
 from aeverse.models._prediction import Target, calibration, from_neighbours, linear_space
 from aeverse.models._reference import Group, Reference, as_labels, kept_rows, labels_of, labels_state, restore_labels
-from aeverse.nn import Alignment, FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
+from aeverse.nn import (
+    Alignment,
+    FusionBatch,
+    FusionNet,
+    diffusion_coordinates,
+    fuse,
+    generator_on,
+    local_kernel,
+    nearest,
+    smooth,
+)
 from aeverse.train import Schedule, train
 
 if TYPE_CHECKING:
@@ -178,6 +188,7 @@ class MultimodalAutoencoder:
         self.variance_explained: dict[str, float] | None = None  # the last thing that a fit learns
 
     # ---- learning ----------------------------------------------------------------------------------------------
+    @_settings.learning()
     def fit(
         self,
         mdata: MuData,
@@ -259,28 +270,31 @@ class MultimodalAutoencoder:
             else torch.tensor(np.eye(len(self.batches), dtype=np.float32)[codes], device=self.device)
         )
         judged = self._judge_entries(data, heldout, rng)
-        with _settings.seeded(self.config.random_state):
-            self.net = self._new_net({m: z.shape[1] for m, z in scores.items()}, target.shape[1])
-            self.net.emphasis.copy_(emphasis(target, self._recipe.emphasis))
-            self.net.to(self.device)
-            n_steps = self.config.n_steps or self._recipe.n_steps
-            batch_size = min(self._recipe.batch_size, mdata.n_obs)
-            self.history = train(
-                self.net,
-                self._batches(
-                    x, weights, torch.tensor(target, dtype=torch.float32, device=self.device), covariate, batch_size
-                ),
-                lambda: float(
-                    sum(self.trust[m] * v for m, v in self._explained(x, weights, covariate, judged).items())
-                ),
-                Schedule(
-                    n_steps=n_steps,
-                    judge_every=n_steps,  # the head is no part of the judgement, so that an earlier best would not be one
-                    learning_rate=self._recipe.learning_rate,
-                    average=self._recipe.average,
-                ),
-                progress=progress,
-            )
+        generator = torch.Generator().manual_seed(self.config.random_state)
+        self.net = self._new_net({m: z.shape[1] for m, z in scores.items()}, target.shape[1], generator)
+        self.net.emphasis.copy_(emphasis(target, self._recipe.emphasis))
+        self.net.to(self.device)
+        n_steps = self.config.n_steps or self._recipe.n_steps
+        batch_size = min(self._recipe.batch_size, mdata.n_obs)
+        self.history = train(
+            self.net,
+            self._batches(
+                x,
+                weights,
+                torch.tensor(target, dtype=torch.float32, device=self.device),
+                covariate,
+                batch_size,
+                generator,
+            ),
+            lambda: float(sum(self.trust[m] * v for m, v in self._explained(x, weights, covariate, judged).items())),
+            Schedule(
+                n_steps=n_steps,
+                judge_every=n_steps,  # the head is no part of the judgement, so that an earlier best would not be one
+                learning_rate=self._recipe.learning_rate,
+                average=self._recipe.average,
+            ),
+            progress=progress,
+        )
         self.exchangeable = _exchangeable((weights > 0).all(1).cpu().numpy(), rows, neighbours)
         self._fit_code(x, weights)
         self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
@@ -303,7 +317,7 @@ class MultimodalAutoencoder:
     def _new_front(self, kind: str) -> Front:
         return Front(kind, self.config.n_inputs, self._recipe.max_components)
 
-    def _new_net(self, sizes: Mapping[str, int], n_targets: int) -> FusionNet:
+    def _new_net(self, sizes: Mapping[str, int], n_targets: int, generator: torch.Generator) -> FusionNet:
         recipe = self._recipe
         return FusionNet(
             sizes,
@@ -315,6 +329,7 @@ class MultimodalAutoencoder:
             masking=recipe.masking,
             modality_dropout=recipe.modality_dropout,
             skip=recipe.skip,
+            generator=generator,
         )
 
     def _check(self, data: Mapping[str, _slots.Modality], n_obs: int) -> None:
@@ -391,27 +406,28 @@ class MultimodalAutoencoder:
     # ---- tensors -----------------------------------------------------------------------------------------------
     def _tensors(self, scores, rows, n: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Scores of all samples, zero where a modality is missing, and the weights (samples, modalities)."""
-        x, weights = {}, torch.zeros(n, len(self.fronts))
+        x, weights = {}, torch.zeros(n, len(self.fronts), dtype=torch.float32)
         for i, (m, front) in enumerate(self.fronts.items()):
-            x[m] = torch.zeros(n, front.loadings.shape[1])
+            x[m] = torch.zeros(n, front.loadings.shape[1], dtype=torch.float32)
             if m in scores:
                 x[m][rows[m]] = torch.from_numpy(scores[m])
                 weights[rows[m], i] = self.trust[m]
         return {m: v.to(self.device) for m, v in x.items()}, weights.to(self.device)
 
-    def _batches(self, x, weights, target, covariate, size: int) -> Iterator[FusionBatch]:
+    def _batches(self, x, weights, target, covariate, size: int, generator: torch.Generator) -> Iterator[FusionBatch]:
         """Batches without end; every member draws its own samples."""
         n, members = len(target), self.net.n_members
-        orders, at = torch.empty(members, 0, dtype=torch.long), 0
+        orders, at, own = torch.empty(members, 0, dtype=torch.long), 0, generator_on(self.device, generator)
         while True:
             if at + size > orders.shape[1]:
-                orders, at = torch.rand(members, n).argsort(1), 0
+                orders, at = torch.rand(members, n, generator=generator, dtype=torch.float32).argsort(1), 0
             rows, at = orders[:, at : at + size].to(self.device), at + size
             yield FusionBatch(
                 {m: v[rows] for m, v in x.items()},
                 weights[rows],
                 target[rows],
                 None if covariate is None else covariate[rows],
+                own,
             )
 
     @torch.no_grad()
@@ -420,7 +436,9 @@ class MultimodalAutoencoder:
         members, n = self.net.n_members, len(weights)
         heads, decoded = [], {m: [] for m in x}  # type: ignore[var-annotated]
         if covariate is None and self.batches is not None:
-            covariate = torch.full((n, len(self.batches)), 1 / len(self.batches), device=self.device)
+            covariate = torch.full(
+                (n, len(self.batches)), 1 / len(self.batches), dtype=torch.float32, device=self.device
+            )
         for start in range(0, n, BLOCK):
             rows = slice(start, start + BLOCK)
             code = self.net.encode(
@@ -803,6 +821,7 @@ class MultimodalAutoencoder:
         io.save_arrays(path, type(self).__name__, header, arrays | {name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
+    @_settings.learning()
     def restore(cls, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> MultimodalAutoencoder:
         """Rebuild a model from what `save` kept."""
         model = cls(**header["config"])
@@ -823,8 +842,8 @@ class MultimodalAutoencoder:
             model.reference[m] = arrays[f"reference.{i}"]
         weights = {name: torch.tensor(a) for name, a in _under(arrays, "net.").items()}
         sizes = {m: front.loadings.shape[1] for m, front in model.fronts.items()}
-        with _settings.seeded(0):
-            model.net = model._new_net(sizes, len(weights["emphasis"]))
+        start = torch.Generator()  # of weights that those of the file replace
+        model.net = model._new_net(sizes, len(weights["emphasis"]), start)
         model.net.load_state_dict(weights)
         model.net.eval()
         return model
