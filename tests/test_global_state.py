@@ -29,7 +29,7 @@ def _fit(kind, seed=0):
 @pytest.mark.parametrize("kind", ["nb", "gaussian", "multimodal"])
 def test_fits_in_threads_equal_fits_one_after_another(kind):
     expected, found = [_fit(kind, seed) for seed in range(4)], {}
-    before = random_states()
+    torch_state = torch.get_rng_state()
     threads = [threading.Thread(target=lambda seed=seed: found.update({seed: _fit(kind, seed)})) for seed in range(4)]
     for thread in threads:
         thread.start()
