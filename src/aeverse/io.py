@@ -45,8 +45,9 @@ def save_arrays(path: str | Path, kind: str, config: Mapping[str, Any], arrays: 
     if Path(path).is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder; name the file to write.")
     arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-    header = json.dumps({"format": FORMAT, "kind": kind, "config": config})
-    payload = save(arrays, metadata={"aeverse": header, "sha256": _checksum(header, arrays)})
+    header = {"format": FORMAT, "kind": kind, "config": config}
+    text = json.dumps({**header, "sha256": _checksum(header, arrays)})  # one entry: several have no fixed order
+    payload = save(arrays, metadata={"aeverse": text})
     with _files.replacing(path) as new:
         new.write_bytes(payload)
 
@@ -89,32 +90,34 @@ def load_arrays(path: str | Path, kind: str | None = None) -> tuple[dict[str, An
         raise ValueError(f"{str(path)!r} is not an aeverse model or is truncated ({error}).") from error
     if "aeverse" not in metadata:
         raise ValueError(f"{str(path)!r} is a safetensors file, but not one that aeverse wrote.")
-    version, found_kind, config = _read_header(metadata["aeverse"], path)
-    if version != FORMAT:
-        remedy = "Update aeverse." if version > FORMAT else "Fit the model again and save it."
-        raise ValueError(f"{str(path)!r} has format {version}; this aeverse reads format {FORMAT}. {remedy}")
-    if metadata.get("sha256") != _checksum(metadata["aeverse"], arrays):
-        raise ValueError(f"{str(path)!r} is damaged: its content does not match its checksum. Copy or save it again.")
+    found_kind, config = _read_header(metadata["aeverse"], arrays, path)
     if kind is not None and found_kind != kind:
         raise ValueError(f"{str(path)!r} holds a {found_kind}, not a {kind}; use aeverse.models.load.")
     return config, arrays, found_kind
 
 
-def _read_header(text: str, path: Path) -> tuple[int, str, dict[str, Any]]:
-    """Format, kind and configuration; nothing else may be in a header."""
+def _read_header(text: str, arrays: Mapping[str, np.ndarray], path: Path) -> tuple[str, dict[str, Any]]:
+    """Kind and configuration, where the header and the arrays are as they were written."""
     try:
-        content = json.loads(text)
-        version, kind, config = content["format"], content["kind"], content["config"]
+        header = json.loads(text)
+        version, kind, config = header["format"], header["kind"], header["config"]
+        checksum = header.pop("sha256", None)
+        right = checksum == _checksum(header, arrays)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is a safetensors file, but not one that aeverse wrote.") from error
-    if type(version) is not int or type(kind) is not str or type(config) is not dict or len(content) != 3:
+    if type(version) is int and version != FORMAT:
+        remedy = "Update aeverse." if version > FORMAT else "Fit the model again and save it."
+        raise ValueError(f"{str(path)!r} has format {version}; this aeverse reads format {FORMAT}. {remedy}")
+    if not right:
+        raise ValueError(f"{str(path)!r} is damaged: its content does not match its checksum. Copy or save it again.")
+    if type(version) is not int or type(kind) is not str or type(config) is not dict or len(header) != 3:
         raise ValueError(f"{str(path)!r} is damaged: its header is not that of an aeverse file.")
-    return version, kind, config
+    return kind, config
 
 
-def _checksum(header: str, arrays: Mapping[str, np.ndarray]) -> str:
+def _checksum(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of the header and of the name, type, shape and content of each array."""
-    digest = hashlib.sha256(header.encode())
+    digest = hashlib.sha256(json.dumps(header).encode())
     for name in sorted(arrays):
         digest.update(json.dumps([name, arrays[name].dtype.str, arrays[name].shape]).encode())
         digest.update(arrays[name].reshape(-1).view(np.uint8))
