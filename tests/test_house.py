@@ -26,11 +26,13 @@ USER_ROOMS = ("pp", "tl", "pl", "get", "datasets", "metrics")  # what users call
 # cli -> tl -> models -> train -> nn. A room may import itself and the rooms named here, nothing else of aeverse.
 MAY_IMPORT = {
     "_settings": set(),
+    "_files": set(),
+    "_schema": set(),
     "_slots": {"_settings"},
-    "io": set(),
+    "io": {"_files"},
     "nn": set(),
     "train": {"nn", "_settings"},
-    "models": {"train", "nn", "io", "_slots", "_settings"},
+    "models": {"train", "nn", "io", "_slots", "_schema", "_settings"},
     "methods": {"train", "nn", "io", "_slots", "_settings"},
     "metrics": {"_slots", "_settings"},
     "datasets": {"_slots", "_settings", "io"},

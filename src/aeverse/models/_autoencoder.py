@@ -18,6 +18,7 @@ from aeverse.models._matrix._build import build
 from aeverse.models._matrix._fitted import FittedAutoencoder, remember
 from aeverse.models._matrix._learn import History, finish, learn
 from aeverse.models._matrix._read import feature_names, read
+from aeverse.models._matrix._schema import tree_of_record
 from aeverse.models._matrix._settings import Config, Settings, inherit, resolve
 from aeverse.models._matrix._transfer import choose_features, input_from, start_from
 from aeverse.models._shared._batches import Batches
@@ -93,6 +94,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         super().__init__(Config(**{name: config[name] for name in Config.__dataclass_fields__}))
 
     # ---- learning ----------------------------------------------------------------------------------------------
+    @_settings.learning()
     def fit(
         self,
         adata: AnnData,
@@ -149,15 +151,14 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         codes = None if all_codes is None else all_codes[rows]
         features = choose_features(feature_names(adata), seen, mask, settings, source)
         samples = seen.samples(features.inputs, batches.one_hot(codes), to_device)
-
-        with _settings.seeded(settings.random_state):
-            parts = data.net_parts(settings, samples, None if source is None else input_from(source, features))
-            if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
-                samples.guide = seen.graph_target(samples, features, parts, settings, codes, mask)
-            network = build(settings, features, batches, parts, n_samples=len(samples), device=to_device)
-            if source is not None:
-                start_from(source, network, features)
-            history = learn(network, samples, heldout, rng, keep_start=source is not None, progress=progress)
+        generator = torch.Generator().manual_seed(settings.random_state)
+        parts = data.net_parts(settings, samples, None if source is None else input_from(source, features))
+        if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
+            samples.guide = seen.graph_target(samples, features, parts, settings, codes, mask)
+        network = build(settings, features, batches, parts, generator, n_samples=len(samples), device=to_device)
+        if source is not None:
+            start_from(source, network, features)
+        history = learn(network, samples, heldout, rng, generator, keep_start=source is not None, progress=progress)
         deviances = finish(network, samples, heldout, rng)
         if codes is not None and not settings.dimensions_mean_something:
             network.align(samples, codes, len(batches.names))
@@ -396,5 +397,4 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Autoencoder:
         """Rebuild, from a `record`, a model that can decode but not encode."""
-        arrays = {name: np.asarray(array) for name, array in record["arrays"].items()}
-        return cls.from_tree(io.unpack(json.loads(str(record["header"])), arrays))
+        return cls.from_tree(tree_of_record(record))

@@ -36,6 +36,10 @@ class Fit(Protocol):
     def tree(self) -> dict[str, Any]:
         """What is kept."""
 
+    @staticmethod
+    def check_model(tree: Any) -> None:
+        """Raise a ValueError that tells where a tree is not what `Estimator.save` keeps of such a model."""
+
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Self:
         """Rebuild from a `tree`."""
@@ -111,7 +115,8 @@ class Estimator(Generic[ConfigType, FitType]):
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Self:
-        """Rebuild a fitted model from what `save` kept."""
+        """Rebuild a fitted model from what `save` kept, after checking it."""
+        cls.fit_class.check_model(tree)
         model = cls(**tree["config"])
         model._fit = cls.fit_class.from_tree(tree["fit"])  # type: ignore[assignment] # a class variable cannot be FitType
         return model

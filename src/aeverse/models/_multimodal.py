@@ -28,7 +28,17 @@ from aeverse.models._shared._reference import (
     read_labels,
     reference_rows,
 )
-from aeverse.nn import Alignment, FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel, nearest, smooth
+from aeverse.nn import (
+    Alignment,
+    FusionBatch,
+    FusionNet,
+    diffusion_coordinates,
+    fuse,
+    generator_on,
+    local_kernel,
+    nearest,
+    smooth,
+)
 from aeverse.train import Schedule, train
 
 if TYPE_CHECKING:
@@ -187,6 +197,7 @@ class MultimodalAutoencoder:
         self.variance_explained: dict[str, float] | None = None  # the last thing that a fit learns
 
     # ---- learning ----------------------------------------------------------------------------------------------
+    @_settings.learning()
     def fit(
         self,
         mdata: MuData,
@@ -264,28 +275,31 @@ class MultimodalAutoencoder:
         one_hot = self._batches.one_hot(codes)
         covariate = None if one_hot is None else torch.tensor(one_hot, device=self.device)
         judged = self._judge_entries(data, heldout, rng)
-        with _settings.seeded(self.config.random_state):
-            self.net = self._new_net({m: z.shape[1] for m, z in scores.items()}, target.shape[1])
-            self.net.get_buffer("emphasis").copy_(target_weights(target, self._recipe.emphasis))
-            self.net.to(self.device)
-            n_steps = self.config.n_steps or self._recipe.n_steps
-            batch_size = min(self._recipe.batch_size, mdata.n_obs)
-            self.history = train(
-                self.net,
-                self._shuffled(
-                    x, weights, torch.tensor(target, dtype=torch.float32, device=self.device), covariate, batch_size
-                ),
-                lambda: float(
-                    sum(self.trust[m] * v for m, v in self._explained(x, weights, covariate, judged).items())
-                ),
-                Schedule(
-                    n_steps=n_steps,
-                    judge_every=n_steps,  # the head is no part of the judgement, so that an earlier best would not be one
-                    learning_rate=self._recipe.learning_rate,
-                    average=self._recipe.average,
-                ),
-                progress=progress,
-            )
+        generator = torch.Generator().manual_seed(self.config.random_state)
+        self.net = self._new_net({m: z.shape[1] for m, z in scores.items()}, target.shape[1], generator)
+        self.net.get_buffer("emphasis").copy_(target_weights(target, self._recipe.emphasis))
+        self.net.to(self.device)
+        n_steps = self.config.n_steps or self._recipe.n_steps
+        batch_size = min(self._recipe.batch_size, mdata.n_obs)
+        self.history = train(
+            self.net,
+            self._shuffled(
+                x,
+                weights,
+                torch.tensor(target, dtype=torch.float32, device=self.device),
+                covariate,
+                batch_size,
+                generator,
+            ),
+            lambda: float(sum(self.trust[m] * v for m, v in self._explained(x, weights, covariate, judged).items())),
+            Schedule(
+                n_steps=n_steps,
+                judge_every=n_steps,  # the head is no part of the judgement, so that an earlier best would not be one
+                learning_rate=self._recipe.learning_rate,
+                average=self._recipe.average,
+            ),
+            progress=progress,
+        )
         self.exchangeable = _exchangeable((weights > 0).all(1).cpu().numpy(), rows, neighbours)
         self._fit_code(x, weights)
         self.targets = {m: Target.fit(d, self.fronts[m], scores[m]) for m, d in data.items()}
@@ -320,7 +334,7 @@ class MultimodalAutoencoder:
     def _new_front(self, kind: str) -> Front:
         return Front(kind, self.config.n_inputs, self._recipe.max_components)
 
-    def _new_net(self, sizes: Mapping[str, int], n_targets: int) -> FusionNet:
+    def _new_net(self, sizes: Mapping[str, int], n_targets: int, generator: torch.Generator) -> FusionNet:
         recipe = self._recipe
         return FusionNet(
             sizes,
@@ -332,6 +346,7 @@ class MultimodalAutoencoder:
             masking=recipe.masking,
             modality_dropout=recipe.modality_dropout,
             skip=recipe.skip,
+            generator=generator,
         )
 
     def _check(self, data: Mapping[str, _slots.Modality], n_obs: int) -> None:
@@ -408,27 +423,28 @@ class MultimodalAutoencoder:
     # ---- tensors -----------------------------------------------------------------------------------------------
     def _tensors(self, scores, rows, n: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Scores of all samples, zero where a modality is missing, and the weights (samples, modalities)."""
-        x, weights = {}, torch.zeros(n, len(self.fronts))
+        x, weights = {}, torch.zeros(n, len(self.fronts), dtype=torch.float32)
         for i, (m, front) in enumerate(self.fronts.items()):
-            x[m] = torch.zeros(n, front.loadings.shape[1])
+            x[m] = torch.zeros(n, front.loadings.shape[1], dtype=torch.float32)
             if m in scores:
                 x[m][rows[m]] = torch.from_numpy(scores[m])
                 weights[rows[m], i] = self.trust[m]
         return {m: v.to(self.device) for m, v in x.items()}, weights.to(self.device)
 
-    def _shuffled(self, x, weights, target, covariate, size: int) -> Iterator[FusionBatch]:
+    def _shuffled(self, x, weights, target, covariate, size: int, generator: torch.Generator) -> Iterator[FusionBatch]:
         """Batches without end; every member draws its own samples."""
         n, members = len(target), self.net.n_members
-        orders, at = torch.empty(members, 0, dtype=torch.long), 0
+        orders, at, own = torch.empty(members, 0, dtype=torch.long), 0, generator_on(self.device, generator)
         while True:
             if at + size > orders.shape[1]:
-                orders, at = torch.rand(members, n).argsort(1), 0
+                orders, at = torch.rand(members, n, generator=generator, dtype=torch.float32).argsort(1), 0
             rows, at = orders[:, at : at + size].to(self.device), at + size
             yield FusionBatch(
                 {m: v[rows] for m, v in x.items()},
                 weights[rows],
                 target[rows],
                 None if covariate is None else covariate[rows],
+                own,
             )
 
     @torch.no_grad()
@@ -438,7 +454,9 @@ class MultimodalAutoencoder:
         heads: list[torch.Tensor] = []
         decoded: dict[str, list[torch.Tensor]] = {m: [] for m in x}
         if covariate is None and self.batches is not None:
-            covariate = torch.full((n, len(self.batches)), 1 / len(self.batches), device=self.device)
+            covariate = torch.full(
+                (n, len(self.batches)), 1 / len(self.batches), dtype=torch.float32, device=self.device
+            )
         for start in range(0, n, BLOCK):
             rows = slice(start, start + BLOCK)
             code = self.net.encode(
@@ -816,6 +834,7 @@ class MultimodalAutoencoder:
         }
 
     @classmethod
+    @_settings.learning()
     def from_tree(cls, tree: Mapping[str, Any]) -> MultimodalAutoencoder:
         """Rebuild a model from its `tree`."""
         model = cls(**tree["config"])
@@ -831,8 +850,8 @@ class MultimodalAutoencoder:
             m: _alignment(part["alignment"]) for m, part in parts.items() if part["alignment"] is not None
         }
         sizes = {m: front.loadings.shape[1] for m, front in model.fronts.items()}
-        with _settings.seeded(0):
-            model.net = model._new_net(sizes, len(tree["net"]["emphasis"]))
+        start = torch.Generator()  # of weights that those of the file replace
+        model.net = model._new_net(sizes, len(tree["net"]["emphasis"]), start)
         model.net.load_state_dict({name: torch.tensor(a) for name, a in tree["net"].items()})
         model.net.eval()
         return model

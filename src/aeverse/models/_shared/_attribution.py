@@ -267,7 +267,10 @@ def _fused_code(model, read: list[str], others: list[str], sizes: dict[str, int]
         covariate = None
         if model.batches is not None:
             covariate = torch.full(
-                (members, len(hidden), len(model.batches)), 1 / len(model.batches), device=hidden.device
+                (members, len(hidden), len(model.batches)),
+                1 / len(model.batches),
+                dtype=torch.float32,
+                device=hidden.device,
             )
         decoded = {m: v.mean(0) for m, v in model.net.decode(inner, covariate).items()}
         has = (weights > 0).unbind(1)
