@@ -89,7 +89,10 @@ def checksum(header: str, arrays: Mapping[str, Any]) -> str:
     """Hash of a model in a record."""
     digest = hashlib.blake2b(header.encode(), digest_size=16)
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name])
+        array = (
+            np.ascontiguousarray(array) if array.ndim else np.asarray(array, np.float64)
+        )  # as files keep single numbers
         digest.update(f"{name}{array.dtype.kind}{array.dtype.itemsize}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

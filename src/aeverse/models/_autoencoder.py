@@ -168,7 +168,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
 
     def settings_for(self, adata: AnnData, *, layer: str | None = None) -> Settings:
         """What `fit` would do with these data: the configuration with everything decided."""
-        likelihood = self.config.likelihood
+        likelihood: str = self.config.likelihood
         if likelihood == "auto":
             likelihood = likelihood_of(_slots.read_matrix(adata, layer), feature_names(adata))
         return resolve(self.config, likelihood, adata.n_obs)

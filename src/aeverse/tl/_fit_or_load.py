@@ -115,7 +115,7 @@ def record(
     """
     taken = dataclasses.asdict(model.settings)
     taken.pop("gene_sets")  # names of genes are no keys of a file; those of the sets are below, the rest in the model
-    entry = {
+    entry: dict[str, Any] = {
         "params": {**params, **taken, "batch_key": model.batch_key},
         "code_names": model.code_names,
         "deviance_explained": model.heldout_deviance_explained,
