@@ -45,11 +45,15 @@ def trained_before(
         return None
     wanted = _slots.fingerprint_of_fit(adata, layer, mask_var, batch_key, _described(settings))
     for key, found in records.items():
-        if str(found["fingerprint"]) == wanted:
-            _settings.log(
-                f"the model of uns['ae'][{key!r}] is used: it was trained on these data with these parameters"
-            )
-            return models.Autoencoder.from_record(found["model"]).to(device)
+        if str(found["fingerprint"]) != wanted:
+            continue
+        try:
+            model = models.Autoencoder.from_record(found["model"])
+        except ValueError:
+            _settings.warn(f"the model of uns['ae'][{key!r}] is not as it was written, and is not used.")
+            continue
+        _settings.log(f"the model of uns['ae'][{key!r}] is used: it was trained on these data with these parameters")
+        return model.to(device)
     return None
 
 
