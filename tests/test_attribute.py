@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aeverse as ae
-from aeverse.models._shared._attribution import mean_jacobian, net_of_ensemble, net_of_fusion
+from aeverse.models._shared._attribution import mean_jacobian, net_of_ensemble
 from aeverse.nn import DenseInput, Encoder
 
 matplotlib.use("Agg")
@@ -61,6 +61,23 @@ def test_of_a_linear_encoder_the_values_are_its_weights():
 def test_the_net_that_is_explained_gives_the_models_embedding(model, small):
     net = net_of_ensemble(model.net, model.inputs, model.fitted.samples(small, None))
     np.testing.assert_allclose(net.code(net.hidden, net.told).detach(), model.encode(small), rtol=1e-4, atol=1e-4)
+
+
+def assert_net_gives_the_code(model, mdata):
+    fit = model.fitted
+    data = fit.read(mdata)
+    scores = fit.scores(mdata, data)
+    net = fit.fusion.net(data, scores, fit.training, fit.same(mdata, scores))
+    np.testing.assert_allclose(net.code(net.hidden, net.told).detach(), model.encode(mdata), rtol=1e-4, atol=1e-4)
+
+
+def test_the_net_that_is_explained_gives_the_code_of_cells_some_of_which_lack_a_modality(small):
+    prot = ad.AnnData(np.random.default_rng(0).poisson(20, (small.n_obs, 12)).astype(np.float32), obs=small.obs[[]])
+    mdata = md.MuData({"rna": small.copy(), "prot": prot[:200].copy()})
+    model = ae.models.MultimodalAutoencoder(recipe="cells", n_steps=20).fit(mdata)
+    assert_net_gives_the_code(model, mdata)
+    ae.tl.attribute(mdata, model)
+    assert np.isfinite(mdata["prot"].varm["ae_attributions"].to_numpy()).all()
 
 
 # ---- known programmes --------------------------------------------------------------------------------------------
@@ -118,10 +135,7 @@ def test_in_several_modalities_the_one_with_the_programme_is_named():
     mdata = md.MuData({"signal": full, "noise": other[:200].copy()})
     mdata.obs["group"] = full.obs["group"]
     joint = ae.models.MultimodalAutoencoder(n_steps=150).fit(mdata)
-    data = joint._new_data(mdata)
-    scores, weights = joint._tensors(*joint._scores_of(mdata, data), mdata.n_obs)
-    net = net_of_fusion(joint, data, scores, weights)
-    np.testing.assert_allclose(net.code(net.hidden, net.told).detach(), joint.encode(mdata), atol=1e-4)
+    assert_net_gives_the_code(joint, mdata)
     ae.tl.attribute(mdata, joint, groupby="group")
     values = mdata["signal"].varm["ae_attributions"]
     assert len(set(np.argsort(-values["a"].to_numpy())[:5]) & set(range(5))) >= 4

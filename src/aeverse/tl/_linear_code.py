@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aeverse import _slots, models
-from aeverse.models._fronts import Front
+from aeverse.models._shared._views import View
 
 LINEAR = ("pca", "concat_pca", "mfa", "mofa")  # codes that are linear themselves
 MAX_COMPONENTS = 30  # of each modality
@@ -34,13 +34,13 @@ def linear_code(data, use_rep: str, random_state: int) -> np.ndarray | None:
     batches = _slots.read_categories(data, params.get("batch_key"))
     blocks, weights = {}, {}
     for m, d in parts.items():
-        front = Front(kinds[m], max_components=MAX_COMPONENTS)
-        scores = front.fit(d.x, d.names, None if d.mask is None else np.flatnonzero(d.mask))
+        view = View(kinds[m], max_components=MAX_COMPONENTS)
+        scores = view.fit(d.x, d.names, None if d.mask is None else np.flatnonzero(d.mask))
         if batches is not None:
             scores = _centred(scores, np.asarray(batches.codes)[d.rows])
         blocks[m] = np.full((data.n_obs, scores.shape[1]), np.nan)
         blocks[m][d.rows] = scores
-        weights[m] = max(front.n_significant, 0.5) / scores.shape[1]
+        weights[m] = max(view.n_significant, 0.5) / scores.shape[1]
     filled = {m: _drawn(m, blocks, rng) for m in blocks}
     return np.hstack([z * weights[m] ** 0.5 for m, z in filled.items()])
 

@@ -148,7 +148,7 @@ def multimodal_embed(
     _check_keys(mdata, key_added)
     config = {"random_state": random_state} | ({} if n_latent is None else {"n_latent": n_latent})
     fit: dict[str, Any] = {"modalities": modalities, "layer": layer, "mask_var": _slots.masks_of(mdata, mask_var)}
-    fit |= {"likelihood": kind, "batch_key": batch_key, "device": device, "progress": progress}
+    fit |= {"kind": kind, "batch_key": batch_key, "device": device, "progress": progress}
     trained = fit_or_load(MultimodalAutoencoder, model, mdata, config, **fit)
     parts = _encoded(mdata, trained, modalities, layer, key_added, params)
     save(trained, save_model)

@@ -107,7 +107,7 @@ def predict_modality(
             f"target={target!r} is not a modality; they are {list(mdata.mod)}. Without it, model= is needed."
         )
     fit: dict[str, Any] = {"modalities": modalities if modalities is None else [*modalities, target], "layer": layer}
-    fit |= {"mask_var": _slots.masks_of(mdata, mask_var), "likelihood": kind, "batch_key": batch_key}
+    fit |= {"mask_var": _slots.masks_of(mdata, mask_var), "kind": kind, "batch_key": batch_key}
     config = {"random_state": random_state}
     trained = fit_or_load(MultimodalAutoencoder, model, mdata, config, **fit, device=device, progress=progress)
     means = trained.predict(mdata, target, features=features, modalities=modalities, layer=layer)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aeverse import _slots, models
-from aeverse.models._background import foreground
+from aeverse.models._joint._background import foreground
 
 if TYPE_CHECKING:
     from mudata import MuData

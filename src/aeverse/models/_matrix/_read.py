@@ -7,11 +7,11 @@ import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _slots
-from aeverse.models._fronts import kind_of
 from aeverse.models._matrix._choices import COUNT_LIKELIHOODS
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._matrix._network import Matrix
 from aeverse.models._matrix._values import Values
+from aeverse.models._shared._views import kind_of
 
 LIKELIHOOD_OF_KIND = {
     "counts": "nb",

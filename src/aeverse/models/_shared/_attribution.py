@@ -16,7 +16,6 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from aeverse import _slots
 from aeverse.nn import Ensemble, Rows
 from aeverse.train import Samples
 
@@ -230,57 +229,3 @@ def net_of_ensemble(ensemble: Ensemble, inputs: np.ndarray, samples: Samples) ->
         return latent if ensemble.units is None else ensemble.units(latent)
 
     return Net({"": side}, torch.cat(hidden), told, code)
-
-
-def net_of_fusion(model, data, scores, weights: Tensor) -> Net:
-    """The net of a `MultimodalAutoencoder`.
-
-    ``data``: modality -> matrix, rows, names; ``scores``: modality -> (samples, components), zero where it is missing.
-    """
-    sides = {}
-    for name, d in data.items():
-        front = model.fronts[name]
-        found, where = front.match(d.names)
-        y = front._standardise(front._transform(d.x[:, where], found), found)
-        present = np.isin(np.arange(len(weights)), d.rows)
-        weight = torch.as_tensor(front.loadings[found] / front.unit, device=model.device)
-        sides[name] = Side(_slots.in_rows(y, d.rows, len(weights)), weight, where, present)
-    others = [m for m in model.fronts if m not in data]
-    sizes = {m: scores[m].shape[1] for m in (*sides, *others)}
-    told = torch.cat([weights, *(scores[m] for m in others)], 1)
-    return Net(sides, torch.cat([scores[m] for m in sides], 1), told, _fused_code(model, list(sides), others, sizes))
-
-
-def _fused_code(model, read: list[str], others: list[str], sizes: dict[str, int]) -> Function:
-    """`MultimodalAutoencoder.encode` behind the fronts, differentiable."""
-    names = ("guided_mean", "guided_axes", "linear_mean", "linear_axes", "measured_mean", "measured_axes")
-    fixed = {name: torch.as_tensor(getattr(model, name), device=model.device) for name in names}
-    members = model.net.n_members
-
-    def code(hidden: Tensor, told: Tensor) -> Tensor:
-        weights, absent = told[:, : len(model.fronts)], told[:, len(model.fronts) :]
-        x = dict(zip(read, hidden.split([sizes[m] for m in read], 1), strict=True))
-        x |= dict(zip(others, absent.split([sizes[m] for m in others], 1), strict=True)) if others else {}
-        inner = model.net.encode(
-            {m: x[m].expand(members, -1, -1) for m in model.fronts}, weights.expand(members, -1, -1)
-        )
-        covariate = None
-        if model.batches is not None:
-            covariate = torch.full(
-                (members, len(hidden), len(model.batches)),
-                1 / len(model.batches),
-                dtype=torch.float32,
-                device=hidden.device,
-            )
-        decoded = {m: v.mean(0) for m, v in model.net.decode(inner, covariate).items()}
-        has = (weights > 0).unbind(1)
-        measured = {m: torch.where(has[i][:, None], x[m], decoded[m]) for i, m in enumerate(decoded)}
-        head = model.net.head(inner).mean(0)[:, : len(model.guided_mean)]
-
-        def beside(values: dict[str, Tensor]) -> Tensor:
-            return torch.cat([v * (model.trust[m] / v.shape[1]) ** 0.5 for m, v in values.items()], 1)
-
-        blocks = {"guided": head, "linear": beside(decoded), "measured": beside(measured)}
-        return torch.cat([(v - fixed[f"{name}_mean"]) @ fixed[f"{name}_axes"] for name, v in blocks.items()], 1)
-
-    return code

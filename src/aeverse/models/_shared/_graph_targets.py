@@ -10,8 +10,8 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from aeverse.models._fronts import Front, _moments, _svd, kind_of
 from aeverse.models._shared._neighbors import batch_shifts, neighbors_of, principal
+from aeverse.models._shared._views import View, _moments, _svd, kind_of
 from aeverse.nn import InputLayer, Rows, diffusion_coordinates, fuse, local_kernel, smooth
 from aeverse.train import Samples
 
@@ -55,8 +55,8 @@ def smoothed_target(
     What is sampling noise in one cell averages out. Batches are shifted so that samples of different ones that match meet.
     `columns` limits the features that are read.
     """
-    front = Front("peaks" if kind_of(counts, names) == "peaks" else "counts")
-    scores = front.fit(counts, names, columns)
+    view = View("peaks" if kind_of(counts, names) == "peaks" else "counts")
+    scores = view.fit(counts, names, columns)
     if batches is not None:
         scores = scores - batch_shifts(scores, batches, SMOOTHED_NEIGHBORS)[batches]
     graph = local_kernel(*neighbors_of(scores, SMOOTHED_NEIGHBORS, batches))

@@ -10,7 +10,6 @@ import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _slots
-from aeverse.models._fronts import Front
 from aeverse.nn import nearest
 
 N_NEIGHBORS = 50
@@ -32,9 +31,9 @@ class Target:
         self.names, self.rows, self.values, self.readout, self.offset = names, rows, values, readout, offset
 
     @classmethod
-    def fit(cls, d: _slots.Modality, front: Front, scores: np.ndarray) -> Target:
+    def fit(cls, d: _slots.Modality, kind: str, scores: np.ndarray) -> Target:
         """From the training samples of a modality and their scores."""
-        x = natural_scale(d.x, front.kind)
+        x = natural_scale(d.x, kind)
         if x.shape[1] <= KEPT_FEATURES:
             x = x if isinstance(x, np.ndarray) else x.toarray()
             mean = np.nan_to_num(np.nanmean(x, 0))
@@ -83,7 +82,7 @@ def natural_scale(x: sp.csr_matrix | np.ndarray, kind: str) -> sp.csr_matrix | n
     return x
 
 
-def from_neighbours(
+def knn_regression(
     queries: Sequence[np.ndarray],
     references: Sequence[np.ndarray],
     values: np.ndarray,
@@ -118,7 +117,7 @@ def from_neighbours(
     return np.mean(means, 0), np.mean(variances, 0)
 
 
-def linear_space(
+def ridge_space(
     query: np.ndarray, reference: np.ndarray, values: np.ndarray, same: np.ndarray, standardise: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a ridge regression on components says of the target: a space in which only what matters to it is near.
@@ -152,8 +151,38 @@ def linear_space(
     return (found / scale).astype(np.float32), (own / scale).astype(np.float32)
 
 
-def calibration(spaces: Sequence[np.ndarray], values: np.ndarray, random_state: int) -> np.ndarray:
+def variance_inflation(spaces: Sequence[np.ndarray], values: np.ndarray, random_state: int) -> np.ndarray:
     """For each dimension the squared error of samples predicted without themselves, over what their neighbours vary."""
     chosen = np.random.default_rng(random_state).permutation(len(values))[:CALIBRATED]
-    mean, variance = from_neighbours([s[chosen] for s in spaces], spaces, values, chosen)
+    mean, variance = knn_regression([s[chosen] for s in spaces], spaces, values, chosen)
     return ((values[chosen] - mean) ** 2).mean(0) / np.maximum(variance.mean(0), 1e-12)
+
+
+def predict_dimensions(
+    target: Target,
+    query: Sequence[np.ndarray],
+    reference: Sequence[np.ndarray],
+    usable: np.ndarray,
+    same: np.ndarray,
+    random_state: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of a target's dimensions (what is kept of it), (queries, dimensions).
+
+    Parameters
+    ----------
+    target
+        What to predict.
+    query, reference
+        Spaces of queries and of the training samples that have the target, the last of components.
+    usable
+        Which of the target's samples these are.
+    same
+        For each query the position of the reference that is the same sample; -1: none.
+    random_state
+        Seed of the samples that calibrate the variance.
+    """
+    values = target.values[usable]
+    further = ridge_space(query[-1], reference[-1], values, same, standardise=target.readout is None)
+    queries, references = [*query, further[0]], [*reference, further[1]]
+    mean, variance = knn_regression(queries, references, values, same)
+    return mean, variance * variance_inflation(references, values, random_state)

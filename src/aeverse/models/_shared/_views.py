@@ -1,4 +1,4 @@
-"""Fronts: what one modality holds, by its kind of data, as scores on its significant components."""
+"""Views: what one modality holds, by its kind of data, as scores on its significant components."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ COUNT_KINDS = ("counts", "protein", "peaks")  # a sample without a single molecu
 FEW_FEATURES, MANY_FEATURES, FEW_LEVELS = 500, 5000, 8
 PEAK_NAME = r"^(?:chr)?[0-9XYMTGLKJ.]+[:_-]\d+[-_]\d+$"
 CLIP = 10.0  # standard deviations
+LEAST_LENGTH = 1e-3  # of a component, as a share of the longest
 EXACT_UP_TO = 1000  # rows or columns up to which the exact singular value decomposition is taken
 
 
@@ -51,7 +52,7 @@ def overdispersed(counts: sp.csr_matrix, n: int) -> np.ndarray:
     return np.sort(np.argsort(-score, kind="stable")[:n])
 
 
-class Front:
+class View:
     """Transformation, standardisation and significant principal components of one modality.
 
     Counts are depth-normalised and log-transformed, protein counts log-transformed and centred by sample (CLR), peaks
@@ -67,10 +68,13 @@ class Front:
         How many features of ``"counts"`` are read, the most overdispersed.
     max_components
         Most components kept.
+    only_significant
+        Keep none that could be noise. (Whoever measures in units of noise may keep all.)
     """
 
-    def __init__(self, kind: str, n_inputs: int = 3000, max_components: int = 50):
+    def __init__(self, kind: str, n_inputs: int = 3000, max_components: int = 50, *, only_significant: bool = True):
         self.kind, self.n_inputs, self.max_components = kind, n_inputs, max_components
+        self.only_significant = only_significant
         self.depth = 1.0
         self.idf: np.ndarray | None = None
 
@@ -94,7 +98,11 @@ class Front:
         noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
         s, v = _svd(y, self.centre, min(self.max_components, n - 1, x.shape[1]))
         self.n_significant = int((s > noise).sum())
-        self.loadings = np.ascontiguousarray(v[: min(max(self.n_significant, 2), len(s))].T, np.float32)
+        n_kept = max(self.n_significant, 2) if self.only_significant else max(int((s > LEAST_LENGTH * s[0]).sum()), 1)
+        self.loadings = np.ascontiguousarray(v[:n_kept].T, np.float32)
+        self.residual = float(
+            np.sqrt(max(np.sum(sd.astype(np.float64) ** 2) - np.sum(s**2) / n, 0) / max(p - len(s), 1))
+        )
         self.unit = 1.0
         scores = self._scores(y, slice(None))
         self.unit = float(np.sqrt(np.mean(scores**2))) or 1.0
@@ -111,8 +119,15 @@ class Front:
     # ---- using -------------------------------------------------------------------------------------------------
     def __call__(self, x: sp.csr_matrix | np.ndarray, names: pd.Index) -> np.ndarray:
         """Scores of new samples; features are matched by name, those not there take their mean."""
+        y, found, _ = self.read(x, names)
+        return self._scores(y, found) / self.unit
+
+    def read(
+        self, x: sp.csr_matrix | np.ndarray, names: pd.Index
+    ) -> tuple[sp.csr_matrix | np.ndarray, slice | np.ndarray, np.ndarray]:
+        """Standardised values of those features of new samples that are read, which of these they are, and where."""
         found, where = self.match(names)
-        return self._scores(self._standardise(self._transform(x[:, where], found), found), found) / self.unit
+        return self._standardise(self._transform(x[:, where], found), found), found, where
 
     def match(self, names: pd.Index) -> tuple[slice | np.ndarray, np.ndarray]:
         """Which of the features read are there, and where."""
@@ -124,10 +139,6 @@ class Front:
             )
         where = names.get_indexer(self.names)
         return np.flatnonzero(where >= 0), where[where >= 0]
-
-    def values(self, scores: np.ndarray) -> np.ndarray:
-        """What scores stand for: standardised values of the features read, (samples, features)."""
-        return scores * self.unit @ self.loadings.T + self.centre
 
     def standardised(self, x: sp.csr_matrix | np.ndarray) -> sp.csr_matrix | np.ndarray:
         """Standardised values of the features read, of a matrix with the training data's columns."""
@@ -174,17 +185,17 @@ class Front:
         return {**{name: getattr(self, name) for name in _KEPT}, "names": list(self.names)}
 
     @classmethod
-    def from_tree(cls, tree: Mapping[str, Any]) -> Front:
-        """Rebuild a front from its `tree`."""
-        front = cls(tree["kind"], tree["n_inputs"], tree["max_components"])
+    def from_tree(cls, tree: Mapping[str, Any]) -> View:
+        """Rebuild a view from its `tree`."""
+        view = cls(tree["kind"], tree["n_inputs"], tree["max_components"], only_significant=tree["only_significant"])
         for name in _KEPT:
-            setattr(front, name, tree[name])
-        front.names = pd.Index(tree["names"])
-        return front
+            setattr(view, name, tree[name])
+        view.names = pd.Index(tree["names"])
+        return view
 
 
 _KEPT = (
-    "kind", "n_inputs", "max_components", "depth", "unit", "n_significant",
+    "kind", "n_inputs", "max_components", "only_significant", "depth", "unit", "residual", "n_significant",
     "idf", "columns", "mean", "scale", "centre", "loadings",
 )  # fmt: skip
 

@@ -1,0 +1,205 @@
+"""The recipe for single cells: embeddings of the modalities side by side, each in units of its own noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from aeverse import _slots
+from aeverse.models._joint._alignments import align, alignments_from_tree, alignments_tree, without_batch
+from aeverse.models._joint._data import Scores
+from aeverse.models._joint._embeddings import EMBEDDINGS, CountEmbedding, Embedding, LinearEmbedding
+from aeverse.models._shared._attribution import Net, Side
+from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._noise_units import coarse_populations, population_means
+from aeverse.nn import Alignment, nearest
+
+FEWEST_GENES = 50  # a network is trained for
+LEAST_SHARE = 0.01
+N_DONORS, MOST_DONORS = 5, 5000  # one donor would leave a cell between two populations, many would flatten them
+
+
+@dataclass
+class CellFusion:
+    """An embedding of each modality, as long as its share of signal; what a cell lacks is taken from a donor.
+
+    ``shares``: of the variance of a modality's embedding, what lies between populations.
+    """
+
+    recipe: ClassVar[str] = "cells"
+    embeddings: dict[str, Embedding]
+    shares: dict[str, float]
+    sizes: dict[str, int]
+    batches: Batches
+    alignments: dict[str, Alignment]
+    random_state: int
+
+    # ---- learning ----------------------------------------------------------------------------------------------
+    @classmethod
+    def fit(
+        cls,
+        data: Mapping[str, _slots.Modality],
+        kinds: Mapping[str, str],
+        batches: Batches,
+        codes: np.ndarray | None,
+        n_obs: int,
+        config: Any,
+        device: torch.device,
+        progress: bool | None,
+    ) -> tuple[CellFusion, Scores]:
+        """Learn; the scores of the training samples too."""
+        rows, embeddings, plain = {m: d.rows for m, d in data.items()}, {}, {}
+        for m, d in data.items():
+            names = _batch_names(batches, codes, d.rows)
+            if kinds[m] == "counts" and _are_counts(d.x):
+                embeddings[m] = CountEmbedding.fit(d, names, config, str(device), progress)
+            else:
+                embeddings[m] = LinearEmbedding.fit(d, kinds[m], config)
+            plain[m] = embeddings[m](d, names)
+        linear = {m: z for m, z in plain.items() if isinstance(embeddings[m], LinearEmbedding)}
+        alignments, aligned = align(linear, rows, batches, codes, config.random_state)
+        plain |= aligned
+        shares = {m: signal_share(z, config.random_state) for m, z in plain.items()}
+        sizes = {m: z.shape[1] for m, z in plain.items()}
+        fusion = cls(embeddings, shares, sizes, batches, alignments, config.random_state)
+        return fusion, Scores.of({m: shares[m] * z for m, z in plain.items()}, rows, sizes, n_obs)
+
+    # ---- using -------------------------------------------------------------------------------------------------
+    @property
+    def trust(self) -> dict[str, float]:
+        """How much each modality counts in squared distances."""
+        total = sum(share**2 for share in self.shares.values())
+        return {m: share**2 / total for m, share in self.shares.items()}
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Of the autoencoder's training; nothing where there is none."""
+        return next((e.history for e in self.embeddings.values() if e.history), {})
+
+    @property
+    def variance_explained(self) -> dict[str, float]:
+        """Share of what was held out that the embeddings explain: of deviance for RNA, else of variance."""
+        return {m: e.variance_explained for m, e in self.embeddings.items()}
+
+    def check(self, modality: str, d: _slots.Modality) -> None:
+        """See `Fusion`."""
+        self.embeddings[modality].check(modality, d.names)
+
+    def scores(self, data: Mapping[str, _slots.Modality], codes: np.ndarray | None) -> dict[str, np.ndarray]:
+        """See `Fusion`."""
+        plain = {m: self.embeddings[m](d, _batch_names(self.batches, codes, d.rows)) for m, d in data.items()}
+        plain = without_batch(plain, {m: d.rows for m, d in data.items()}, self.alignments, self.batches, codes)
+        return {m: np.float32(self.shares[m]) * z for m, z in plain.items()}
+
+    def encode(self, scores: Scores, training: Scores, same: np.ndarray) -> np.ndarray:
+        """See `Fusion`."""
+        return side_by_side(self.completed(scores, training, same)).astype(np.float32)
+
+    def completed(self, scores: Scores, training: Scores, same: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores in all modalities; those that a cell lacks are the mean over the training cells most like it that have them."""
+        values = {m: v.copy() for m, v in scores.values.items()}
+        for rows, given in scores.patterns():
+            for m in [m for m in values if m not in given] if given else []:
+                donors = training.rows_with([*given, m])
+                donors = np.sort(np.random.default_rng(self.random_state).permutation(donors)[:MOST_DONORS])
+                if len(donors) < _slots.FEWEST_COMMON:
+                    continue  # nothing is known: the mean of all cells
+                query, among = (
+                    np.hstack([v[k][own] for k in given])
+                    for v, own in ((scores.values, rows), (training.values, donors))
+                )
+                found = donors[nearest(query, N_DONORS + 1, among=among)[1]]
+                others = found != same[rows][:, None]
+                others[others.all(1), -1] = (
+                    False  # one more than needed was sought, in case that one is the cell itself
+                )
+                values[m][rows] = np.einsum("ij,ijk->ik", others / N_DONORS, training.values[m][found])
+        return values
+
+    def spaces(self, scores: Scores, given: Sequence[str]) -> list[np.ndarray]:
+        """The embeddings that there are."""
+        return [side_by_side({m: scores.values[m] for m in given})]
+
+    def net(self, data: Mapping[str, _slots.Modality], scores: Scores, training: Scores, same: np.ndarray) -> Net:
+        """See `Fusion`."""
+        n, sides, hidden, functions = len(scores.has), {}, {}, {}
+        for m, d in data.items():
+            side, own, functions[m] = self.embeddings[m].net(d, None)
+            present = np.zeros(n, bool)
+            present[d.rows] = side.present
+            sides[m] = Side(_slots.in_rows(side.x, d.rows, n), side.weight, side.positions, present)
+            hidden[m] = torch.zeros(n, own.shape[1], dtype=own.dtype, device=own.device)
+            hidden[m][d.rows] = own
+        completed = self.completed(scores, training, same)
+        device = next(iter(hidden.values())).device
+        told = np.hstack([scores.has.astype(np.float32), side_by_side(completed)]).astype(np.float32)
+
+        def code(hidden_values: Tensor, told: Tensor) -> Tensor:
+            has, fixed = told[:, : len(self.sizes)], told[:, len(self.sizes) :].split([*self.sizes.values()], 1)
+            parts = dict(zip(hidden, hidden_values.split([h.shape[1] for h in hidden.values()], 1), strict=True))
+            whole = []
+            for i, (m, donated) in enumerate(zip(self.sizes, fixed, strict=True)):
+                own = self.shares[m] * functions[m](parts[m], told[:, :0]) if m in parts else donated
+                whole.append(torch.where(has[:, [i]] > 0, own, donated))
+            return torch.cat(whole, 1)
+
+        return Net(sides, torch.cat(list(hidden.values()), 1), torch.as_tensor(told, device=device), code)
+
+    def to(self, device: torch.device) -> None:
+        """Move all weights."""
+        for embedding in self.embeddings.values():
+            embedding.to(device)
+
+    # ---- keeping -----------------------------------------------------------------------------------------------
+    def tree(self) -> dict[str, Any]:
+        """JSON values and arrays."""
+        return {
+            "modalities": list(self.embeddings),
+            "embeddings": [embedding.tree() for embedding in self.embeddings.values()],
+            "shares": list(self.shares.values()),
+            "sizes": list(self.sizes.values()),
+            "batches": self.batches.tree(),
+            "alignments": alignments_tree(self.alignments, list(self.embeddings)),
+            "random_state": self.random_state,
+        }
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> CellFusion:
+        """Rebuild from a `tree`."""
+        parts = [EMBEDDINGS[part["class"]].from_tree(part) for part in tree["embeddings"]]
+        embeddings, shares, sizes = (
+            dict(zip(tree["modalities"], values, strict=True)) for values in (parts, tree["shares"], tree["sizes"])
+        )
+        batches, alignments = Batches.from_tree(tree["batches"]), alignments_from_tree(tree["alignments"])
+        return cls(embeddings, shares, sizes, batches, alignments, tree["random_state"])
+
+
+# ---- helpers -----------------------------------------------------------------------------------------------------
+def signal_share(embedding: np.ndarray, random_state: int) -> float:
+    """Share of the variance of an embedding that lies between coarse populations."""
+    populations = coarse_populations(embedding, random_state)
+    means = population_means(embedding, populations)[populations]
+    total = float(((embedding - embedding.mean(0)) ** 2).sum())
+    return max(float(((means - means.mean(0)) ** 2).sum()) / max(total, 1e-12), LEAST_SHARE)
+
+
+def side_by_side(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(samples, dimensions of all modalities)."""
+    return np.hstack(list(values.values()))
+
+
+def _are_counts(x: sp.csr_matrix | np.ndarray) -> bool:
+    if not isinstance(x, sp.csr_matrix) or x.shape[1] < FEWEST_GENES:
+        return False
+    return np.array_equal(x.data, np.rint(x.data))
+
+
+def _batch_names(batches: Batches, codes: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """Names of the batches of some samples; of unknown ones a name that no batch has."""
+    return None if codes is None else np.array([*batches.names, "unknown batch"], object)[codes[rows]]

@@ -1,0 +1,206 @@
+"""The embedding of one modality of single cells, in units of noise: RNA by an autoencoder, the rest by components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from aeverse import _slots
+from aeverse.models._autoencoder import Autoencoder
+from aeverse.models._joint._data import HeldoutEntries, explained, features_found, mask_columns
+from aeverse.models._matrix._counts import Counts
+from aeverse.models._shared._attribution import Function, Net, Side, net_of_ensemble
+from aeverse.models._shared._features import SMALLEST_SHARE
+from aeverse.models._shared._noise_units import population_units
+from aeverse.models._shared._views import COUNT_KINDS, View
+from aeverse.train import Samples
+
+MAX_COMPONENTS = 50  # in units of noise, those without signal do no harm
+NOISE_CELLS, NOISE_ENTRIES = 5000, 15_000  # cells that are halved, and the differences wanted
+
+
+# ---- RNA ---------------------------------------------------------------------------------------------------------
+@dataclass
+class CountEmbedding:
+    """A count autoencoder, whose embedding is in units of noise already."""
+
+    model: Autoencoder
+
+    @classmethod
+    def fit(cls, d: _slots.Modality, batches: np.ndarray | None, config: Any, device: str, progress: bool | None):
+        """Train on counts; `batches`: names of the batches of these cells."""
+        n_epochs = None if config.n_steps is None else max(1, round(config.n_steps * 128 / len(d.rows)))
+        model = Autoencoder(
+            likelihood="nb",
+            n_latent=config.n_latent,
+            n_models=config.n_models or 1,
+            n_inputs=config.n_inputs,
+            n_epochs=n_epochs,
+            random_state=config.random_state,
+        )
+        obs = pd.DataFrame({} if batches is None else {"batch": batches}, index=np.arange(len(d.rows)).astype(str))
+        adata = ad.AnnData(d.x, obs=obs, var=pd.DataFrame(index=d.names))
+        model.fit(
+            adata,
+            mask_var=d.mask,
+            batch_key=None if batches is None else "batch",
+            device=device,
+            progress=progress,
+        )
+        return cls(model)
+
+    @property
+    def variance_explained(self) -> float:
+        """Share of the deviance of held-out molecules that the decoder explains."""
+        return self.model.heldout_deviance_explained
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Of training."""
+        return dict(self.model.history)
+
+    def check(self, modality: str, names: pd.Index) -> None:
+        """Refuse data that hold too few of the genes that the encoder reads."""
+        features = self.model.fitted.features
+        if not names.equals(features.names):
+            if not names.is_unique or not features.names.is_unique:
+                raise ValueError(
+                    "feature names are not unique and differ from the model's; call var_names_make_unique() first."
+                )
+            reads = features.names[features.inputs]
+            features_found(reads, int(reads.isin(names).sum()), modality, names, SMALLEST_SHARE)
+
+    def _samples(self, d: _slots.Modality, batches: np.ndarray | None) -> Samples:
+        fit = self.model.fitted
+        counts = Counts(sp.csr_matrix(d.x), fit.settings.likelihood, "X")
+        positions = None if d.names.equals(fit.features.names) else d.names.get_indexer(fit.features.names)
+        codes = None
+        if batches is not None:
+            codes = np.asarray(pd.Categorical(batches, categories=list(fit.batches.names)).codes)
+        return counts.columns(positions).samples(fit.features.inputs, fit.batches.one_hot(codes), fit.network.device)
+
+    def __call__(self, d: _slots.Modality, batches: np.ndarray | None) -> np.ndarray:
+        """Embedding, (cells, dimensions)."""
+        return self.model.fitted.network.encode(self._samples(d, batches))
+
+    def net(self, d: _slots.Modality, batches: np.ndarray | None) -> tuple[Side, Tensor, Function]:
+        """What it reads, what the first layer makes of that, and the embedding as a function of this."""
+        fit = self.model.fitted
+        net: Net = net_of_ensemble(fit.network.ensemble, fit.features.inputs, self._samples(d, batches))
+        side = net.sides[""]
+        positions = d.names.get_indexer(fit.features.names) if not d.names.equals(fit.features.names) else None
+        if positions is not None:
+            side.positions = np.where(side.positions >= 0, positions[side.positions], -1)
+        return side, net.hidden, net.code
+
+    def to(self, device: torch.device) -> None:
+        """Move the network."""
+        self.model.fitted.to(device)
+
+    def tree(self) -> dict[str, Any]:
+        """JSON values and arrays."""
+        from dataclasses import asdict
+
+        return {"class": "counts", "config": asdict(self.model.config), "fit": self.model.fitted.tree()}
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> CountEmbedding:
+        """Rebuild from a `tree`."""
+        return cls(Autoencoder.from_tree(tree))
+
+
+# ---- other kinds of data -----------------------------------------------------------------------------------------
+@dataclass
+class LinearEmbedding:
+    """Principal components, whitened by their noise, then within populations."""
+
+    view: View
+    mean: np.ndarray
+    matrix: np.ndarray
+    variance_explained: float
+    history: dict[str, list[float]]
+
+    @classmethod
+    def fit(cls, d: _slots.Modality, kind: str, config: Any) -> LinearEmbedding:
+        """Learn from one modality. What the significant components say of held-out entries is learnt without these."""
+        rng = np.random.default_rng(config.random_state)
+        heldout, columns = HeldoutEntries.draw(d, rng), mask_columns(d)
+        view = View(kind, config.n_inputs, MAX_COMPONENTS, only_significant=False)
+        scores = view.fit(heldout.without(d.x), d.names, columns)
+        score = explained(view, scores, heldout.judged(d, view), view.n_significant)
+        scores = view(d.x, d.names)
+        differences = noise_differences(view, d, rng)
+        matrix = np.eye(scores.shape[1])
+        if len(scores) > scores.shape[1] and differences.any():
+            matrix = population_units(scores, differences, config.random_state)
+        return cls(view, scores.mean(0), matrix.astype(np.float32), score, {})
+
+    def check(self, modality: str, names: pd.Index) -> None:
+        """Refuse data that hold too few of the features that the view reads."""
+        features_found(self.view.names, len(self.view.match(names)[1]), modality, names, SMALLEST_SHARE)
+
+    def __call__(self, d: _slots.Modality, batches: np.ndarray | None = None) -> np.ndarray:
+        """Embedding, (cells, dimensions)."""
+        return (self.view(d.x, d.names) - self.mean) @ self.matrix
+
+    def net(self, d: _slots.Modality, batches: np.ndarray | None) -> tuple[Side, Tensor, Function]:
+        """What it reads, its embedding, and no function of that but itself."""
+        y, found, where = self.view.read(d.x, d.names)
+        weight = torch.as_tensor(self.view.loadings[found] / self.view.unit @ self.matrix)
+        side = Side(y, weight, where, np.ones(len(d.rows), bool))
+        return side, torch.as_tensor(self(d)), lambda hidden, told: hidden
+
+    def to(self, device: torch.device) -> None:
+        """Nothing here is on a device."""
+
+    def tree(self) -> dict[str, Any]:
+        """JSON values and arrays."""
+        view, explained = self.view.tree(), self.variance_explained
+        return {"class": "linear", "view": view, "mean": self.mean, "matrix": self.matrix, "explained": explained}
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> LinearEmbedding:
+        """Rebuild from a `tree`."""
+        return cls(View.from_tree(tree["view"]), tree["mean"], tree["matrix"], tree["explained"], {})
+
+
+Embedding = CountEmbedding | LinearEmbedding
+EMBEDDINGS: dict[str, type[CountEmbedding] | type[LinearEmbedding]] = {
+    "counts": CountEmbedding,
+    "linear": LinearEmbedding,
+}
+
+
+def noise_differences(view: View, d: _slots.Modality, rng: np.random.Generator) -> np.ndarray:
+    """Differences between two halves of the molecules, on the components, (any number, components).
+
+    Of values that are no counts, such as have the variance that the components leave over, which is that of noise.
+    """
+    n_components = view.loadings.shape[1]
+    if view.kind not in COUNT_KINDS:
+        return 2 * np.sqrt(n_components) * view.residual / view.unit * np.eye(n_components)
+    cells = np.sort(rng.permutation(d.x.shape[0])[:NOISE_CELLS])
+    x, differences = d.x[cells], []
+    for _ in range(min(3, -(-NOISE_ENTRIES // len(cells)))):
+        first, second = halves(x, rng)
+        differences.append(view(first, d.names) - view(second, d.names))
+    return np.concatenate(differences)
+
+
+def halves(x: sp.csr_matrix | np.ndarray, rng: np.random.Generator):
+    """Each molecule in one of two halves; what was not measured (NaN) is in neither."""
+    values = x.data if isinstance(x, sp.csr_matrix) else x
+    first = rng.binomial(np.rint(np.nan_to_num(values)).astype(np.int64), 0.5).astype(np.float32)
+    first = np.where(np.isnan(values), np.float32(np.nan), first)
+    parts = [first, values - first]
+    if isinstance(x, sp.csr_matrix):
+        return [sp.csr_matrix((part, x.indices, x.indptr), shape=x.shape) for part in parts]
+    return parts

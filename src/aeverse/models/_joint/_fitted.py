@@ -1,0 +1,231 @@
+"""All that a fit of `MultimodalAutoencoder` learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from aeverse import _settings, _slots
+from aeverse._schema import Anything, Fields, check
+from aeverse.models._joint._cell_fusion import CellFusion
+from aeverse.models._joint._data import Scores, without_empty
+from aeverse.models._joint._fusion import Fusion
+from aeverse.models._joint._prediction import Target, predict_dimensions
+from aeverse.models._joint._sample_fusion import SampleFusion
+from aeverse.models._shared._attribution import Attribution, of_dimensions, of_groups
+from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._reference import (
+    QueryGroup,
+    Reference,
+    labels_from_tree,
+    labels_tree,
+    read_labels,
+    reference_rows,
+)
+
+SAME = 1e-3  # relative difference of scores up to which two samples are one
+FUSIONS: dict[str, type[SampleFusion] | type[CellFusion]] = {"samples": SampleFusion, "cells": CellFusion}
+Layers = Mapping[str, str | None] | None
+
+
+@dataclass(frozen=True)
+class FittedMultimodal:
+    """Frozen: another fit makes another one.
+
+    Parameters
+    ----------
+    fusion
+        What was trained.
+    kinds, layer, batches
+        What was read.
+    targets
+        What is kept of each modality so that it can be predicted.
+    training
+        Scores of the training samples.
+    names, labels
+        Of the training samples.
+    random_state
+        Seed.
+    """
+
+    fusion: Fusion
+    kinds: dict[str, str]
+    layer: dict[str, str | None]
+    batches: Batches
+    targets: dict[str, Target]
+    training: Scores
+    names: pd.Index
+    labels: dict[str, pd.Categorical]
+    random_state: int
+
+    def to(self, device: torch.device) -> None:
+        """Move all weights."""
+        self.fusion.to(device)
+
+    # ---- new data ----------------------------------------------------------------------------------------------
+    def read(self, mdata, modalities: Sequence[str] | None = None, layer: Layers = None) -> dict[str, _slots.Modality]:
+        """The modalities that both have."""
+        _slots.target_mudata(mdata, copy=False)
+        known = [m for m in self.kinds if m in mdata.mod]
+        if modalities is not None and (unknown := [m for m in _slots.name_list(modalities) if m not in known]):
+            raise KeyError(f"modalities names {unknown}; model and data have {known or 'none'} in common.")
+        wanted = known if modalities is None else _slots.name_list(modalities)
+        if not wanted:
+            raise ValueError(
+                f"the model knows {list(self.kinds)}, the data have {list(mdata.mod)}: no modality in common."
+            )
+        layer = self.layer if layer is None else layer
+        layers = {m: name for m, name in layer.items() if m in wanted}
+        data = _slots.read_modalities(mdata, wanted, layers, dict.fromkeys(wanted))
+        data = {m: without_empty(d, self.kinds[m]) for m, d in data.items()}
+        for m, d in data.items():
+            self.fusion.check(m, d)
+        return data
+
+    def scores(self, mdata, data: Mapping[str, _slots.Modality]) -> Scores:
+        """Where new samples lie in each modality."""
+        codes = self.batches.codes_in(mdata, may_lack_column=True, treated="coded as they are")
+        own = self.fusion.scores(data, codes)
+        return Scores.of(own, {m: d.rows for m, d in data.items()}, self.fusion.sizes, mdata.n_obs)
+
+    def same(self, mdata, scores: Scores) -> np.ndarray:
+        """Positions of the samples among those of training; -1: not there. Names alone do not tell: values must agree."""
+        position = self.names.get_indexer(mdata.obs_names.astype(str))
+        rows = np.flatnonzero(position >= 0)
+        for i, (m, values) in enumerate(scores.values.items()):
+            other = self.training.values[m][position[rows]]
+            both = scores.has[rows, i] & self.training.has[position[rows], i]
+            differs = np.abs(values[rows] - other).max(1, initial=0) > SAME * np.abs(other).max(1, initial=1)
+            position[rows[both & differs]] = -1
+        return position
+
+    # ---- using -------------------------------------------------------------------------------------------------
+    def encode(self, mdata, modalities: Sequence[str] | None, layer: Layers) -> np.ndarray:
+        """See `MultimodalAutoencoder.encode`."""
+        scores = self.scores(mdata, self.read(mdata, modalities, layer))
+        return self.fusion.encode(scores, self.training, self.same(mdata, scores))
+
+    def weights(self, mdata, modalities: Sequence[str] | None, layer: Layers) -> pd.DataFrame:
+        """See `MultimodalAutoencoder.weights`."""
+        has = self.scores(mdata, self.read(mdata, modalities, layer)).has
+        weights = has * np.array([self.fusion.trust[m] for m in self.kinds], np.float32)
+        shares = weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)
+        return pd.DataFrame(shares, index=mdata.obs_names, columns=list(self.kinds))
+
+    def predict(
+        self, mdata, target: str, features: Sequence[str] | None, modalities: Sequence[str] | None, layer: Layers
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """See `MultimodalAutoencoder.predict`."""
+        if target not in self.targets:
+            raise KeyError(f"target={target!r} is not a modality of this model; it knows {list(self.targets)}.")
+        known = self.targets[target]
+        columns = (
+            np.arange(len(known.names)) if features is None else _slots.positions(features, known.names, "features")
+        )
+        wanted = self.kinds if modalities is None else _slots.name_list(modalities)
+        sources = [m for m in wanted if m != target and (modalities is not None or m in mdata.mod)]
+        if not sources:
+            raise ValueError(
+                f"nothing to predict {target!r} from: of {list(self.kinds)} the data have {list(mdata.mod)}."
+            )
+        scores = self.scores(mdata, self.read(mdata, sources, layer))
+        same = self.same(mdata, scores)
+        mean, sd = (np.full((mdata.n_obs, len(columns)), np.nan, np.float32) for _ in range(2))
+        for rows, given in scores.patterns():
+            usable = self.training.rows_with([*given, target])
+            if not given or len(usable) < _slots.FEWEST_COMMON:
+                continue
+            query = self.fusion.spaces(scores.some(rows), given)
+            reference = self.fusion.spaces(self.training.some(usable), given)
+            position = np.full(len(self.names) + 1, -1)  # the last one: for samples that are not known
+            position[usable] = np.arange(len(usable))
+            estimate = predict_dimensions(
+                known, query, reference, np.isin(known.rows, usable), position[same[rows]], self.random_state
+            )
+            mean[rows], sd[rows] = known.features(*estimate, columns)
+        names = known.names[columns]
+        return (
+            pd.DataFrame(mean, index=mdata.obs_names, columns=names),
+            pd.DataFrame(sd, index=mdata.obs_names, columns=names),
+        )
+
+    def placed(self, mdata, layer: Layers) -> Iterator[QueryGroup]:
+        """See `Estimator.placed`: compared are training samples, coded from the same modalities."""
+        scores = self.scores(mdata, self.read(mdata, None, layer))
+        code = self.fusion.encode(scores, self.training, self.same(mdata, scores))
+        for rows, given in scores.patterns():
+            yield QueryGroup(rows, code[rows], self._like(given) if given else None, given)
+
+    def _like(self, given: Sequence[str]) -> Reference:
+        """Training samples that have some modalities, coded from these alone."""
+        rows = self.training.rows_with(given)
+        if len(rows) < _slots.FEWEST_COMMON:  # as in a mosaic: those that have any of them, coded from what they have
+            rows = np.flatnonzero(self.training.some(np.arange(len(self.names)), given).has.any(1))
+        rows = rows[reference_rows(len(rows), self.random_state)]
+        code = self.fusion.encode(self.training.some(rows, given), self.training, rows)
+        return Reference.of(code, {name: values[rows] for name, values in self.labels.items()})
+
+    def labelled(self, mdata, labels: Sequence[str], group: QueryGroup, layer: Layers) -> Reference:
+        """See `Estimator.labelled`."""
+        scores = self.scores(mdata, self.read(mdata, group.modalities, layer))
+        rows = np.flatnonzero(scores.has.any(1))
+        code = self.fusion.encode(scores, self.training, self.same(mdata, scores))[rows]
+        return Reference(code, np.empty(0), {name: read_labels(mdata.obs[name], name)[rows] for name in labels})
+
+    def attributions(
+        self, mdata, groups: pd.Categorical | None, n_top: int, layer: Layers, random_state: int
+    ) -> tuple[dict[str, Attribution], list[str]]:
+        """See `Estimator.attributions`."""
+        data, rng = self.read(mdata, None, layer), np.random.default_rng(random_state)
+        scores = self.scores(mdata, data)
+        nets = [self.fusion.net(data, scores, self.training, self.same(mdata, scores))]
+        if groups is None:
+            found = of_dimensions(nets, n_top, rng)
+            return found, [str(i) for i in range(next(iter(found.values())).values.shape[1])]
+        return of_groups(nets, groups, n_top, rng), list(groups.categories)
+
+    # ---- keeping -----------------------------------------------------------------------------------------------
+    def tree(self) -> dict[str, Any]:
+        """JSON values and arrays."""
+        return {
+            "recipe": self.fusion.recipe,
+            "fusion": self.fusion.tree(),
+            "batches": self.batches.tree(),
+            "layer": self.layer,
+            "modalities": [
+                {"name": m, "kind": kind, "target": self.targets[m].tree(), "scores": self.training.values[m]}
+                for m, kind in self.kinds.items()
+            ],
+            "has": self.training.has.astype(np.uint8),
+            "names": list(self.names),
+            "labels": labels_tree(self.labels),
+            "random_state": self.random_state,
+        }
+
+    @staticmethod
+    def check_model(tree: Any) -> None:
+        """Refuse a tree that lacks a part; the autoencoders in it check themselves."""
+        parts = ("recipe", "fusion", "layer", "batches", "modalities", "has", "names", "labels", "random_state")
+        check(tree, Fields({"config": Anything(), "fit": Fields({name: Anything() for name in parts})}))
+
+    @classmethod
+    @_settings.learning()
+    def from_tree(cls, tree: Mapping[str, Any]) -> FittedMultimodal:
+        """Rebuild from a `tree`."""
+        parts = {part["name"]: part for part in tree["modalities"]}
+        return cls(
+            FUSIONS[tree["recipe"]].from_tree(tree["fusion"]),
+            {m: part["kind"] for m, part in parts.items()},
+            tree["layer"],
+            Batches.from_tree(tree["batches"]),
+            {m: Target.from_tree(part["target"]) for m, part in parts.items()},
+            Scores({m: part["scores"] for m, part in parts.items()}, tree["has"].astype(bool)),
+            pd.Index(tree["names"]),
+            labels_from_tree(tree["labels"]),
+            tree["random_state"],
+        )
