@@ -21,7 +21,7 @@ def default_clusters(
 
     The call is ``sc.pp.neighbors(adata, use_rep=...)``, then ``sc.tl.leiden(adata, flavor="igraph", n_iterations=2,
     directed=False)`` [Traag2019]_. No resolution is searched for: this is what a user sees who knows no labels.
-    :doc:`/clusters` tells what resolution means.
+    :doc:`/clusters` explains what the resolution does.
 
     Parameters
     ----------
