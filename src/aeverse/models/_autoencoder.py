@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,14 +10,13 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from aeverse import _settings, _slots, io
+from aeverse import _settings, _slots
 from aeverse.models._estimator import Estimator, from_fit
 from aeverse.models._matrix import _choices as choices
 from aeverse.models._matrix._build import build
 from aeverse.models._matrix._fitted import FittedAutoencoder, remember
 from aeverse.models._matrix._learn import History, finish, learn
-from aeverse.models._matrix._read import feature_names, read
-from aeverse.models._matrix._schema import tree_of_record
+from aeverse.models._matrix._read import feature_names, likelihood_of, read
 from aeverse.models._matrix._settings import Config, Settings, inherit, resolve
 from aeverse.models._matrix._transfer import choose_features, input_from, start_from
 from aeverse.models._shared._batches import Batches
@@ -167,6 +165,13 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         explained, by_feature = deviances.explained, deviances.explained_by_feature
         self._fit = FittedAutoencoder(settings, features, batches, network, history, explained, by_feature, reference)
         return self
+
+    def settings_for(self, adata: AnnData, *, layer: str | None = None) -> Settings:
+        """What `fit` would do with these data: the configuration with everything decided."""
+        likelihood: str = self.config.likelihood
+        if likelihood == "auto":
+            likelihood = likelihood_of(_slots.read_matrix(adata, layer), feature_names(adata))
+        return resolve(self.config, likelihood, adata.n_obs)
 
     def _describe(self) -> str:
         settings, (n, p) = self.settings, (self.n_code, len(self.var_names))
@@ -387,14 +392,3 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         threshold = 0.0 if self.settings.target_activity is None else 0.5
         units = np.hstack([member[:, self.n_guided :] for member in np.split(code, self.settings.n_models, 1)])
         return (units > threshold).mean(1)
-
-    # ---- keeping -----------------------------------------------------------------------------------------------
-    def record(self) -> dict[str, Any]:
-        """What `get.denoised` needs to decode without the model: header and arrays, without the encoder."""
-        header, arrays = io.pack({"config": vars(self.config), "fit": self.fitted.tree(encoder=False)})
-        return {"header": json.dumps(header), "arrays": arrays}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Autoencoder:
-        """Rebuild, from a `record`, a model that can decode but not encode."""
-        return cls.from_tree(tree_of_record(record))

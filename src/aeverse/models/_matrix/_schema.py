@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from aeverse import io
 from aeverse._schema import (
     Anything,
     Apart,
@@ -125,15 +122,6 @@ def check_model(tree: Any) -> None:
     if settings.is_count:
         arrays["posterior"] = Fields(_posterior(sizes["features"]))
     check(learnt, Fields({"reference": Maybe(REFERENCE), "network": Fields(arrays)}), place="fit", sizes=sizes)
-
-
-def tree_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree that `Autoencoder.record` put away, not checked yet; a ValueError where it cannot be read."""
-    try:
-        arrays = {name: np.asarray(array) for name, array in record["arrays"].items()}
-        return io.unpack(json.loads(str(record["header"])), arrays)
-    except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
-        raise ValueError(f"the record does not hold a model that can decode ({error}).") from error
 
 
 def _floats(**shapes: tuple[Size, ...]) -> Schemas:
