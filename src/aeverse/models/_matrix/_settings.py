@@ -306,7 +306,7 @@ def resolve(config: Config, likelihood: str, n_samples: int) -> Settings:
     """Decide what a configuration leaves open, for samples of a likelihood, and log what ``"auto"`` became."""
     recipe = COUNTS if likelihood in COUNT_LIKELIHOODS else VALUES
     regularizer = config.regularizer
-    if regularizer == "auto":  # measured: see benchmarks/embed.py
+    if regularizer == "auto":  # measured: see benchmarks/embed.py and embed_values.py
         regularizer = "denoising"
     suitable = corruptions(likelihood)
     if config.corruption not in (None, *suitable):
