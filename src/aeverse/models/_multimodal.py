@@ -37,7 +37,7 @@ class MultimodalConfig:
     n_latent
         Dimensions of a network's code.
     n_models
-        Members of the ensemble; None: 4 for samples, 1 for cells.
+        Members of the ensemble; None: 4 for samples, 3 for cells.
     n_steps
         Steps of training; None: 200 for samples, as `Autoencoder` for cells.
     n_inputs

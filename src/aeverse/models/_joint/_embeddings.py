@@ -41,7 +41,7 @@ class CountEmbedding:
         model = Autoencoder(
             likelihood="nb",
             n_latent=config.n_latent,
-            n_models=config.n_models or 1,
+            n_models=config.n_models,
             n_inputs=config.n_inputs,
             n_epochs=n_epochs,
             random_state=config.random_state,
