@@ -1,217 +1,227 @@
-"""The default call of tl.embed beside PCA (and kernel PCA, scVI) on every data set that has labels.
+"""What scanpy's default call makes of the embedding of counts, beside PCA's and scVI's. No resolution is searched for.
 
-    python benchmarks/embed.py                      # everything
-    python benchmarks/embed.py --data tcga_brca mouse_bladder --methods pca aeverse
+    python benchmarks/embed.py                    # seven sets of RNA counts, three seeds: hours on few cores
+    python benchmarks/embed.py --scvi             # scVI with early stopping beside them
+    python benchmarks/embed.py --data pbmc68k dropseq_3cl --seeds 0
+    python benchmarks/embed.py --quick            # two small sets, one member, one seed
 
-Samples are split in five; a method is fitted to four parts and codes the fifth, which it never saw:
+pca is scanpy's tutorial (normalize_total, log1p, 2,000 highly variable genes, 50 components), aeverse is
+``ae.tl.embed(adata)``, scvi is scVI on the same 2,000 genes with early stopping. On each embedding ``sc.pp.neighbors(adata,
+use_rep=...)`` and ``sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)``. Three tables:
 
-knn, lr    balanced accuracy of the ten nearest training samples, and of logistic regression, on the held-out samples
-mean       of the two; se is its standard error over the five splits
-ari        k-means on the held-out codes against the labels
-biology    single cells only, fitted to all of them: NMI, ARI, label silhouette, cLISI, rare-type silhouette, averaged; of ours
-           the mean over --seeds
-seconds    wall time of one fit
+embed                  agreement of the clusters with published labels (ari, nmi), their number, purity (balanced accuracy of
+                       the labels of a cell's 15 nearest cells, five folds), seconds of the embedding. Cells of unknown type
+                       are embedded and clustered, not judged.
+embed_halves           no labels: the molecules are split in two halves, the first is embedded and clustered, and
+                       cluster_deviance is the share of the deviance of the second that the clusters explain.
+embed_structureless    counts drawn from one profile: every cluster beyond the first is invented.
 
-PCA has as many dimensions as the code beside it; of counts it is scanpy's recipe (normalise, log1p, 2,000 highly variable
-genes), of binary data and fractions that of the centred, of continuous data that of the standardised matrix; pca_centred is
-never standardised. scVI runs on the cells only, with its defaults; cells of unknown type are left out. Written are benchmarks/results/embed.csv, embed.md and
-embed.png; ``--codes FOLDER`` keeps the codes of what takes long, to go on from there.
+pbmc68k comes with scanpy; the others are read from ../shared/data, and skipped where they are not there. Written are
+benchmarks/results/embed.csv, embed_halves.csv, embed_structureless.csv, and all three as embed.md; with --data or --quick
+the tables are printed only.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tables import markdown, with_kept
+import scipy.sparse as sp
+from tables import markdown
+
+import aeverse as ae
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results"
-CELLS = ("mouse_bladder", "celseq2_5cl", "cite_teaseq", "snare_cortex", "mosaic_pbmc15k")
-COHORTS = ("tcga_brca", "tcga_kirc", "brca_mixomics", "cll_mofa", "pancan_mut")
-FEWEST_FEATURES = 30  # a layer with fewer is no task for an embedding
+SETS = ("pbmc68k", "mouse_bladder", "celseq2_5cl", "dropseq_3cl", "snare_cortex", "cite_teaseq", "mosaic_pbmc15k")
+HALVED = ("pbmc3k", "pbmc68k", "mouse_bladder", "celseq2_5cl")
+RESOLUTIONS = (0.25, 0.5, 1.0)
+UNKNOWN = ("unknown", "nan", "NA")
+N_NEIGHBORS = 15  # that vote on the purity
 
 
-def layers(data: str):
-    """Every layer of a data set that can be embedded: (name, AnnData with obs["label"])."""
+def read(name: str):
+    """RNA counts with ``obs["label"]``; None, and a line, where the set is not there."""
     import anndata as ad
     import mudata as md
 
-    if (DATA / f"{data}.h5ad").exists():
-        yield data, ad.read_h5ad(DATA / f"{data}.h5ad")
-        return
-    mdata = md.read_h5mu(DATA / f"{data}.h5mu")
-    column = "label" if "label" in mdata.obs else "cell_type"
-    for name, adata in mdata.mod.items():
-        if adata.n_vars < FEWEST_FEATURES or (data in CELLS and name != "rna"):
-            continue
-        x = adata.X if data in CELLS else np.asarray(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X)
-        own = ad.AnnData(x, var=adata.var[[]], obs=pd.DataFrame(index=adata.obs_names))
-        own.obs["label"] = mdata.obs[column].reindex(adata.obs_names).astype(str)
-        known = own.obs["label"] != "unknown" if data in CELLS else ~np.isnan(own.X).all(1)
-        yield f"{data}: {name}", own[known].copy()
+    if name == "pbmc68k":
+        adata = ae.datasets.pbmc68k_counts()
+        adata.obs["label"] = adata.obs["bulk_labels"].astype(str)
+    elif (DATA / f"{name}.h5ad").exists():
+        adata = ad.read_h5ad(DATA / f"{name}.h5ad")
+    elif (DATA / f"{name}.h5mu").exists():
+        mdata = md.read_h5mu(DATA / f"{name}.h5mu")
+        adata = mdata["rna"].copy()
+        adata.obs["label"] = mdata.obs["cell_type"].reindex(adata.obs_names).astype(str)
+    else:
+        print(f"skipped: {name} (not in {DATA})", flush=True)
+        return None
+    return ad.AnnData(sp.csr_matrix(adata.X, dtype=np.float32), obs=adata.obs, var=adata.var[[]])
 
 
-# ---- methods: (training samples, further samples, seed) -> their codes -----------------------------------------
-def aeverse(train, test, seed):
-    """The default call; its model, since new samples are to be coded."""
-    import aeverse as ae
+# ---- methods: (counts, seed) -> embedding ------------------------------------------------------------------------
+def pca(adata, seed: int) -> np.ndarray:
+    """As in scanpy's tutorial."""
+    import scanpy as sc
 
-    model = ae.models.Autoencoder(regularizer="auto", random_state=seed, share_calibration=0.0).fit(
-        train
-    )  # as tl.embed
-    return model.encode(train), model.encode(test)
-
-
-def matrix(method, train, test, seed, n_latent, kind=None):
-    """A method of `aeverse.methods`."""
-    from aeverse import _slots, methods, models
-
-    seen, new = ({"X": _slots.as_modality(adata, None, "auto")} for adata in (train, test))
-    kinds = {"X": kind or models.kind_of(train.X, train.var_names)}
-    options = {"n_obs": train.n_obs, "batches": None, "n_latent": n_latent, "random_state": seed, "progress": False}
-    fitted = methods.MATRIX[method](seen, kinds, **options)
-    return fitted.code, fitted.encode(new, test.n_obs)
+    adata = adata.copy()
+    sc.pp.normalize_total(adata)
+    sc.pp.log1p(adata)
+    sc.pp.highly_variable_genes(adata, n_top_genes=min(2000, adata.n_vars))
+    sc.pp.pca(adata, n_comps=50, random_state=seed)
+    return adata.obsm["X_pca"]
 
 
-METHODS = {
-    "aeverse": lambda train, test, seed, n: aeverse(train, test, seed),
-    "pca": lambda train, test, seed, n: matrix("pca", train, test, seed, n),
-    "pca_centred": lambda train, test, seed, n: matrix("pca", train, test, seed, n, kind="fractions"),
-    "kernel_pca": lambda train, test, seed, n: matrix("kernel_pca", train, test, seed, n),
-    "scvi": lambda train, test, seed, n: matrix("scvi", train, test, seed, None),
-}
-ON_CELLS = ("aeverse", "pca", "scvi")
-ON_COHORTS = ("aeverse", "pca", "pca_centred", "kernel_pca")
+def aeverse(adata, seed: int) -> np.ndarray:
+    """The default call."""
+    return ae.tl.embed(adata, random_state=seed, copy=True).obsm["X_ae"]
 
 
-class Codes:
-    """Codes by name, kept in a folder where one is given."""
-
-    def __init__(self, folder: Path | None):
-        self.folder = folder
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, name: str, make):
-        """(train codes, test codes, seconds), made or read."""
-        path = None if self.folder is None else self.folder / f"{name.replace(': ', '_').replace(' ', '_')}.npz"
-        if path is not None and path.exists():
-            with np.load(path) as kept:
-                return kept["train"], kept["test"], float(kept["seconds"])
-        start = time.perf_counter()
-        train, test = make()
-        seconds = time.perf_counter() - start
-        if path is not None:
-            np.savez(path, train=train, test=test, seconds=seconds)
-        return train, test, seconds
+def aeverse_one(adata, seed: int) -> np.ndarray:
+    """One member of the ensemble, to be quick."""
+    return ae.tl.embed(adata, n_models=1, random_state=seed, copy=True).obsm["X_ae"]
 
 
-def held_out(name, adata, method, codes: Codes, n_latent: int | None) -> tuple[dict, int]:
-    """Scores on samples that were not seen, means over five splits, and the dimensions of the code."""
-    labels = adata.obs["label"].to_numpy()
-    found = []
-    for fold, (train, test) in enumerate(scoring().cohort_folds(labels)):
-        parts = adata[train].copy(), adata[test].copy()
-        a, b, seconds = codes(f"{name} {method} {fold}", lambda p=parts: METHODS[method](*p, 0, n_latent))
-        scores = scoring().cohort_scores(a, b, labels[train], labels[test])
-        found.append({**scores, "mean": (scores["knn"] + scores["lr"]) / 2, "seconds": seconds})
-    table = pd.DataFrame(found)
-    row = {k: table[k].mean() for k in ("knn", "lr", "mean", "ari", "seconds")}
-    return {**row, "se": table["mean"].std(ddof=1) / len(table) ** 0.5, "dimensions": a.shape[1]}, a.shape[1]
+def scvi(adata, seed: int) -> np.ndarray:
+    """ScVI's defaults and early stopping, on 2,000 highly variable genes."""
+    import scanpy as sc
+    import scvi as scvi_tools
+
+    normalized = adata.copy()
+    sc.pp.normalize_total(normalized)
+    sc.pp.log1p(normalized)
+    sc.pp.highly_variable_genes(normalized, n_top_genes=min(2000, adata.n_vars))
+    adata = adata[:, normalized.var["highly_variable"]].copy()
+    scvi_tools.settings.seed = seed
+    scvi_tools.model.SCVI.setup_anndata(adata)
+    model = scvi_tools.model.SCVI(adata)
+    model.train(early_stopping=True, enable_progress_bar=False)
+    return model.get_latent_representation()
 
 
-def biology(name, adata, method, codes: Codes, n_latent: int | None, seeds: list[int]) -> dict:
-    """Biology score of the code of all cells."""
-    nobody, scores = adata[:1].copy(), []
-    for seed in seeds if method == "aeverse" else seeds[:1]:
-        key = f"{name} {method} all" + (f" {seed}" if seed else "")
-        code, _, seconds = codes(key, lambda seed=seed: METHODS[method](adata, nobody, seed, n_latent))
-        scores.append(scoring().biology_score(code, adata.obs["label"])[0])
-    return {"biology": float(np.mean(scores)), "seconds": seconds, "dimensions": code.shape[1]}
+METHODS = {"pca": pca, "aeverse": aeverse, "aeverse_one": aeverse_one, "scvi": scvi}
 
 
-def scoring():
-    """The project's scores, which are kept with the data."""
-    sys.path.insert(0, str(DATA.parent))
-    import scoring as module
+# ---- the three tables --------------------------------------------------------------------------------------------
+def purity(code: np.ndarray, labels: np.ndarray) -> float:
+    """Balanced accuracy of the labels of a cell's nearest cells, in five folds."""
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.neighbors import KNeighborsClassifier
 
-    return module
+    known = ~np.isin(labels, UNKNOWN)
+    predicted = cross_val_predict(KNeighborsClassifier(N_NEIGHBORS), code[known], labels[known], cv=5)
+    return float(balanced_accuracy_score(labels[known], predicted))
+
+
+def labeled(name: str, methods: list[str], seeds: list[int]) -> list[dict]:
+    """Clusters of the default call against the labels."""
+    adata = read(name)
+    if adata is None:
+        return []
+    labels, rows = adata.obs["label"].astype(str).to_numpy(), []
+    for method in methods:
+        for seed in seeds:
+            start = time.perf_counter()
+            code = METHODS[method](adata, seed)
+            seconds = time.perf_counter() - start
+            clusters = ae.metrics.default_clusters(code, labels)
+            scores = {key: clusters[key] for key in ("ari", "nmi", "n_clusters")}
+            row = {"set": name, "method": method, "seed": seed, **scores, "purity": purity(code, labels)}
+            rows.append(row | {"seconds": seconds})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def halved(name: str, methods: list[str]) -> list[dict]:
+    """Clusters found with half of the molecules, judged on the other half."""
+    adata = read(name)
+    if adata is None:
+        return []
+    ae.pp.thin_counts(adata, 0.5)
+    adata = adata[:, np.asarray(adata.layers["thinned"].sum(0)).ravel() > 0].copy()
+    train, test, rows = adata.layers["thinned"], adata.layers["thinned_rest"], []
+    half = adata.copy()
+    half.X = train.copy()
+    half.layers.clear()
+    for method in methods:
+        clusters = ae.metrics.default_clusters(METHODS[method](half, 0))
+        deviance = ae.metrics.cluster_deviance(clusters["clusters"], train, test)
+        row = {"set": name, "method": method, "n_clusters": clusters["n_clusters"], "cluster_deviance": deviance}
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def structureless(methods: list[str], seeds: list[int]) -> list[dict]:
+    """Clusters of 700 cells x 1,000 genes, all drawn from one profile; depths are gamma distributed."""
+    import anndata as ad
+
+    rows = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        profile = rng.lognormal(0, 1.5, 1000)
+        mean = (rng.gamma(4.0, 375.0, 700) + 100)[:, None] * profile / profile.sum()
+        adata = ad.AnnData(sp.csr_matrix(rng.poisson(mean), dtype=np.float32))
+        for method in methods:
+            code = METHODS[method](adata, seed)
+            for resolution in RESOLUTIONS:
+                found = ae.metrics.default_clusters(code, resolution=resolution)["n_clusters"]
+                rows.append({"method": method, "seed": seed, "resolution": resolution, "n_clusters": found})
+                print(rows[-1], flush=True)
+    return rows
+
+
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """Over the seeds, and below over the sets."""
+    by_set = table.groupby(["set", "method"], sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
+    overall = by_set.groupby("method", sort=False).mean(numeric_only=True).reset_index()
+    return pd.concat([by_set, overall.assign(set=f"mean of {by_set['set'].nunique()}")[by_set.columns]])
+
+
+def text(clusters: pd.DataFrame, halves: pd.DataFrame, nothing: pd.DataFrame) -> str:
+    """All three tables as Markdown."""
+    lines = ["`python benchmarks/embed.py`, see there; seconds are those of a shared machine.", ""]
+    if len(clusters):
+        lines += ["## scanpy's default call, means over the seeds", "", *markdown(means(clusters)), ""]
+    if len(halves):
+        lines += ["## Clusters of half of the molecules, judged on the other half", "", *markdown(halves, 4), ""]
+    wide = nothing.groupby(["method", "resolution"], sort=False)["n_clusters"].mean().unstack().reset_index()
+    wide.columns = ["method", *(f"resolution {r:g}" for r in wide.columns[1:])]
+    lines += ["## Counts without structure: number of clusters, means over the seeds", "", *markdown(wide)]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Run everything asked for and write the tables."""
+    """Run everything asked for, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=[*COHORTS, *CELLS])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument(
-        "--all-cells-only", action="store_true", help="of cells only the biology score, no held-out splits"
-    )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of ours, for the biology score")
-    parser.add_argument("--codes", type=Path, help="folder in which codes are kept")
-    parser.add_argument("--keep", action="store_true", help="keep the table's rows of data sets that are not run now")
+    parser.add_argument("--data", nargs="+", choices=sorted({*SETS, *HALVED}), help="sets; none given: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--scvi", action="store_true", help="also scVI, which takes long")
+    parser.add_argument("--quick", action="store_true", help="two small sets, one member, one seed")
     args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
     warnings.simplefilter("ignore")
-    codes, rows = Codes(args.codes), []
-    for data in args.data:
-        cells = data in CELLS
-        for name, adata in layers(data):
-            n_latent = None
-            for method in [m for m in (ON_CELLS if cells else ON_COHORTS) if m in args.methods]:
-                row, dimensions = {}, None
-                if not (cells and (method == "scvi" or args.all_cells_only)):  # five fits of scVI would take hours here
-                    row, dimensions = held_out(name, adata, method, codes, n_latent)
-                n_latent = n_latent or dimensions
-                if cells:
-                    row |= biology(name, adata, method, codes, n_latent, args.seeds)
-                rows.append({"data": name, "n": adata.n_obs, "features": adata.n_vars, "method": method, **row})
-                print(rows[-1], flush=True)
-    table = pd.DataFrame(rows)
-    write(with_kept(table, RESULTS / "embed.csv") if args.keep else table)
-
-
-def write(table: pd.DataFrame) -> None:
-    """CSV, Markdown and picture."""
-    columns = ["data", "n", "features", "method", "dimensions", "knn", "lr", "mean", "se", "ari", "biology", "seconds"]
-    table = table.reindex(columns=columns)
-    table.to_csv(RESULTS / "embed.csv", index=False, float_format="%.4g")
-    text = ["`python benchmarks/embed.py`, see there; seconds are those of a shared machine.", "", *markdown(table)]
-    (RESULTS / "embed.md").write_text("\n".join(text) + "\n")
-    picture(table)
-
-
-def picture(table: pd.DataFrame) -> None:
-    """Mean of the two held-out accuracies, with standard errors, one row a data set."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    table = table.dropna(subset=["mean"])
-    names = list(dict.fromkeys(table["data"]))
-    colors = {"aeverse": "#c2410c", "pca": "#334155", "pca_centred": "#94a3b8", "kernel_pca": "#7dd3fc"}
-    figure, ax = plt.subplots(figsize=(7, 0.42 * len(names) + 1.2), layout="constrained")
-    for method, own in table.groupby("method", sort=False):
-        shift = 0.14 * (list(colors).index(method) - 1.5)
-        y = [names.index(name) + shift for name in own["data"]]
-        ax.errorbar(own["mean"], y, xerr=own["se"], fmt="o", ms=4.5, lw=1, color=colors[method], label=method)
-    ax.set(yticks=range(len(names)), xlabel="mean of kNN and linear probe on held-out samples (balanced accuracy)")
-    ax.set_yticklabels(names)
-    ax.invert_yaxis()
-    ax.grid(axis="x", color="#e2e8f0", lw=0.7)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    ax.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    figure.savefig(RESULTS / "embed.png", dpi=150)
+    methods = ["pca", "aeverse_one" if args.quick else "aeverse", *(["scvi"] if args.scvi else [])]
+    data = args.data or (["pbmc68k", "dropseq_3cl"] if args.quick else [*SETS, *HALVED])
+    seeds = args.seeds[:1] if args.quick else args.seeds
+    ae.metrics.default_clusters(
+        np.random.default_rng(0).normal(size=(300, 20))
+    )  # the first neighbors of a process differ
+    clusters = pd.DataFrame([row for name in SETS if name in data for row in labeled(name, methods, seeds)])
+    halves = pd.DataFrame([row for name in HALVED if name in data for row in halved(name, methods)])
+    nothing = pd.DataFrame(structureless(methods, seeds))
+    print(page := text(clusters, halves, nothing))
+    if not (args.quick or args.data):  # part of the sets must not replace the tables of all
+        tables = {"embed": clusters, "embed_halves": halves, "embed_structureless": nothing}
+        for name, table in tables.items():
+            table.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.4g")
+        (RESULTS / "embed.md").write_text(page)
 
 
 if __name__ == "__main__":

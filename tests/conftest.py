@@ -63,6 +63,15 @@ def few_steps(monkeypatch):
     monkeypatch.setattr(_settings, "N_STEPS", 16)
 
 
+@pytest.fixture(scope="session")
+def warm_neighbors():
+    """Beside torch, the first approximate neighbors of a process (pynndescent) differ a little from all later ones."""
+    import scanpy as sc
+    from anndata import AnnData
+
+    sc.pp.neighbors(AnnData(np.random.default_rng(0).normal(size=(300, 20)).astype(np.float32)), use_rep="X")
+
+
 def _hash(value, digest) -> None:
     if isinstance(value, pd.DataFrame):
         for name in [*value.columns]:

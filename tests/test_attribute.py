@@ -66,7 +66,8 @@ def test_the_net_that_is_explained_gives_the_models_embedding(model, small):
 def assert_net_gives_the_code(model, mdata):
     fit = model.fitted
     data = fit.read(mdata)
-    net = fit.fusion.net(data, fit.scores(mdata, data), fit.training, fit.same(mdata))
+    scores = fit.scores(mdata, data)
+    net = fit.fusion.net(data, scores, fit.training, fit.same(mdata, scores))
     np.testing.assert_allclose(net.code(net.hidden, net.told).detach(), model.encode(mdata), rtol=1e-4, atol=1e-4)
 
 

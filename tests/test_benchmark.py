@@ -74,8 +74,27 @@ def test_a_row_for_each_method_and_fold(cells, fingerprint):
 def test_without_labels_only_unsupervised_scores(cells):
     table = ae.tl.benchmark(cells, ["pca"], n_splits=2)
     assert list(table.columns) == [
-        "method", "split", "variance_explained", "trustworthiness", "n_dims", *COSTS, "saw_test",
+        "method", "split", "variance_explained", "trustworthiness", "cluster_deviance", "n_clusters", "n_dims", *COSTS,
+        "saw_test",
     ]  # fmt: skip
+
+
+def test_clusters_are_judged_on_molecules_that_no_method_saw(cells, warm_neighbors):
+    """By hand: the first half of all cells' molecules is embedded, the second judges; the layer is the one asked for."""
+    moved = cells.copy()
+    moved.layers["counts"], moved.X = moved.X, np.log1p(moved.X.toarray())
+    table = ae.tl.benchmark(moved, {"pca": {}, "ae": {"n_models": 1}}, n_splits=2, n_latent=4, layer="counts")
+    halves = ae.pp.thin_counts(cells, 0.5, copy=True)
+    embedded = ae.tl.embed(halves, method="pca", n_latent=4, layer="thinned", copy=True).obsm["X_ae"]
+    clusters = ae.metrics.default_clusters(embedded)
+    expected = ae.metrics.cluster_deviance(
+        clusters["clusters"], halves.layers["thinned"], halves.layers["thinned_rest"]
+    )
+    own = table[table["method"] == "pca"]
+    assert own["cluster_deviance"].tolist() == pytest.approx([expected] * 2)
+    assert own["n_clusters"].tolist() == [clusters["n_clusters"]] * 2
+    assert table["cluster_deviance"].notna().all()
+    assert expected > 0.1
 
 
 def test_scores_are_those_of_the_method_fitted_to_the_training_samples_alone(cells):
@@ -110,6 +129,7 @@ def test_values_that_are_no_counts(kind):
     table = ae.tl.benchmark(
         adata, {"ae": {"likelihood": kind, "regularizer": None, "n_epochs": 150}, "pca": {}}, n_splits=2, n_latent=4
     )
+    assert table[["cluster_deviance", "n_clusters"]].isna().all(axis=None)
     ours, pca = (table[table["method"] == m].mean(numeric_only=True) for m in ("ae", "pca"))
     assert 0.1 < ours["deviance_explained"] < 1
     assert pca["variance_explained"] > (0.85 if kind == "gaussian" else 0.3)

@@ -158,6 +158,46 @@ def test_demo(tmp_path, capsys):
     assert "not empty" in failed(capsys, tmp_path, ["demo", "--out", folder], left=["demo"])
 
 
+def test_hints_speak_the_language_of_the_command_line(counts, tmp_path, capsys):
+    adata = anndata.read_h5ad(counts)
+    adata.layers["counts"], adata.X = adata.X, adata.layers["logs"]
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    said = failed(capsys, tmp_path, ["denoise", tmp_path / "in.h5ad", tmp_path / "out.h5ad"], left=["in.h5ad"])
+    assert "Pass --layer counts, which exists here." in said
+    arguments = ["denoise", tmp_path / "in.h5ad", tmp_path / "out.h5ad", "--layer", "logs"]
+    adata.layers.pop("counts")
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    said = failed(capsys, tmp_path, arguments, left=["in.h5ad"])
+    assert "Choose another --layer, or no --layer for adata.X." in said
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_a_mudata_under_the_name_of_an_anndata_is_named(counts, tmp_path, capsys, suffix):
+    import mudata
+
+    path = tmp_path / f"in.{suffix}"
+    mdata = mudata.MuData({"rna": anndata.read_h5ad(counts)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if suffix == "zarr":
+            mdata.write_zarr(path)
+        else:
+            mdata.write_h5mu(tmp_path / "in.h5mu")
+            (tmp_path / "in.h5mu").rename(path)
+    said = failed(capsys, tmp_path, ["embed", path, tmp_path / "out.h5ad"], left=[path.name])
+    assert "holds a MuData" in said
+
+
+def test_an_error_that_nobody_thought_of_is_one_line_too(counts, tmp_path, capsys, monkeypatch):
+    class OddError(Exception): ...
+
+    def broken(*args, **options):
+        raise OddError("something\nodd")
+
+    monkeypatch.setattr(ae.tl, "embed", broken)
+    assert failed(capsys, tmp_path, ["embed", counts, tmp_path / "out.h5ad"]) == "aeverse: error: something odd\n"
+
+
 # ---- help ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("command", [[], ["denoise"], ["embed"], ["demo"]])
 def test_help_and_usage(command, capsys):
@@ -169,6 +209,11 @@ def test_help_and_usage(command, capsys):
         main([*command, "--no-such-option"])
     assert stopped.value.code == 2
     assert "usage: aeverse" in capsys.readouterr().err
+
+
+def test_the_bare_command_shows_help(capsys):
+    assert main([]) == 0
+    assert "usage: aeverse" in capsys.readouterr().out
 
 
 def test_help_and_version_load_nothing_heavy():
@@ -193,11 +238,14 @@ def test_help_and_version_load_nothing_heavy():
         (["--layer", "nothing"], "layers['nothing'] does not exist"),
         (["--batch-key", "nothing"], "'nothing' is not a column"),
         (["--genes", "LYZ,NO_GENE"], "NO_GENE"),
-        (["--likelihood", "nothing"], "'nothing' must be"),
-        (["--n-latent", "0"], "n_latent=0"),
-        (["--device", "nothing"], "device='nothing'"),
+        (["--likelihood", "nothing"], "--likelihood nothing must be"),
+        (["--n-latent", "0"], "--n-latent 0 must be"),
+        (["--device", "nothing"], "--device nothing is not a device"),
+        (["--device", "mps"], "--device mps is not supported; use 'auto', 'cpu' or 'cuda'"),
+        (["--device", "meta"], "--device meta is not supported"),
+        (["--device", "cuda:99"], "no such CUDA device here; use --device cpu or 'auto'"),
         (["--model", "nothing.ae"], "nothing.ae"),
-        (["--mask-var", "nothing"], "mask_var='nothing'"),
+        (["--mask-var", "nothing"], "--mask-var nothing"),
     ],
 )
 def test_a_mistake_in_an_option(counts, tmp_path, capsys, options, message):
@@ -209,7 +257,7 @@ def test_a_mistake_in_a_file(counts, tmp_path, capsys):
     out, here = tmp_path / "out.h5ad", tmp_path / "here.h5ad"
     assert "does not exist" in failed(capsys, tmp_path, ["denoise", tmp_path / "no.h5ad", out])
     assert "must end in .h5ad or .zarr" in failed(capsys, tmp_path, ["denoise", counts, tmp_path / "out.csv"])
-    assert "No such file" in failed(capsys, tmp_path, ["denoise", counts, tmp_path / "no" / "out.h5ad"])
+    assert "There is no folder" in failed(capsys, tmp_path, ["denoise", counts, tmp_path / "no" / "out.h5ad"])
     here.write_text("not an h5ad file")
     left = ["here.h5ad"]
     assert "cannot read" in failed(capsys, tmp_path, ["embed", here, out], left=left)
@@ -246,6 +294,89 @@ def test_an_existing_output_survives_a_failure(counts, model, tmp_path, capsys, 
     arguments = ["embed", counts, out, "--model", model, "--overwrite"]
     assert "disk full" in failed(capsys, tmp_path, arguments, left=["out.h5ad"])
     assert out.read_text() == "precious"
+
+
+def test_a_report_survives_when_the_output_fails(counts, model, tmp_path, capsys, monkeypatch):
+    out, page = tmp_path / "out.h5ad", tmp_path / "page.html"
+    page.write_text("precious")
+    arguments = ["embed", counts, out, "--model", model, "--overwrite", "--report", page]
+
+    def broken(self, path, **options):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(anndata.AnnData, "write_h5ad", broken)
+        assert "disk full" in failed(capsys, tmp_path, arguments, left=["page.html"])
+    replace = os.replace
+
+    def refused(source, target):
+        if str(target).endswith(".h5ad"):
+            raise PermissionError("not allowed")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    assert "not allowed" in failed(capsys, tmp_path, arguments, left=["page.html"])
+    assert page.read_text() == "precious"
+
+
+def test_inputs_and_outputs_that_contain_one_another_are_refused(counts, tmp_path, capsys):
+    folder = tmp_path / "out.zarr"
+    folder.mkdir()
+    inner = folder / "in.h5ad"
+    inner.write_bytes(counts.read_bytes())
+    (tmp_path / "link.zarr").symlink_to(folder)
+    left = ["out.zarr", "link.zarr"]
+    for out in (folder, tmp_path / "link.zarr"):
+        said = failed(capsys, tmp_path, ["denoise", inner, out, "--overwrite"], left=left)
+        assert "in.h5ad lies inside" in said
+    for arguments in (
+        ["embed", folder, folder / "new.h5ad"],
+        ["embed", counts, folder, "--report", folder / "page.html", "--overwrite"],
+        ["embed", counts, folder, "--model", inner, "--overwrite"],
+    ):
+        assert "lies inside" in failed(capsys, tmp_path, arguments, left=left)
+    assert inner.read_bytes() == counts.read_bytes()
+
+
+def test_links_and_permissions_of_an_output_stay(counts, model, tmp_path):
+    there, link = tmp_path / "there.h5ad", tmp_path / "out.h5ad"
+    there.write_text("old")
+    there.chmod(0o600)
+    link.symlink_to(there)
+    assert main(["embed", str(counts), str(link), "--model", str(model), "--overwrite"]) == 0
+    assert link.is_symlink()
+    assert there.stat().st_mode & 0o777 == 0o600
+    assert anndata.read_h5ad(there).obsm["X_ae"].shape == (350, 8)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_while_writing_leaves_the_old_output(counts, model, tmp_path, number):
+    out = tmp_path / "out.zarr"
+    command = ["embed", str(counts), str(out), "--model", str(model), "--overwrite"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main(command) == 0
+    before = anndata.read_zarr(out).obsm["X_ae"]
+    code = (
+        "import os, sys, anndata, aeverse.cli as cli\n"
+        "write = anndata.AnnData.write_zarr\n"
+        "def slow(self, path):\n"
+        f"    write(self, path); os.kill(os.getpid(), {int(number)}); import time; time.sleep(5)\n"
+        "anndata.AnnData.write_zarr = slow\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    other = [*command, "--key-added", "X_other"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *other], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL)
+    np.testing.assert_array_equal(anndata.read_zarr(out).obsm["X_ae"], before)
+    assert len(list(tmp_path.iterdir())) == (1 if number == signal.SIGTERM else 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main(other) == 0  # and cleans up
+    assert list(tmp_path.iterdir()) == [out]
+    assert set(anndata.read_zarr(out).obsm) == {"X_other"}
 
 
 def test_ctrl_c_in_the_middle_of_training_writes_nothing(counts, tmp_path, capsys, monkeypatch):

@@ -260,7 +260,7 @@ def test_a_code_that_another_run_replaced_is_not_decoded(small):
     _call(small, key_added="second", random_state=1)
     np.testing.assert_array_equal(ae.get.denoised(small, list(small.var_names), key="second"), small.layers["second"])
     with pytest.raises(
-        ValueError, match=r"the code of 'denoised' in obsm\['X_ae'\] was replaced by a later run or deleted"
+        ValueError, match=r"the embedding in obsm\['X_ae'\] of 100 of 100 cells are not those that 'denoised'"
     ):
         ae.get.denoised(small, small.var_names[0])
     del small.obsm["X_ae"]

@@ -26,11 +26,13 @@ USER_ROOMS = ("pp", "tl", "pl", "get", "datasets", "metrics")  # what users call
 # cli -> tl -> models -> train -> nn. A room may import itself and the rooms named here, nothing else of aeverse.
 MAY_IMPORT = {
     "_settings": set(),
+    "_files": set(),
+    "_schema": set(),
     "_slots": {"_settings"},
-    "io": set(),
+    "io": {"_files"},
     "nn": set(),
     "train": {"nn", "_settings"},
-    "models": {"train", "nn", "io", "_slots", "_settings"},
+    "models": {"train", "nn", "io", "_slots", "_schema", "_settings"},
     "methods": {"train", "nn", "io", "_slots", "_settings"},
     "metrics": {"_slots", "_settings"},
     "datasets": {"_slots", "_settings", "io"},
@@ -128,12 +130,12 @@ def test_foreign_models_are_imported_inside_the_functions_of_methods(package):
 
 def test_no_file_is_longer_than_400_lines():
     too_long = {str(p.relative_to(PACKAGE)) for p in sources() if len(p.read_text(encoding="utf-8").splitlines()) > 400}
-    assert too_long == {"models/_multimodal.py"}
+    assert not too_long
 
 
 # ---- how functions look ------------------------------------------------------------------------------------------
 # More than two positional arguments, where each is what the function is about.
-THREE_SUBJECTS = {"metrics.deviance_explained", "pl.denoised"}
+THREE_SUBJECTS = {"metrics.deviance_explained", "metrics.cluster_deviance", "pl.denoised"}
 
 
 def public_functions() -> dict[str, object]:

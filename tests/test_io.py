@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import stat
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 import aeverse as ae
+from aeverse.io import _checksum
 
 ARRAYS = {"x": np.arange(6.0).reshape(2, 3), "flag": np.array([True, False]), "none": np.zeros((0, 4), np.int64)}
 CONFIG = {"a": 1, "b": [None, "ä"], "c": {"d": 0.5}}
@@ -86,6 +88,63 @@ def test_safetensors_of_others_are_refused(tmp_path, header):
     (tmp_path / "other.safetensors").write_bytes(save(ARRAYS, metadata=header))
     with pytest.raises(ValueError, match="not one that aeverse wrote"):
         ae.io.load_arrays(tmp_path / "other.safetensors")
+
+
+def _written(path, header, arrays=ARRAYS):
+    """A safetensors file with a header of our making, and its right checksum."""
+    with contextlib.suppress(ValueError, RecursionError):  # of what could not be written
+        header = json.dumps({**json.loads(header), "sha256": _checksum(json.loads(header), arrays)})
+    path.write_bytes(save(arrays, metadata={"aeverse": header}))
+    return path
+
+
+def test_an_older_format_is_refused(tmp_path):
+    path = _written(tmp_path / "old.ae", json.dumps({"format": 1, "kind": "Example", "config": {}}))
+    with pytest.raises(ValueError, match=r"has format 1; this aeverse reads format 2\. Fit the model again"):
+        ae.io.load_arrays(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"format": 1e400, "kind": "Example", "config": {}}',
+        '{"format": ' + "9" * 5000 + ', "kind": "Example", "config": {}}',
+        '{"format": true, "kind": "Example", "config": {}}',
+        '{"format": 2, "kind": 5, "config": {}}',
+        '{"format": 2, "kind": "Example", "config": []}',
+        '{"format": 2, "kind": "Example", "config": {}, "more": 1}',
+        '{"format": 2, "kind": "Example", "config": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"format": 2, "kind": "Example", "config": ' + '{"a":' * 100_000 + "1" + "}" * 100_001,
+    ],
+    ids=["overflow", "digits", "bool", "kind", "config", "more", "brackets", "braces"],
+)
+def test_odd_headers_are_refused(tmp_path, header):
+    with pytest.raises(ValueError, match=r"odd\.ae.* (is damaged|not one that aeverse wrote)"):
+        ae.io.load_arrays(_written(tmp_path / "odd.ae", header))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_noticed(path, where, bit):
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 1 << bit
+    damaged = path.with_suffix(".damaged")
+    damaged.write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged|not an aeverse model|not one that aeverse wrote|has format"):
+        ae.io.load_arrays(damaged)
+
+
+def test_arrays_that_the_file_does_not_back_are_not_made(tmp_path):
+    size = 10**15
+    head = json.dumps({"x": {"dtype": "F64", "shape": [size], "data_offsets": [0, 8 * size]}}).encode()
+    (tmp_path / "huge.ae").write_bytes(len(head).to_bytes(8, "little") + head + bytes(64))
+    with pytest.raises(ValueError, match="not an aeverse model or is truncated"):
+        ae.io.load_arrays(tmp_path / "huge.ae")
+
+
+def test_saving_to_a_folder_is_refused(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder; name the file"):
+        ae.io.save_arrays(tmp_path, "Example", {}, ARRAYS)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from aeverse import nn
 from aeverse.nn import _count_loss
+from aeverse.nn._random import linear
 
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 9), st.integers(1, 4))
 seeds = st.integers(0, 10**6)
@@ -330,3 +331,73 @@ def test_precisions_that_were_asked_for_stay():
     decoder = nn.Decoder(4, (), 3, precision=50.0)
     decoder.learn_precision()
     assert (decoder.precision == 50).all()
+
+
+# ---- random numbers ----------------------------------------------------------------------------------------------
+def _dense_net(generator, **options):
+    unit = torch.zeros(6, dtype=torch.float32), torch.ones(6, dtype=torch.float32)
+    encoder = nn.Encoder(
+        nn.DenseInput(*unit), 6, (5,), 3, n_covariates=2, code_layer=torch.nn.Identity(), generator=generator, **options
+    )
+    decoder = nn.Decoder(3, (4,), 6, generator=generator)
+    return nn.AutoencoderNet(encoder, decoder, nn.Gaussian(*unit), penalties=[nn.Contraction(0.1)])
+
+
+def _all_noise(generator, corrupt):
+    """Start and loss of nets that draw everything that there is to draw."""
+    net = _dense_net(generator, variational=True)
+    net.corrupt = corrupt
+    x = torch.linspace(-1, 1, 24).reshape(4, 6)
+    batch = nn.Batch(x, x, covariate=torch.eye(2).repeat(2, 1), generator=generator)
+    rows = nn.Rows.from_scipy(sp.csr_matrix(np.arange(24.0).reshape(4, 6)))
+    counts = nn.Thinning()(nn.Batch(rows, rows, generator=generator)).x.to_dense()
+    fusion = nn.FusionNet({"a": 3, "b": 2}, 4, n_members=2, generator=generator)
+    own = nn.FusionBatch(
+        {"a": torch.ones(2, 5, 3), "b": torch.ones(2, 5, 2)}, torch.ones(2, 5, 2), torch.zeros(2, 5, 4), None, generator
+    )
+    mean = torch.full((3, 2), 2.0)
+    likelihoods = (nn.Poisson(), nn.NegativeBinomial(2), nn.Gaussian(torch.zeros(2), torch.ones(2)))
+    drawn = [likelihood.draw(mean, generator) for likelihood in likelihoods]
+    masked = [nn.mask(x, 0.5, generator), nn.add_noise(x, 0.5, generator), nn.Bernoulli().draw(mean / 4, generator)]
+    return [*net.parameters(), net.loss(batch), counts, *fusion.parameters(), fusion.loss(own), *drawn, *masked]
+
+
+@pytest.mark.parametrize("corrupt", [None, nn.Masking(), nn.Noise(torch.ones(6))])
+def test_everything_is_drawn_from_the_generator_and_nothing_else(corrupt, random_states):
+    before = random_states()
+    one, same, other = (_all_noise(torch.Generator().manual_seed(seed), corrupt) for seed in (1, 1, 2))
+    assert random_states() == before
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert sum(not torch.equal(a, b) for a, b in zip(one, other, strict=True)) > len(one) // 2
+
+
+def test_the_stream_of_a_generator_is_that_of_the_global_one():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        usual = _all_noise(None, nn.Masking())
+        torch.manual_seed(3)
+        theirs = torch.nn.Linear(7, 5)
+    own = _all_noise(torch.Generator().manual_seed(3), nn.Masking())
+    assert all(torch.equal(a, b) for a, b in zip(usual, own, strict=True))
+    ours = linear(7, 5, torch.Generator().manual_seed(3))
+    assert torch.equal(ours.weight, theirs.weight)
+    assert torch.equal(ours.bias, theirs.bias)
+
+
+def test_weights_are_single_precision_whatever_the_default():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        modules = [
+            _dense_net(None, variational=True).encoder,
+            nn.Decoder(3, (4,), 6, n_covariates=2),
+            nn.FusionNet({"a": 3}, 2),
+            nn.GammaPosterior(3),
+            nn.NegativeBinomial(3),
+            nn.CountInput(torch.ones(3).float(), torch.ones(3).float(), 1.0),
+            nn.Alignment(torch.ones(1, 1, 3).float(), torch.ones(1, 1, 3).float()),
+        ]
+    finally:
+        torch.set_default_dtype(before)
+    kinds = {name: v.dtype for module in modules for name, v in module.state_dict().items()}
+    assert set(kinds.values()) == {torch.float32}, kinds

@@ -181,3 +181,10 @@ def test_turning_the_code_leaves_what_is_decoded(seed):
     torch.testing.assert_close(
         covariance, torch.diag(spread[:3] ** 2 / 3), rtol=1e-3, atol=1e-3 * covariance.max().item()
     )
+
+
+def test_a_divergence_without_warm_up_has_its_full_weight():
+    net, x = _net(0, (5,), variational=True, code_layer=torch.nn.Identity())
+    code, batch = net.encoder.coded(x), nn.Batch(x, x)
+    costs = [nn.Divergence(2.0, warm_up=n)(net, code, batch) for n in (0, 1)]
+    assert costs[0] == costs[1] == 2 * nn.Divergence.by_unit(code).sum()

@@ -202,7 +202,10 @@ REFUSED = {
     "latent float": (None, {"n_latent": 2.5}, ValueError, "n_latent=2.5 must be an integer"),
     "seed": (None, {"random_state": None}, ValueError, "random_state=None must be an integer"),
     "device": (None, {"device": "abacus"}, ValueError, "device='abacus' is not a device"),
-    "slash": (None, {"key_added": "a/b"}, ValueError, "key_added='a/b' must not contain '/'"),
+    "no name": (None, {"key_added": ""}, ValueError, "key_added='': h5ad and zarr could not hold it"),
+    "dots": (None, {"key_added": ".."}, ValueError, "key_added='..': h5ad and zarr could not hold it"),
+    "NUL": (None, {"key_added": "a\0b"}, ValueError, "h5ad and zarr could not hold it"),
+    "slash": (None, {"key_added": "a/b"}, ValueError, "key_added='a/b': h5ad and zarr could not hold it"),
     "model file": (None, {"model": "nowhere.ae"}, FileNotFoundError, "No model file at 'nowhere.ae'"),
     "no model": (None, {"model": ae.models.Autoencoder()}, RuntimeError, "not fitted"),
 }

@@ -193,3 +193,22 @@ def test_training_is_silent_under_tests(capsys):
         warnings.simplefilter("error")
         train.train(Bowl(), _ones(), lambda: 0.0, _schedule())
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_learns_where_gradients_are_switched_off(mode):
+    bowl, usual = Bowl(), Bowl()
+    train.train(usual, _ones(), lambda: 0.0, _schedule())
+    with mode():
+        train.train(bowl, _ones(), lambda: 0.0, _schedule())
+        assert not torch.is_grad_enabled()
+    assert torch.equal(bowl.weight, usual.weight)
+    assert not torch.equal(bowl.weight, torch.zeros(3))
+
+
+def test_batches_carry_the_generator():
+    samples, generator = Samples(np.ones((4, 2), np.float32)), torch.Generator().manual_seed(0)
+    batch = next(samples.shuffled(np.random.default_rng(0), 4, generator))
+    assert batch.generator is generator
+    assert batch.part(0, 2).generator is generator
+    assert next(samples.shuffled(np.random.default_rng(0), 4)).generator is None

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def resolve_device(device: str = "auto"):
-    """Return the torch device for ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``."""
+    """Return the torch device for ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``."""
     import torch
 
     if device == "auto":
@@ -21,14 +21,31 @@ def resolve_device(device: str = "auto"):
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a device that torch knows; use 'auto', 'cpu' or 'cuda'.") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}: torch finds no CUDA device here; use device='cpu' or 'auto'.")
+    if resolved.type not in ("cpu", "cuda"):  # others lack double precision, or more
+        raise ValueError(f"device={device!r} is not supported; use 'auto', 'cpu' or 'cuda'.")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={device!r}: torch finds no such CUDA device here; use device='cpu' or 'auto'.")
     return resolved
 
 
 @contextlib.contextmanager
+def learning() -> Iterator[None]:
+    """Run a block, or a function that this decorates, with gradients, even inside ``no_grad`` or ``inference_mode``.
+
+    Both are states of the thread, so that others do not notice.
+    """
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextlib.contextmanager
 def seeded(random_state: int) -> Iterator[None]:
-    """Run a block under its own torch seed and give the caller's global random state back afterwards."""
+    """Run other people's code, which draws from torch's global generator, and put its state back afterwards.
+
+    Not for threads. Our own code draws from a `torch.Generator` of each fit.
+    """
     import torch
 
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
+import re
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -17,10 +16,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aeverse import _files
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
 OK, MISTAKE, INTERRUPTED = 0, 1, 130
+
+OPTIONS = [
+    "layer",
+    "mask_var",
+    "batch_key",
+    "likelihood",
+    "n_latent",
+    "n_models",
+    "model",
+    "key_added",
+    "random_state",
+    "device",
+]
 
 DESCRIPTION = "Autoencoders for single-cell data: denoise raw counts, embed cells."
 EXAMPLES = """\
@@ -78,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    Exit code: 0 done, 1 a mistake in the input, 130 interrupted.
+    Exit code: 0 done (or help shown), 1 a mistake in the input, 130 interrupted.
 
     Raises
     ------
@@ -91,13 +105,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["denoise", "no_such_file.h5ad", "out.h5ad"])
     1
     """
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.print_help()
+        return OK
     with _one_line_warnings(), _signals():
         try:
             args.run(args)
         except (KeyboardInterrupt, Stopped):
-            return _fail("interrupted; nothing was written.", INTERRUPTED)
-        except (UserError, KeyError, TypeError, ValueError, OSError, ArithmeticError, MemoryError) as error:
+            return _fail(f"interrupted; {'everything' if args.written else 'nothing'} was written.", INTERRUPTED)
+        except Exception as error:  # noqa: BLE001 (whatever it is, one line)
             if args.traceback:
                 traceback.print_exc()
             return _fail(_message(error), MISTAKE)
@@ -108,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("aeverse", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=_Help)
     parser.add_argument("--version", action=_Version)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(run=None, written=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     denoise = _command(commands, "denoise", "denoise raw counts", DENOISE, DENOISE_EXAMPLES, _denoise)
     _add_files(denoise)
@@ -224,15 +243,16 @@ def _demo(args: argparse.Namespace) -> None:
         raise UserError(f"{args.out} exists and is no folder; choose another one with --out.")
     if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
         raise UserError(f"{args.out} is not empty; pass --overwrite, or another folder with --out.")
-    with _staged(args.out) as staged:
-        staged.mkdir()
-        summary = demo.run(staged)
+    with _files.staged(args.out) as folder:
+        folder.mkdir()
+        summary = demo.run(folder)
+        files = [(file, args.out / file.name) for file in folder.iterdir()]
+        _publish(args, files if args.out.is_dir() else [(folder, args.out)])
     print(f"{summary}\n\nWritten to {args.out}{os.sep}: {', '.join(sorted(f.name for f in args.out.iterdir()))}")
 
 
 def _model(args: argparse.Namespace) -> dict[str, Any]:
-    names = "layer mask_var batch_key likelihood n_latent n_models model key_added random_state device"
-    return {name: getattr(args, name) for name in names.split()}
+    return {name: getattr(args, name) for name in OPTIONS}
 
 
 def _run_tool(args: argparse.Namespace, tool: Any, done: str) -> None:
@@ -241,8 +261,8 @@ def _run_tool(args: argparse.Namespace, tool: Any, done: str) -> None:
     from aeverse import _report
 
     with contextlib.ExitStack() as outputs:
-        staged = outputs.enter_context(_staged(args.output))
-        page = outputs.enter_context(_staged(args.report)) if args.report else None
+        new = outputs.enter_context(_files.staged(args.output))
+        page = outputs.enter_context(_files.staged(args.report)) if args.report else None
         adata = _read(args.input)
         start = time.perf_counter()
         tool(adata)
@@ -250,7 +270,8 @@ def _run_tool(args: argparse.Namespace, tool: Any, done: str) -> None:
         if page is not None:
             html = _report.page(adata, args.key_added, title=args.input.name, seconds=seconds, model=args.model)
             page.write_text(html, "utf-8")
-        _write(adata, staged)
+        _write(adata, new)
+        _publish(args, [(new, args.output), (page, args.report)] if page is not None else [(new, args.output)])
     print(f"{done} {adata.n_obs:,} cells x {adata.n_vars:,} genes in {seconds:.1f} s")
     where = " (where the model was trained)" if args.model else ""
     print(f"held-out deviance explained{where}: {_report.heldout_deviance_explained(adata, args.key_added):.4f}")
@@ -265,39 +286,33 @@ def _check_paths(args: argparse.Namespace) -> None:
         if path.suffix not in (".h5ad", ".zarr"):
             raise UserError(f"{path} must end in .h5ad or .zarr.")
     outputs = [args.output] + ([args.report] if args.report else [])
-    taken = args.input.resolve()
     for path in outputs:
-        if path.resolve() == taken or (path.exists() and path.samefile(args.input)):
-            raise UserError(f"{path} is both input and output; choose another output.")
+        for source in (args.input, *([Path(args.model)] if args.model else [])):
+            _check_apart(path, source, "input and output")
         if path.exists() and not args.overwrite:
             raise UserError(f"{path} exists; pass --overwrite to replace it.")
-    if args.report and args.report.resolve() == args.output.resolve():
-        raise UserError(f"{args.report} is both output and report; choose another report.")
-    if args.report and args.report.is_dir():
-        raise UserError(f"{args.report} is a folder; the report is a file.")
+        if path.is_dir() and path.suffix != ".zarr":
+            raise UserError(f"{path} is a folder; name a file to write.")
+    if args.report:
+        _check_apart(args.report, args.output, "output and report")
 
 
-@contextlib.contextmanager
-def _staged(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, and move what is there into place at the end: all of it or nothing."""
-    try:
-        folder = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=".aeverse-"))
-    except OSError as error:
-        raise UserError(f"cannot write to the folder {path.absolute().parent}: {error.strerror}.") from error
-    try:
-        staged = folder / path.name
-        yield staged
-        if staged.is_dir() and path.is_dir():  # a folder does not replace a folder
-            if path.suffix == ".zarr":
-                os.replace(path, folder / "old")
-                os.replace(staged, path)
-            else:
-                for file in staged.iterdir():
-                    os.replace(file, path / file.name)
-        else:
-            os.replace(staged, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _check_apart(path: Path, other: Path, roles: str) -> None:
+    """Refuse to write to what is read, or to what holds it or lies in it."""
+    within, around = _files.inside(path, other), _files.inside(other, path)
+    if within and around:
+        raise UserError(f"{path} is both {roles}; choose another {roles.split()[-1]}.")
+    if within or around:
+        inner, outer = (path, other) if within else (other, path)
+        raise UserError(f"{inner} lies inside {outer}; choose another {roles.split()[-1]}.")
+
+
+def _publish(args: argparse.Namespace, outputs: Sequence[tuple[Path, Path]]) -> None:
+    """Put all that was written in its place; Ctrl-C comes too late from here on."""
+    with _signals(signal.SIG_IGN):
+        for new, path in outputs:
+            _files.publish(new, path)
+        args.written = True
 
 
 def _read(path: Path) -> AnnData:
@@ -305,7 +320,9 @@ def _read(path: Path) -> AnnData:
 
     try:
         return anndata.read_h5ad(path) if path.suffix == ".h5ad" else anndata.read_zarr(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except Exception as error:
+        if "encoding_type='MuData'" in str(error):
+            raise UserError(f"{path} holds a MuData; save one of its modalities as an AnnData.") from error
         raise UserError(f"cannot read {path} as {path.suffix}: {_message(error)}") from error
 
 
@@ -328,33 +345,47 @@ def _message(error: BaseException) -> str:
         return "out of memory. " + " ".join(str(error).split())
     words = (str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)).split()
     if len(words) > 1:
-        return " ".join(words)
+        return _as_options(" ".join(words))
     return f"{type(error).__name__} {''.join(words)} (unexpected: --traceback shows where it arose)"
+
+
+def _as_options(message: str) -> str:
+    """Arguments of the Python functions, such as ``layer='counts'``, as options of the command line."""
+
+    def option(found: re.Match) -> str:
+        value = found[2] or ""
+        if value == "None":
+            return f"no --{found[1].replace('_', '-')}"
+        return f"--{found[1].replace('_', '-')} {value.strip(chr(39))}".rstrip()
+
+    return re.sub(
+        rf"\b({'|'.join([*OPTIONS, 'genes', 'target_sum'])})=('[^']*'|None\b|[\w+-]+(?:\.\w+)*)?", option, message
+    )
 
 
 @contextlib.contextmanager
 def _one_line_warnings() -> Iterator[None]:
     def show(message, category, filename, lineno, file=None, line=None):
-        print(f"aeverse: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"aeverse: warning: {_as_options(' '.join(str(message).split()))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
 
 
+def _stop(*_) -> None:
+    raise Stopped
+
+
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """End on Ctrl-C and SIGTERM as soon as Python can, with the temporary files removed."""
+def _signals(handler: Any = _stop) -> Iterator[None]:
+    """End on Ctrl-C and SIGTERM as soon as Python can, with the temporary files removed; or do what `handler` does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def stop(*_):
-        raise Stopped
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)

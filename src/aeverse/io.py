@@ -1,17 +1,19 @@
-"""Model files: one folder-free file of tensors (safetensors) with a JSON header. Loading one runs no code."""
+"""Model files: one file of arrays (safetensors) with a JSON header and a checksum. Loading one runs no code."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aeverse import _files
+
 FORMAT = 2
-"""Version of the file format that this release writes."""
+"""Version of the file format that this release reads and writes."""
 ARRAY = "$array"
 """Key of a reference to an array in what `pack` makes of a tree."""
 
@@ -42,17 +44,14 @@ def save_arrays(path: str | Path, kind: str, config: Mapping[str, Any], arrays: 
     """
     from safetensors.numpy import save
 
-    header = {"aeverse": json.dumps({"format": FORMAT, "kind": kind, "config": config})}
-    payload = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata=header)
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(payload)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; name the file to write.")
+    arrays = {name: np.asarray(a, order="C") for name, a in arrays.items()}
+    header = {"format": FORMAT, "kind": kind, "config": config}
+    text = json.dumps({**header, "sha256": _checksum(header, arrays)})  # one entry: several have no fixed order
+    payload = save(arrays, metadata={"aeverse": text})
+    with _files.replacing(path) as new:
+        new.write_bytes(payload)
 
 
 def load_arrays(path: str | Path, kind: str | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
@@ -74,7 +73,7 @@ def load_arrays(path: str | Path, kind: str | None = None) -> tuple[dict[str, An
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is no aeverse file, is truncated, was written by a newer format, or holds another kind.
+        The file is no aeverse file, is damaged, was written in another format, or holds another kind.
 
     Examples
     --------
@@ -87,17 +86,13 @@ def load_arrays(path: str | Path, kind: str | None = None) -> tuple[dict[str, An
         raise FileNotFoundError(f"No model file at {str(path)!r}.")
     try:
         with safe_open(path, framework="np") as file:
-            header = (file.metadata() or {}).get("aeverse")
+            metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{str(path)!r} is not an aeverse model or is truncated ({error}).") from error
-    try:
-        content = json.loads(header or "")
-        found, found_kind, config = int(content["format"]), str(content["kind"]), content["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is a safetensors file, but not one that aeverse wrote.") from error
-    if found > FORMAT:
-        raise ValueError(f"{str(path)!r} has format {found}; this aeverse reads up to {FORMAT}. Update aeverse.")
+    if "aeverse" not in metadata:
+        raise ValueError(f"{str(path)!r} is a safetensors file, but not one that aeverse wrote.")
+    found_kind, config = _read_header(metadata["aeverse"], arrays, path)
     if kind is not None and found_kind != kind:
         raise ValueError(f"{str(path)!r} holds a {found_kind}, not a {kind}; use aeverse.models.load.")
     return config, arrays, found_kind
@@ -168,3 +163,31 @@ def unpack(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[
         return arrays[node[ARRAY]] if [*node] == [ARRAY] else {key: walk(value) for key, value in node.items()}
 
     return {key: walk(value) for key, value in header.items()}
+
+
+def _read_header(text: str, arrays: Mapping[str, np.ndarray], path: Path) -> tuple[str, dict[str, Any]]:
+    """Kind and configuration, where the header and the arrays are as they were written."""
+    try:
+        header = json.loads(text)
+        version, kind, config = header["format"], header["kind"], header["config"]
+        checksum = header.pop("sha256", None)
+        right = checksum == _checksum(header, arrays)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is a safetensors file, but not one that aeverse wrote.") from error
+    if type(version) is int and version != FORMAT:
+        remedy = "Update aeverse." if version > FORMAT else "Fit the model again and save it."
+        raise ValueError(f"{str(path)!r} has format {version}; this aeverse reads format {FORMAT}. {remedy}")
+    if not right:
+        raise ValueError(f"{str(path)!r} is damaged: its content does not match its checksum. Copy or save it again.")
+    if type(version) is not int or type(kind) is not str or type(config) is not dict or len(header) != 3:
+        raise ValueError(f"{str(path)!r} is damaged: its header is not that of an aeverse file.")
+    return kind, config
+
+
+def _checksum(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the header and of the name, type, shape and content of each array."""
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name in sorted(arrays):
+        digest.update(json.dumps([name, arrays[name].dtype.str, arrays[name].shape]).encode())
+        digest.update(arrays[name].reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

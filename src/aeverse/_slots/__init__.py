@@ -1,6 +1,7 @@
 """The only reader and writer of AnnData and MuData: features in, results out, all or nothing."""
 
 from aeverse._settings import warn
+from aeverse._slots._fingerprint import check_cells, checksum, fingerprint_of_fit, hashes_of_cells
 from aeverse._slots._mudata import (
     FEWEST_COMMON,
     Modality,
@@ -47,11 +48,15 @@ __all__ = [
     "Modality",
     "Results",
     "as_modality",
+    "check_cells",
     "check_count_values",
     "check_keys",
+    "checksum",
     "cohort",
     "dense",
+    "fingerprint_of_fit",
     "happened",
+    "hashes_of_cells",
     "in_columns",
     "in_rows",
     "in_series",

@@ -2,6 +2,7 @@
 
 from aeverse.metrics._batches import batch_score
 from aeverse.metrics._biology import biology_score
+from aeverse.metrics._clusters import cluster_deviance, default_clusters
 from aeverse.metrics._deviance import deviance_explained
 from aeverse.metrics._labels import cluster_agreement, knn_accuracy, linear_probe
 from aeverse.metrics._structure import trustworthiness, variance_explained
@@ -12,6 +13,8 @@ __all__ = [
     "knn_accuracy",
     "linear_probe",
     "cluster_agreement",
+    "default_clusters",
+    "cluster_deviance",
     "biology_score",
     "batch_score",
     "trustworthiness",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,13 +10,13 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from aeverse import _settings, _slots, io
+from aeverse import _settings, _slots
 from aeverse.models._estimator import Estimator, from_fit
 from aeverse.models._matrix import _choices as choices
 from aeverse.models._matrix._build import build
 from aeverse.models._matrix._fitted import FittedAutoencoder, remember
 from aeverse.models._matrix._learn import History, finish, learn
-from aeverse.models._matrix._read import feature_names, read
+from aeverse.models._matrix._read import feature_names, likelihood_of, read
 from aeverse.models._matrix._settings import Config, Settings, inherit, resolve
 from aeverse.models._matrix._transfer import choose_features, input_from, start_from
 from aeverse.models._shared._batches import Batches
@@ -26,8 +25,6 @@ from aeverse.nn import Ensemble
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-ACTIVE_VARIANCE = 0.01  # of a unit's posterior means, above which it is in use
 
 
 class Autoencoder(Estimator[Config, FittedAutoencoder]):
@@ -54,7 +51,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     history
         ``step``, ``loss`` and ``heldout`` (deviance explained on held-out molecules or entries).
     deviance_explained, heldout_deviance_explained
-        The same for each feature, and over all; on all samples, with the final weights.
+        The same for each feature, and over all.
 
     Examples
     --------
@@ -81,7 +78,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         n_models: int | None = None,
         n_inputs: int = 3000,
         n_epochs: int | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         learning_rate: float | None = None,
         corruption: choices.Corruption | None = None,
         strength: float = 1.0,
@@ -95,6 +92,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         super().__init__(Config(**{name: config[name] for name in Config.__dataclass_fields__}))
 
     # ---- learning ----------------------------------------------------------------------------------------------
+    @_settings.learning()
     def fit(
         self,
         adata: AnnData,
@@ -138,7 +136,10 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         source = None if init is None else init.fitted
         self._fit = None  # a fit that fails leaves no model
         data = read(adata, layer, self.config.likelihood if source is None else source.settings.likelihood)
-        settings = resolve(self.config, data.likelihood) if source is None else inherit(self.config, source.settings)
+        n = len(data)
+        settings = (
+            resolve(self.config, data.likelihood, n) if source is None else inherit(self.config, source.settings, n)
+        )
         data.require_values()
         mask, (batches, all_codes) = _slots.read_mask(adata, mask_var), Batches.read(adata, batch_key)
         rng, to_device = np.random.default_rng(settings.random_state), _settings.resolve_device(device)
@@ -148,15 +149,14 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         codes = None if all_codes is None else all_codes[rows]
         features = choose_features(feature_names(adata), seen, mask, settings, source)
         samples = seen.samples(features.inputs, batches.one_hot(codes), to_device)
-
-        with _settings.seeded(settings.random_state):
-            parts = data.net_parts(settings, samples, None if source is None else input_from(source, features))
-            if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
-                samples.guide = seen.graph_target(samples, features, parts, settings, codes, mask)
-            network = build(settings, features, batches, parts, n_samples=len(samples), device=to_device)
-            if source is not None:
-                start_from(source, network, features)
-            history = learn(network, samples, heldout, rng, keep_start=source is not None, progress=progress)
+        generator = torch.Generator().manual_seed(settings.random_state)
+        parts = data.net_parts(settings, samples, None if source is None else input_from(source, features))
+        if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
+            samples.guide = seen.graph_target(samples, features, parts, settings, codes, mask)
+        network = build(settings, features, batches, parts, generator, n_samples=len(samples), device=to_device)
+        if source is not None:
+            start_from(source, network, features)
+        history = learn(network, samples, heldout, rng, generator, keep_start=source is not None, progress=progress)
         deviances = finish(network, samples, heldout, rng)
         if codes is not None and not settings.dimensions_mean_something:
             network.align(samples, codes, len(batches.names))
@@ -165,6 +165,13 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         explained, by_feature = deviances.explained, deviances.explained_by_feature
         self._fit = FittedAutoencoder(settings, features, batches, network, history, explained, by_feature, reference)
         return self
+
+    def settings_for(self, adata: AnnData, *, layer: str | None = None) -> Settings:
+        """What `fit` would do with these data: the configuration with everything decided."""
+        likelihood: str = self.config.likelihood
+        if likelihood == "auto":
+            likelihood = likelihood_of(_slots.read_matrix(adata, layer), feature_names(adata))
+        return resolve(self.config, likelihood, adata.n_obs)
 
     def _describe(self) -> str:
         settings, (n, p) = self.settings, (self.n_code, len(self.var_names))
@@ -192,8 +199,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     def encode(self, adata: AnnData, *, layer: str | None = None, raw: bool = False) -> np.ndarray:
         """Embedding of each sample; for a variational autoencoder the mean of its posterior, never a draw.
 
-        For counts, one unit is about one standard deviation of sampling noise: of what drawing the molecules of a cell anew
-        would do to its place. Directions in which cells of one population vary beyond that are shortened.
+        For counts, one unit is about one standard deviation of sampling noise, see :doc:`/concepts`.
 
         Features are matched by name: order does not matter, others are ignored, missing ones count as zero in counts and
         are at their means elsewhere (a warning says how many were found).
@@ -205,8 +211,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         layer
             Layer to read; None is ``adata.X``.
         raw
-            Give the latent values of the networks, side by side, in no units and with batches as they are. `decode` does
-            not take these.
+            Give the latent values of the networks instead, batches as they are. `decode` does not take these.
 
         Returns
         -------
@@ -387,20 +392,3 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         threshold = 0.0 if self.settings.target_activity is None else 0.5
         units = np.hstack([member[:, self.n_guided :] for member in np.split(code, self.settings.n_models, 1)])
         return (units > threshold).mean(1)
-
-    @staticmethod
-    def active_units(code: np.ndarray) -> int:
-        """How many dimensions of a variational code are in use: their means vary over the samples [Burda2016]_."""
-        return int((code.var(0) > ACTIVE_VARIANCE).sum())
-
-    # ---- keeping -----------------------------------------------------------------------------------------------
-    def record(self) -> dict[str, Any]:
-        """What `get.denoised` needs to decode without the model: header and arrays, without the encoder."""
-        header, arrays = io.pack({"config": vars(self.config), "fit": self.fitted.tree(encoder=False)})
-        return {"header": json.dumps(header), "arrays": arrays}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Autoencoder:
-        """Rebuild, from a `record`, a model that can decode but not encode."""
-        arrays = {name: np.asarray(array) for name, array in record["arrays"].items()}
-        return cls.from_tree(io.unpack(json.loads(str(record["header"])), arrays))

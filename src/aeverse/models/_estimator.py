@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 
-from aeverse import _settings, io
+from aeverse import _settings, _slots, io
 from aeverse.models._shared._attribution import Attribution
 from aeverse.models._shared._reference import QueryGroup, Reference
 
@@ -35,6 +37,10 @@ class Fit(Protocol):
 
     def tree(self) -> dict[str, Any]:
         """What is kept."""
+
+    @staticmethod
+    def check_model(tree: Any) -> None:
+        """Raise a ValueError that tells where a tree is not what `Estimator.save` keeps of such a model."""
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Self:
@@ -106,12 +112,37 @@ class Estimator(Generic[ConfigType, FitType]):
         An existing file is replaced. The file also holds the codes of training samples and the categorical columns of
         their ``obs``, for `aeverse.tl.map_query`.
         """
-        tree = {"config": dataclasses.asdict(self.config), "fit": self.fitted.tree()}
-        io.save_arrays(path, type(self).__name__, *io.pack(tree))
+        io.save_arrays(path, type(self).__name__, *io.pack(self._tree()))
+
+    def record(self) -> dict[str, Any]:
+        """What `save` keeps, as ``uns`` of an AnnData can hold it: a header, arrays, and a checksum of both."""
+        header, arrays = io.pack(self._tree())
+        words = json.dumps(header)
+        return {"header": words, "arrays": arrays, "checksum": _slots.checksum(words, arrays)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Rebuild a fitted model from a `record`, refusing one that is not whole."""
+        try:
+            header = str(record["header"])
+            arrays = {name: np.asarray(array) for name, array in record["arrays"].items()}
+            is_whole = _slots.checksum(header, arrays) == record["checksum"]
+        except (KeyError, TypeError, AttributeError, ValueError):
+            is_whole = False
+        if not is_whole:
+            raise ValueError(
+                "the record of the model is not as it was written: it was changed, or objects with models of their own "
+                "were concatenated. Run the tool again, or pass a model that was saved to a file."
+            )
+        return cls.from_tree(io.unpack(json.loads(header), arrays))
+
+    def _tree(self) -> dict[str, Any]:
+        return {"config": dataclasses.asdict(self.config), "fit": self.fitted.tree()}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Self:
-        """Rebuild a fitted model from what `save` kept."""
+        """Rebuild a fitted model from what `save` kept, after checking it."""
+        cls.fit_class.check_model(tree)
         model = cls(**tree["config"])
         model._fit = cls.fit_class.from_tree(tree["fit"])  # type: ignore[assignment] # a class variable cannot be FitType
         return model

@@ -39,5 +39,5 @@ def load(path: str | Path) -> Autoencoder | MultimodalAutoencoder:
         raise ValueError(f"{str(path)!r} holds a {kind}, not a model; models are: {list(ESTIMATORS)}.")
     try:
         return ESTIMATORS[kind].from_tree(io.unpack(header, arrays))
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is not a complete {kind} ({error}).") from error

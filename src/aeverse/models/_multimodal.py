@@ -37,7 +37,7 @@ class MultimodalConfig:
     n_latent
         Dimensions of a network's code.
     n_models
-        Members of the ensemble; None: 4 for samples, 1 for cells.
+        Members of the ensemble; None: 4 for samples, 3 for cells.
     n_steps
         Steps of training; None: 200 for samples, as `Autoencoder` for cells.
     n_inputs
@@ -127,6 +127,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         super().__init__(MultimodalConfig(recipe, n_latent, n_models, n_steps, n_inputs, random_state))
 
     # ---- learning ----------------------------------------------------------------------------------------------
+    @_settings.learning()
     def fit(
         self,
         mdata: MuData,

@@ -15,6 +15,7 @@ from aeverse.nn._likelihoods import Bernoulli, Gaussian, Likelihood, LogitGaussi
 from aeverse.nn._mixture import foreground_probability
 from aeverse.nn._penalties import Contraction, Divergence, Guidance, Penalty, Sparsity, TargetActivity
 from aeverse.nn._posterior import GammaPosterior
+from aeverse.nn._random import generator_on
 from aeverse.nn._rows import Rows, product
 from aeverse.nn._units import Units
 
@@ -62,6 +63,7 @@ __all__ = [
     "diffusion_coordinates",
     "foreground_probability",
     "fuse",
+    "generator_on",
     "local_kernel",
     "mask",
     "nearest",

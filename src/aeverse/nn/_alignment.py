@@ -30,7 +30,9 @@ class Alignment(nn.Module):
         super().__init__()
         self.register_buffer("places", places)
         self.register_buffer("shifts", shifts)
-        self.register_buffer("width", torch.tensor([float(width)]))  # a scalar, HDF5 would not compress
+        self.register_buffer(
+            "width", torch.tensor([float(width)], dtype=torch.float32)
+        )  # a scalar, HDF5 would not compress
 
     def forward(self, code: Tensor, covariate: Tensor) -> Tensor:
         """Codes without what their batches are off; ``covariate`` is one-hot, or a mean over batches."""

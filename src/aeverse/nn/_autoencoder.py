@@ -108,7 +108,7 @@ class AutoencoderNet(nn.Module):
         """Negative log-likelihood, prior and penalties, by sample."""
         shown = batch if self.corrupt is None else self.corrupt(batch)
         code = self.encoder.coded(shown.x, shown.library, shown.covariate)
-        hidden = self.decoder(code.draw(), batch.covariate)
+        hidden = self.decoder(code.draw(batch.generator), batch.covariate)
         if self.training:
             self.decoder.learn_precision()
         misfit = self.likelihood.loss(hidden, self.decoder.weight, self.decoder.bias, batch.target, batch.library)

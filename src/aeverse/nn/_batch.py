@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from aeverse.nn._rows import Rows
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A mini-batch: what the encoder reads, what the decoder has to explain, what both are told, and what guides the code."""
+    """A mini-batch: what the encoder reads, what the decoder has to explain, what both are told, and what guides the code.
+
+    `generator` is where corruptions and draws of the code come from while training; None: torch's global generator.
+    """
 
     x: Rows | Tensor
     target: Rows | Tensor
     library: Tensor | None = None
     covariate: Tensor | None = None
     guide: Tensor | None = None
+    generator: Generator | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -48,4 +52,5 @@ class Batch:
                 return None
             return values.block(start, stop) if isinstance(values, Rows) else values[start:stop]
 
-        return Batch(cut(self.x), cut(self.target), cut(self.library), cut(self.covariate), cut(self.guide))
+        library, covariate, guide = map(cut, (self.library, self.covariate, self.guide))
+        return Batch(cut(self.x), cut(self.target), library, covariate, guide, self.generator)

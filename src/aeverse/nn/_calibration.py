@@ -54,9 +54,9 @@ class Calibration(nn.Module):
 
     def __init__(self, n_features: int):
         super().__init__()
-        self.register_buffer("frequency", torch.full((n_features,), 1 / n_features))
+        self.register_buffer("frequency", torch.full((n_features,), 1 / n_features, dtype=torch.float32))
         for name in ("by_ratio", "by_level"):
-            self.register_buffer(name, torch.ones(N_CLASSES, N_NODES))
+            self.register_buffer(name, torch.ones(N_CLASSES, N_NODES, dtype=torch.float32))
         for name in ("expected", "found"):
             total = torch.zeros(
                 N_CLASSES, N_NODES, N_NODES, dtype=torch.float64

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from aeverse.nn._batch import Batch
+from aeverse.nn._random import normal_like, uniform_like
 from aeverse.nn._rows import Rows
 
 Corruption = Callable[[Batch], Batch]
 
 
-def thin(counts: Rows, keep: float | Tensor) -> Rows:
+def thin(counts: Rows, keep: float | Tensor, generator: Generator | None = None) -> Rows:
     """Keep each molecule with probability `keep` (binomial thinning), and scale so that the expectation stays.
 
     Parameters
@@ -26,6 +27,8 @@ def thin(counts: Rows, keep: float | Tensor) -> Rows:
         Integer counts.
     keep
         Probability, one number or one for each stored entry.
+    generator
+        Where random numbers come from; None: torch's global generator.
 
     Examples
     --------
@@ -35,22 +38,22 @@ def thin(counts: Rows, keep: float | Tensor) -> Rows:
     True
     """
     keep = torch.as_tensor(keep, dtype=counts.values.dtype, device=counts.device).expand_as(counts.values)
-    kept = (torch.rand_like(keep) < keep).to(keep.dtype)  # of one molecule; most counts are one
+    kept = (uniform_like(counts.values, generator) < keep).to(keep.dtype)  # of one molecule; most counts are one
     many = (counts.values > 1).nonzero().squeeze(1)
-    kept[many] = torch.binomial(counts.values[many], keep[many])
+    kept[many] = torch.binomial(counts.values[many], keep[many], generator=generator)
     return counts.with_values(kept * (counts.values > 0) / keep)
 
 
-def mask(x: Rows | Tensor, share: float) -> Rows | Tensor:
+def mask(x: Rows | Tensor, share: float, generator: Generator | None = None) -> Rows | Tensor:
     """Set a random share of the entries to zero (masking noise; Vincent et al., 2010)."""
     if isinstance(x, Rows):
-        return x.with_values(x.values * (torch.rand_like(x.values) >= share))
-    return x * (torch.rand_like(x) >= share)
+        return x.with_values(x.values * (uniform_like(x.values, generator) >= share))
+    return x * (uniform_like(x, generator) >= share)
 
 
-def add_noise(x: Tensor, sd: float | Tensor) -> Tensor:
+def add_noise(x: Tensor, sd: float | Tensor, generator: Generator | None = None) -> Tensor:
     """Add Gaussian noise, of one standard deviation or one for each column."""
-    return x + sd * torch.randn_like(x)
+    return x + sd * normal_like(x, generator)
 
 
 class Thinning:
@@ -62,8 +65,9 @@ class Thinning:
     def __call__(self, batch: Batch) -> Batch:
         """The batch with thinned input."""
         assert isinstance(batch.x, Rows)
-        keep = 1 - self.strength * torch.rand(len(batch), device=batch.x.device)
-        return replace(batch, x=thin(batch.x, keep[batch.x.row_of_entry()]))
+        draws = torch.rand(len(batch), generator=batch.generator, dtype=torch.float32, device=batch.x.device)
+        keep = 1 - self.strength * draws
+        return replace(batch, x=thin(batch.x, keep[batch.x.row_of_entry()], batch.generator))
 
 
 class Masking:
@@ -75,7 +79,7 @@ class Masking:
     def __call__(self, batch: Batch) -> Batch:
         """The batch with holes in its input."""
         assert isinstance(batch.x, Tensor)
-        return replace(batch, x=batch.x.masked_fill(torch.rand_like(batch.x) < self.share, torch.nan))
+        return replace(batch, x=batch.x.masked_fill(uniform_like(batch.x, batch.generator) < self.share, torch.nan))
 
 
 class Noise:
@@ -87,4 +91,4 @@ class Noise:
     def __call__(self, batch: Batch) -> Batch:
         """The batch with noise on its input."""
         assert isinstance(batch.x, Tensor)
-        return replace(batch, x=add_noise(batch.x, self.sd.to(batch.x.device)))
+        return replace(batch, x=add_noise(batch.x, self.sd.to(batch.x.device), batch.generator))

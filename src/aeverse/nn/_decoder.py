@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+
+from aeverse.nn._random import linear
 
 PACE = 0.05  # at which precisions follow the loadings, a step
 LOADINGS_PER_BIAS = 300  # a bias is held this much less tightly than a loading
@@ -31,6 +33,8 @@ class Decoder(nn.Module):
     precision
         Of the Gaussian prior on loadings and offsets, 1 / variance. Where `information` is set (what the data say of a
         loading of each feature, (features, 1)), that of the loadings is learnt for each feature.
+    generator
+        Where the weights that training starts from are drawn; None: torch's global generator.
     """
 
     start: Tensor
@@ -49,6 +53,7 @@ class Decoder(nn.Module):
         n_covariates: int = 0,
         programmes: Tensor | None = None,
         precision: float = 1.0,
+        generator: Generator | None = None,
     ):
         super().__init__()
         if programmes is not None and n_hidden:
@@ -56,16 +61,18 @@ class Decoder(nn.Module):
         layers: list[nn.Module] = []
         widths = [n_latent, *n_hidden]
         for width, following in itertools.pairwise(widths):
-            layers += [nn.Linear(width, following), nn.LayerNorm(following), nn.ReLU()]
+            layers += [linear(width, following, generator), nn.LayerNorm(following, dtype=torch.float32), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
-        self.loadings = nn.Parameter(torch.empty(n_features, widths[-1]))
-        nn.init.normal_(self.loadings, std=0.1 * widths[-1] ** -0.5)
-        self.offsets = nn.Parameter(torch.zeros(n_features, n_covariates)) if n_covariates else None
-        start = torch.zeros(n_features) if bias is None else bias
+        self.loadings = nn.Parameter(torch.empty(n_features, widths[-1], dtype=torch.float32))
+        nn.init.normal_(self.loadings, std=0.1 * widths[-1] ** -0.5, generator=generator)
+        self.offsets = (
+            nn.Parameter(torch.zeros(n_features, n_covariates, dtype=torch.float32)) if n_covariates else None
+        )
+        start = torch.zeros(n_features, dtype=torch.float32) if bias is None else bias
         self.bias = nn.Parameter(start.clone())
         self.register_buffer("start", start.clone())
         self.common_precision = precision
-        self.register_buffer("precision", torch.full((n_features, 1), precision), persistent=False)
+        self.register_buffer("precision", torch.full((n_features, 1), precision, dtype=torch.float32), persistent=False)
         self.register_buffer("information", None, persistent=False)  # of a loading in the data; None: precisions stay
         self.register_buffer("center", None, persistent=False)  # of the prior on the loadings; None: zero
         self.register_buffer("programmes", programmes)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
+from aeverse.nn._random import linear, normal_like
 from aeverse.nn._rows import Rows, product
 
 
@@ -38,7 +39,7 @@ class CountInput(InputLayer):
         super().__init__()
         self.register_buffer("shift", mean / sd)
         self.register_buffer("scale", 1 / sd)
-        self.register_buffer("median_library", torch.tensor(float(median_library)))
+        self.register_buffer("median_library", torch.tensor(float(median_library), dtype=torch.float32))
 
     def forward(self, counts: Rows, library: Tensor) -> Rows:
         """Scaled log-normalised values of the stored entries."""
@@ -93,8 +94,8 @@ class BinaryInput(InputLayer):
     def __init__(self, mean: Tensor, scale: float, log_burden: tuple[float, float]):
         super().__init__()
         self.register_buffer("mean", mean)
-        self.register_buffer("scale", torch.tensor(float(scale)))
-        self.register_buffer("log_burden", torch.tensor(log_burden))
+        self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float32))
+        self.register_buffer("log_burden", torch.tensor(log_burden, dtype=torch.float32))
         self.shift = None
 
     @staticmethod
@@ -137,7 +138,7 @@ class Projection(InputLayer):
         self.inner = inner
         self.register_buffer("centre", centre)
         self.register_buffer("axes", axes)
-        self.register_buffer("gain", torch.tensor(float(gain)))
+        self.register_buffer("gain", torch.tensor(float(gain), dtype=torch.float32))
         self.shift = None
 
     def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
@@ -163,11 +164,11 @@ class Code:
     log_variance: Tensor | None
     hidden: Tensor
 
-    def draw(self) -> Tensor:
+    def draw(self, generator: Generator | None = None) -> Tensor:
         """The mean, or a draw around it: ``mean + sd * noise`` (reparameterised [Kingma2014]_)."""
         if self.log_variance is None:
             return self.mean
-        return self.mean + torch.exp(0.5 * self.log_variance) * torch.randn_like(self.mean)
+        return self.mean + torch.exp(0.5 * self.log_variance) * normal_like(self.mean, generator)
 
 
 class Encoder(nn.Module):
@@ -193,6 +194,8 @@ class Encoder(nn.Module):
         So many leading dimensions are spared by the `code_layer` (those that `Guidance` asks for).
     variational
         The encoder also tells how far the code may lie off its mean.
+    generator
+        Where the weights that training starts from are drawn; None: torch's global generator.
 
     Attributes
     ----------
@@ -215,6 +218,7 @@ class Encoder(nn.Module):
         skip: bool = False,
         n_free: int = 0,
         variational: bool = False,
+        generator: Generator | None = None,
     ):
         super().__init__()
         n_out = n_latent * (2 if variational else 1)
@@ -222,23 +226,24 @@ class Encoder(nn.Module):
         self.skipped = n_out if skip and n_hidden else 0
         self.n_latent, self.n_free, self.variational = n_latent, n_free, variational
         self.input_layer = input_layer
-        self.first = nn.Parameter(torch.empty(n_inputs, widths[0] + self.skipped))
-        self.first_bias = nn.Parameter(torch.zeros(widths[0] + self.skipped))
-        nn.init.normal_(self.first, std=n_inputs**-0.5)
-        self.covariate = nn.Linear(n_covariates, widths[0] + self.skipped, bias=False) if n_covariates else None
+        self.first = nn.Parameter(torch.empty(n_inputs, widths[0] + self.skipped, dtype=torch.float32))
+        self.first_bias = nn.Parameter(torch.zeros(widths[0] + self.skipped, dtype=torch.float32))
+        nn.init.normal_(self.first, std=n_inputs**-0.5, generator=generator)
+        n_first = widths[0] + self.skipped
+        self.covariate = linear(n_covariates, n_first, generator, bias=False) if n_covariates else None
         layers: list[nn.Module] = []
         for width, following in itertools.pairwise(widths):
-            layers += [nn.LayerNorm(width), activation(), nn.Linear(width, following)]
+            layers += [nn.LayerNorm(width, dtype=torch.float32), activation(), linear(width, following, generator)]
         self.rest = nn.Sequential(*layers)
         if self.skipped:
             for parameter in self.rest[-1].parameters():
                 nn.init.zeros_(parameter)
-            first_inputs = torch.eye(n_inputs, n_latent - n_free)
+            first_inputs = torch.eye(n_inputs, n_latent - n_free, dtype=torch.float32)
             self.first.data[:, -self.skipped :] = 0
             start = widths[0] + n_free
             self.first.data[:, start : start + n_latent - n_free] = first_inputs
-        self.code_layer = nn.LayerNorm(n_latent - n_free) if code_layer is None else code_layer
-        self.register_buffer("axes", torch.eye(n_latent))
+        self.code_layer = nn.LayerNorm(n_latent - n_free, dtype=torch.float32) if code_layer is None else code_layer
+        self.register_buffer("axes", torch.eye(n_latent, dtype=torch.float32))
 
     @property
     def is_one_layer(self) -> bool:

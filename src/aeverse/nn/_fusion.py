@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+
+from aeverse.nn._random import uniform_like
 
 
 @dataclass
@@ -23,21 +25,25 @@ class FusionBatch:
         (members, rows, targets) for the head.
     covariate
         (members, rows, covariates) for the decoders, or None.
+    generator
+        Where training draws what it hides; None: torch's global generator.
     """
 
     x: dict[str, Tensor]
     weights: Tensor
     target: Tensor
     covariate: Tensor | None = None
+    generator: Generator | None = None
 
 
 class MemberLinear(nn.Module):
     """One affine map a member: (members, rows, inputs) -> (members, rows, outputs)."""
 
-    def __init__(self, n_members: int, n_in: int, n_out: int, gain: float = 1.0):
+    def __init__(self, n_members: int, n_in: int, n_out: int, gain: float = 1.0, *, generator: Generator | None = None):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(n_members, n_in, n_out) * gain / max(n_in, 1) ** 0.5)
-        self.bias = nn.Parameter(torch.zeros(n_members, 1, n_out))
+        start = torch.randn(n_members, n_in, n_out, generator=generator, dtype=torch.float32)
+        self.weight = nn.Parameter(start * gain / max(n_in, 1) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(n_members, 1, n_out, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the map of each member to its rows."""
@@ -47,11 +53,21 @@ class MemberLinear(nn.Module):
 class MemberMLP(nn.Module):
     """One hidden layer (LayerNorm, GELU), and a linear way past it where `skip`."""
 
-    def __init__(self, n_members: int, n_in: int, n_hidden: int, n_out: int, *, gain: float = 1.0, skip: bool = False):
+    def __init__(
+        self,
+        n_members: int,
+        n_in: int,
+        n_hidden: int,
+        n_out: int,
+        *,
+        gain: float = 1.0,
+        skip: bool = False,
+        generator: Generator | None = None,
+    ):
         super().__init__()
-        self.first = MemberLinear(n_members, n_in, n_hidden)
-        self.second = MemberLinear(n_members, n_hidden, n_out, gain)
-        self.skip = MemberLinear(n_members, n_in, n_out) if skip else None
+        self.first = MemberLinear(n_members, n_in, n_hidden, generator=generator)
+        self.second = MemberLinear(n_members, n_hidden, n_out, gain, generator=generator)
+        self.skip = MemberLinear(n_members, n_in, n_out, generator=generator) if skip else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of each member."""
@@ -82,6 +98,8 @@ class FusionNet(nn.Module):
         Probability that a modality of a sample is hidden while training; one always stays.
     skip
         Whether the encoders have a linear way past their hidden layer.
+    generator
+        Where the weights that training starts from are drawn; None: torch's global generator.
     """
 
     def __init__(
@@ -96,14 +114,19 @@ class FusionNet(nn.Module):
         masking: float = 0.5,
         modality_dropout: float = 0.25,
         skip: bool = True,
+        generator: Generator | None = None,
     ):
         super().__init__()
         self.modalities = list(sizes)  # module names may not hold every character that a modality's name may
         self.n_members, self.masking, self.modality_dropout = n_members, masking, modality_dropout
-        self.encoders = nn.ModuleList(MemberMLP(n_members, s, n_hidden, n_latent, skip=skip) for s in sizes.values())
-        self.decoders = nn.ModuleList(MemberLinear(n_members, n_latent + n_covariates, s, 0.5) for s in sizes.values())
-        self.head = MemberMLP(n_members, n_latent, n_hidden, n_targets, gain=0.5)
-        self.register_buffer("emphasis", torch.ones(n_targets))
+        self.encoders = nn.ModuleList(
+            MemberMLP(n_members, s, n_hidden, n_latent, skip=skip, generator=generator) for s in sizes.values()
+        )
+        self.decoders = nn.ModuleList(
+            MemberLinear(n_members, n_latent + n_covariates, s, 0.5, generator=generator) for s in sizes.values()
+        )
+        self.head = MemberMLP(n_members, n_latent, n_hidden, n_targets, gain=0.5, generator=generator)
+        self.register_buffer("emphasis", torch.ones(n_targets, dtype=torch.float32))
 
     def encode(self, x: Mapping[str, Tensor], weights: Tensor) -> Tensor:
         """Code, (members, rows, n_latent); zero for a sample without any modality."""
@@ -120,14 +143,17 @@ class FusionNet(nn.Module):
 
     def loss(self, batch: FusionBatch) -> Tensor:
         """Squared errors of the head and of every modality that a sample has, from what was left of the input."""
-        shown = {m: v * (torch.rand_like(v) >= self.masking) / (1 - self.masking) ** 0.5 for m, v in batch.x.items()}
-        code = self.encode(shown, self._drop(batch.weights))
+        shown = {
+            m: v * (uniform_like(v, batch.generator) >= self.masking) / (1 - self.masking) ** 0.5
+            for m, v in batch.x.items()
+        }
+        code = self.encode(shown, self._drop(batch.weights, batch.generator))
         loss = ((self.head(code) - batch.target) ** 2 * self.emphasis).mean((1, 2)).sum()
         for i, (modality, decoded) in enumerate(self.decode(code, batch.covariate).items()):
             error = ((decoded - batch.x[modality]) ** 2).mean(-1)
             loss = loss + (error * batch.weights[..., i]).mean(1).sum()
         return loss
 
-    def _drop(self, weights: Tensor) -> Tensor:
-        kept = weights * (torch.rand_like(weights) >= self.modality_dropout)
+    def _drop(self, weights: Tensor, generator: Generator | None) -> Tensor:
+        kept = weights * (uniform_like(weights, generator) >= self.modality_dropout)
         return torch.where(kept.sum(-1, keepdim=True) > 0, kept, weights)

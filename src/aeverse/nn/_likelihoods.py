@@ -5,15 +5,16 @@
 ``deviance``     of each feature, given the mean; missing entries (NaN) do not count
 ``information``  Fisher information of the code, (latent, latent), given loadings (features, latent) and the data's mean
 ``noise``        variance that the loss takes for one: a loss in nats is ``loss / noise``
-``draw``         data, given the mean
+``draw``         data, given the mean, from a generator (None: torch's global one)
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from aeverse.nn._count_loss import count_loss, softmax_means
+from aeverse.nn._random import normal_like
 from aeverse.nn._rows import Rows
 
 SMALLEST = 1e-6
@@ -45,7 +46,7 @@ class Likelihood(nn.Module):
         """Of each feature, given the mean."""
         raise NotImplementedError
 
-    def draw(self, mean: Tensor) -> Tensor:
+    def draw(self, mean: Tensor, generator: Generator | None = None) -> Tensor:
         """Data, given the mean."""
         raise NotImplementedError
 
@@ -93,12 +94,13 @@ class Poisson(Likelihood):
         average = mean @ loadings
         return (loadings * mean[:, None]).T @ loadings - torch.outer(average, average)
 
-    def draw(self, mean: Tensor) -> Tensor:
+    def draw(self, mean: Tensor, generator: Generator | None = None) -> Tensor:
         """Counts."""
         if self.dispersion is None:
-            return torch.poisson(mean)
+            return torch.poisson(mean, generator=generator)
         shape = self.dispersion.expand_as(mean)
-        return torch.poisson(torch.distributions.Gamma(shape, shape / mean.clamp_min(1e-30)).sample())
+        rate = torch._standard_gamma(shape, generator=generator) / (shape / mean.clamp_min(1e-30))
+        return torch.poisson(rate.clamp_min(torch.finfo(rate.dtype).tiny), generator=generator)
 
 
 class NegativeBinomial(Poisson):
@@ -107,7 +109,7 @@ class NegativeBinomial(Poisson):
     dispersion: Tensor
 
     def __init__(self, n_features: int, dispersion: float = 10.0):
-        super().__init__(torch.full((n_features,), dispersion))
+        super().__init__(torch.full((n_features,), dispersion, dtype=torch.float32))
 
 
 class Gaussian(Likelihood):
@@ -124,7 +126,9 @@ class Gaussian(Likelihood):
         self.register_buffer("center", mean)
         self.register_buffer("scale", sd)
         self.register_buffer("residual", torch.ones_like(sd))  # standard deviation of what the decoder leaves
-        self.register_buffer("noise", torch.ones(()))  # its running mean square over all features, while training
+        self.register_buffer(
+            "noise", torch.ones((), dtype=torch.float32)
+        )  # its running mean square over all features, while training
 
     def standardise(self, x: Tensor) -> Tensor:
         """From units of the data to units of the decoder."""
@@ -158,9 +162,9 @@ class Gaussian(Likelihood):
         """Of a code, at unit variance."""
         return loadings.T @ loadings
 
-    def draw(self, mean: Tensor) -> Tensor:
+    def draw(self, mean: Tensor, generator: Generator | None = None) -> Tensor:
         """Values around the mean, with the residual variance of each feature."""
-        return self.restore(self.standardise(mean) + self.residual * torch.randn_like(mean))
+        return self.restore(self.standardise(mean) + self.residual * normal_like(mean, generator))
 
 
 class LogitGaussian(Gaussian):
@@ -210,6 +214,6 @@ class Bernoulli(Likelihood):
         return (loadings * (mean * (1 - mean))[:, None]).T @ loadings
 
     @staticmethod
-    def draw(mean: Tensor) -> Tensor:
+    def draw(mean: Tensor, generator: Generator | None = None) -> Tensor:
         """0 or 1."""
-        return torch.bernoulli(mean)
+        return torch.bernoulli(mean, generator=generator)

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from aeverse.nn._batch import Batch
 from aeverse.nn._decoder import Decoder
 from aeverse.nn._encoder import Code, Encoder, Projection
 from aeverse.nn._likelihoods import Likelihood
+from aeverse.nn._random import normal_like
 
 EDGE = 1e-4  # activities are kept away from 0 and 1
 
@@ -78,10 +79,10 @@ class Contraction:
 
     def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
-        return self.weight * self.norms(net, code).mean()
+        return self.weight * self.norms(net, code, batch.generator).mean()
 
     @staticmethod
-    def norms(net: Net, code: Code) -> Tensor:
+    def norms(net: Net, code: Code, generator: Generator | None = None) -> Tensor:
         """Squared Frobenius norm of each row's Jacobian, or an estimate of it."""
         encoder = net.encoder
         layer = encoder.input_layer
@@ -89,7 +90,7 @@ class Contraction:
         if encoder.is_one_layer:
             slope = torch.autograd.grad(code.mean.sum(), code.hidden, create_graph=True)[0]
             return gain * (slope.square() @ encoder.first.square().sum(0))
-        direction = torch.randn_like(code.mean)
+        direction = normal_like(code.mean, generator)
         back = torch.autograd.grad((code.mean * direction).sum(), code.hidden, create_graph=True)[0]
         return gain * ((back @ (encoder.first.T @ encoder.first)) * back).sum(1)
 
@@ -108,7 +109,8 @@ class Divergence:
     def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
         self.seen += 1
-        return self.weight * net.likelihood.noise * min(1.0, self.seen / self.warm_up) * self.by_unit(code).sum()
+        share = min(1.0, self.seen / max(self.warm_up, 1))
+        return self.weight * net.likelihood.noise * share * self.by_unit(code).sum()
 
     @staticmethod
     def by_unit(code: Code) -> Tensor:
@@ -127,7 +129,7 @@ class Guidance:
     """
 
     def __init__(self, weight: float, emphasis: Tensor | None = None):
-        self.weight, self.emphasis = weight, torch.ones(1) if emphasis is None else emphasis
+        self.weight, self.emphasis = weight, torch.ones(1, dtype=torch.float32) if emphasis is None else emphasis
 
     def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""

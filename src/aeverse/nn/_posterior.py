@@ -46,7 +46,9 @@ class _Histogram:
     first, n_bins = (127 - 24) * 4, (24 + 16) * 4  # from 2**-24 to 2**16
 
     def __init__(self, n_rows: int, device: torch.device):
-        self.weights, self.totals, self.single = (torch.zeros(n_rows, self.n_bins, device=device) for _ in range(3))
+        self.weights, self.totals, self.single = (
+            torch.zeros(n_rows, self.n_bins, dtype=torch.float32, device=device) for _ in range(3)
+        )
 
     def add(self, values: Tensor, row: Tensor, weights: Tensor, single: Tensor) -> None:
         """Add values (a, b) to the rows that `row` (broadcast) names; `single`: positions of those with one molecule."""
@@ -112,13 +114,13 @@ class GammaPosterior(nn.Module):
 
     def __init__(self, n_features: int):
         super().__init__()
-        self.register_buffer("constant_theta", torch.full((n_features,), 10.0))
-        self.register_buffer("theta", torch.full((n_features,), 10.0))
-        self.register_buffer("slope", torch.zeros(n_features))
-        self.register_buffer("center", torch.ones(n_features))
-        self.register_buffer("factor_prior", torch.full((len(FACTORS),), 1 / len(FACTORS)))
+        self.register_buffer("constant_theta", torch.full((n_features,), 10.0, dtype=torch.float32))
+        self.register_buffer("theta", torch.full((n_features,), 10.0, dtype=torch.float32))
+        self.register_buffer("slope", torch.zeros(n_features, dtype=torch.float32))
+        self.register_buffer("center", torch.ones(n_features, dtype=torch.float32))
+        self.register_buffer("factor_prior", torch.full((len(FACTORS),), 1 / len(FACTORS), dtype=torch.float32))
         self.calibration = Calibration(n_features)
-        self.register_buffer("scale_prior", torch.tensor([[0.0, 1.0, 0.0]]).repeat(n_features, 1))
+        self.register_buffer("scale_prior", torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float32).repeat(n_features, 1))
 
     @torch.no_grad()
     def fit(self, means: Means, *, quick: bool = False) -> None:
@@ -139,8 +141,8 @@ class GammaPosterior(nn.Module):
         self.center.copy_(squares / histogram.totals.sum(1).clamp_min(SMALLEST)).clamp_(min=SMALLEST)
         x, gene, mu = (torch.cat(parts) for parts in zip(*many, strict=True))
         log_likelihood = self._gene_log_likelihood(histogram, x, gene, mu, slopes)
-        n, theta = len(THETAS), torch.tensor(THETAS, device=self.theta.device)
-        slope = torch.tensor(slopes, device=self.theta.device).repeat_interleave(n)
+        n, theta = len(THETAS), torch.tensor(THETAS, dtype=torch.float32, device=self.theta.device)
+        slope = torch.tensor(slopes, dtype=torch.float32, device=self.theta.device).repeat_interleave(n)
         groups = torch.argsort(molecules, stable=True).tensor_split(min(N_BINS, len(molecules)))
         for genes in groups:
             own = log_likelihood[genes]
@@ -225,7 +227,7 @@ class GammaPosterior(nn.Module):
         shape = self._gene_shape(mu)
         log_likelihood = self._cell_log_likelihood(counts, mu, shape)
         weights = _weights(log_likelihood, self.factor_prior)
-        return shape.div_(weights @ (1 / torch.tensor(FACTORS, device=mu.device)[:, None]))
+        return shape.div_(weights @ (1 / torch.tensor(FACTORS, dtype=torch.float32, device=mu.device)[:, None]))
 
     def given(self, mu: Tensor, counts: Rows) -> Expression:
         """Distribution of the expression of a block of entries, with means `mu`, given their counts."""
@@ -263,7 +265,7 @@ def _scale_prior(log_likelihood: Tensor, often: Tensor, n_steps: int = 10) -> Te
     are Newton's, in the logarithms of the probabilities, which add up to one where the gradient is zero.
     """
     likelihood = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True)).double()
-    usual = torch.tensor(SCALES, device=often.device).eq(1).double()
+    usual = torch.tensor(SCALES, dtype=torch.float32, device=often.device).eq(1).double()
     likelihood, often = torch.cat([likelihood, usual[None]]), torch.cat([often.double(), often.new_full((1,), USUAL)])
     prior = 0.9 * usual + 0.1 / len(SCALES)
     for _ in range(n_steps):

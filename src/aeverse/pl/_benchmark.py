@@ -14,7 +14,7 @@ from aeverse import _slots
 from aeverse.pl._axes import COLORS, finish, panels
 
 COSTS = ("fit_seconds", "encode_seconds", "memory_mb")  # less is better
-NO_SCORES = ("split", "n_dims", "saw_test", *COSTS)
+NO_SCORES = ("split", "n_dims", "n_clusters", "saw_test", *COSTS)  # neither more nor less is better, or costs
 
 
 def benchmark(
@@ -83,7 +83,7 @@ def benchmark(
 def _panel(ax: Axes, table: pd.DataFrame, score: str, methods: list[str], cheats: set[str]) -> None:
     means = table.groupby("method")[score].mean().reindex(methods)
     honest = means.drop(list(cheats)).dropna()
-    best = None if honest.empty else honest.idxmin() if score in COSTS else honest.idxmax()
+    best = None if honest.empty or score == "n_clusters" else honest.idxmin() if score in COSTS else honest.idxmax()
     for i, method in enumerate(methods):
         values = table.loc[table["method"] == method, score].dropna()
         ax.scatter(values, np.full(len(values), i), s=12, color="#AAAAAA", linewidths=0, zorder=2)

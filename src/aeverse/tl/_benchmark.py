@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from aeverse import _settings, _slots, methods, models
+from aeverse.tl._benchmark_clusters import cluster_scores, split_in_halves
 from aeverse.tl._benchmark_fits import ALL, Result, Run, fit_matrix, fit_modalities
 from aeverse.tl._benchmark_scores import Judge, Known, features_of
 from aeverse.tl._outcome import outcome, require_lifelines
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 COLUMNS = (
-    "method", "split", "modalities", "variance_explained", "deviance_explained", "trustworthiness", "knn", "probe", "ari",
-    "nmi", "silhouette", "batch", "c_index", "n_dims", "fit_seconds", "encode_seconds", "memory_mb", "saw_test",
+    "method", "split", "modalities", "variance_explained", "deviance_explained", "trustworthiness",
+    "cluster_deviance", "n_clusters", "knn", "probe", "ari", "nmi", "silhouette", "batch", "c_index", "n_dims",
+    "fit_seconds", "encode_seconds", "memory_mb", "saw_test",
 )  # fmt: skip
 
 
@@ -93,6 +96,11 @@ def benchmark(
         the share of the deviance that the model explains beyond the feature means; NaN for methods that do not decode.
     ``trustworthiness``
         Of neighbours among the held-out codes (`aeverse.metrics.trustworthiness`).
+    ``cluster_deviance``, ``n_clusters``
+        Of counts in an AnnData, NaN otherwise; one value for each method. The molecules of all cells are split in two
+        halves. Fitted to the first half, once more and without folds, the method gives an embedding, and scanpy's default
+        call finds clusters in it (`aeverse.metrics.default_clusters`). The scores are the share of the deviance of the second
+        half that these clusters explain (`aeverse.metrics.cluster_deviance`), and their number. No labels are needed.
     ``knn``, ``probe``
         Balanced accuracy of labels from the nearest training codes and of a linear model
         (`aeverse.metrics.knn_accuracy`, `aeverse.metrics.linear_probe`).
@@ -129,28 +137,40 @@ def benchmark(
         raise ValueError("time_key and event_key go together.")
     known = _known(data, label_key, batch_key, time_key, event_key)
     folds = _folds(data.n_obs, known, n_splits, random_state)
-    bar = _settings.progress_bar(len(folds) * len(plan), "benchmark", progress)
-    rows = []
+    halves = split_in_halves(data, layer, random_state)
+    bar = _settings.progress_bar((len(folds) + (halves is not None)) * len(plan), "benchmark", progress)
+    rows, of_clusters = [], {}
     with bar:
+        for name, (method, options) in plan.items():
+            with _named(f"in method {name!r}, on half of the molecules"):
+                of_clusters[name] = cluster_scores(Run(method, options, layer, batch_key, random_state), halves)
+            bar.update(halves is not None)
         for split, fold in enumerate(folds):
             train, test = (data[samples].copy() for samples in fold)
             judge = Judge(features_of(train, test, layer), known.of(fold[0]), known.of(fold[1]), random_state)
             for name, (method, options) in plan.items():
                 run = Run(method, options, layer, batch_key, random_state + split)
-                try:
+                with _named(f"in method {name!r}, split {split}"):
                     if several:
                         result = fit_modalities(run, train, test, data, fold, drop=drop_modalities)
                     else:
                         result = fit_matrix(run, train, test)
-                    rows += _rows(name, split, result, judge, drop_modalities)
-                except Exception as error:
-                    error.add_note(f"in method {name!r}, split {split}")
-                    raise
+                    rows += [row | of_clusters[name] for row in _rows(name, split, result, judge, drop_modalities)]
                 bar.update()
     table = pd.DataFrame(rows)
     order = {name: i for i, name in enumerate(plan)}
     table = table.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     return table[[c for c in COLUMNS if c in table]]
+
+
+@contextlib.contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Note on an error where it happened."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(place)
+        raise
 
 
 def _rows(name: str, split: int, result: Result, judge: Judge, drop_modalities: bool) -> list[dict[str, Any]]:

@@ -54,25 +54,37 @@ class Run:
 def fit_matrix(run: Run, train, test) -> Result:
     """One method on one matrix."""
     if run.method == "ae":
-        model = models.Autoencoder(**{"regularizer": "auto", **run.options}, random_state=run.seed)
-        _, costs = _measured(lambda: model.fit(train, layer=run.layer, batch_key=run.batch_key, progress=False))
+        model, costs = _measured(lambda: _autoencoder(run, train))
         costs["deviance_explained"] = model.score(
             test, layer=run.layer, share_heldout=SHARE_HIDDEN, random_state=run.seed
         )
         return _encoded(
             model.encode(train, layer=run.layer), {ALL: test}, lambda adata: model.encode(adata, layer=run.layer), costs
         )
+    fitted, costs = _measured(lambda: _other(run, train))
+    return _encoded(fitted.code, {ALL: test}, lambda adata: fitted.encode(_matrix(run, adata), adata.n_obs), costs)
 
-    def read(adata) -> dict[str, _slots.Modality]:
-        return {"X": _slots.as_modality(adata, run.layer, "auto")}
 
-    def fit() -> methods.Fitted:
-        data = read(train)
-        kinds = {"X": models.kind_of(data["X"].x, data["X"].names)}
-        return run.fit(methods.MATRIX[run.method], data, kinds, train)
+def embed_matrix(run: Run, adata) -> np.ndarray:
+    """The embedding of the samples that one method is fitted to."""
+    if run.method == "ae":
+        return _autoencoder(run, adata).encode(adata, layer=run.layer)
+    return _other(run, adata).code
 
-    found, costs = _measured(fit)
-    return _encoded(found.code, {ALL: test}, lambda adata: found.encode(read(adata), adata.n_obs), costs)
+
+def _autoencoder(run: Run, adata) -> models.Autoencoder:
+    model = models.Autoencoder(**{"regularizer": "auto", **run.options}, random_state=run.seed)
+    return model.fit(adata, layer=run.layer, batch_key=run.batch_key, progress=False)
+
+
+def _other(run: Run, adata) -> methods.Fitted:
+    """One of `aeverse.methods` fitted to one matrix."""
+    data = _matrix(run, adata)
+    return run.fit(methods.MATRIX[run.method], data, {"X": models.kind_of(data["X"].x, data["X"].names)}, adata)
+
+
+def _matrix(run: Run, adata) -> dict[str, _slots.Modality]:
+    return {"X": _slots.as_modality(adata, run.layer, "auto")}
 
 
 def fit_modalities(run: Run, train, test, whole, rows: tuple[np.ndarray, np.ndarray], *, drop: bool) -> Result:

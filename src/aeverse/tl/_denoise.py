@@ -10,7 +10,7 @@ import numpy as np
 
 from aeverse import _slots
 from aeverse.models import Autoencoder
-from aeverse.tl._fit_or_load import fit_or_load, record, warn_of_unused
+from aeverse.tl._fit_or_load import check_save_model, fit_or_load, record, save, warn_of_unused
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,6 +32,7 @@ def denoise(
     n_models: int = 3,
     uncertainty: bool = False,
     model: Autoencoder | str | Path | None = None,
+    save_model: str | Path | None = None,
     key_added: str = "denoised",
     random_state: int = 0,
     device: str = "auto",
@@ -44,9 +45,11 @@ def denoise(
     (negative binomial) model, and the denoised value is the posterior mean ``mu (theta + x) / (theta + mu)`` given the
     cell's own count `x`: where the gene varies more than the model can tell (small dispersion `theta`) the count itself
     is believed, elsewhere the model. `theta` depends on the gene, its level, the cell, and, where a few counts are far from
-    what most are near, the entry; what remains too high or too low is set right by held-out molecules. Other denoisers
-    (DCA [Eraslan2019]_, scVI [Lopez2018]_) report `mu`. Training stops by the likelihood of molecules that were held out
-    [Batson2019]_.
+    what most are near, the entry; what remains too high or too low is set right by held-out molecules. DCA [Eraslan2019]_ and
+    scVI [Lopez2018]_ report `mu`; SAVER-X [Wang2019]_ reports a posterior around an autoencoder's mean, as here. Molecules
+    that were held out [Batson2019]_ choose among the weights that training went through.
+
+    A model that an earlier call trained on the same counts with the same parameters is used again, not trained again.
 
     Denoised values of different cells are not independent measurements: use them to look at genes, not for tests of
     differential expression.
@@ -82,6 +85,8 @@ def denoise(
         A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training; genes are matched
         by name, and the layer is sparse and empty for those that the model does not know. The parameters that describe a
         model are then ignored.
+    save_model
+        Path of a file to save the model to, for `aeverse.models.load` and `model`.
     key_added
         Name of the layer and prefix of the column in ``adata.var``.
     random_state
@@ -103,12 +108,13 @@ def denoise(
         With ``uncertainty=True``: standard deviation of the expression given the count, of the gamma posterior and the
         spread of the members together, on the scale of ``layers[key_added]``.
     ``obsm["X_ae"]``
-        The code, (cells, n_models * n_latent): for `scanpy.pp.neighbors` with ``use_rep="X_ae"``.
+        The embedding, (cells, n_models * n_latent): for `scanpy.pp.neighbors` with ``use_rep="X_ae"``. One unit is about one
+        standard deviation of sampling noise.
     ``var[key_added + "_deviance_explained"]``
         Share of the Poisson deviance of each gene's held-out molecules that is explained beyond the gene's mean
         (NaN without held-out molecules). Not written where `model` is given.
     ``uns["ae"][key_added]``
-        Parameters, versions, training history and the decoder.
+        Parameters, versions, training history and the model (`aeverse.get.model`).
 
     Raises
     ------
@@ -125,6 +131,7 @@ def denoise(
     (700, 765)
     """
     params = _slots.parameters(locals())
+    check_save_model(save_model)
     described = ("regularizer", "mask_var", "batch_key")
     warn_of_unused(denoise, locals(), described)
     adata = _slots.target(adata, copy)
@@ -162,11 +169,12 @@ def denoise(
     if wanted is not None and (genes is not None or values[0].shape[1] < adata.n_vars):
         columns = _slots.positions(wanted, adata.var_names)
         values = [_slots.in_columns(v, columns, adata.n_vars) for v in values]
+    save(trained, save_model)
     _slots.write(
         adata,
         _slots.Results(
             name=key_added,
-            record=record(trained, adata, {**params, "genes": genes}),
+            record=record(trained, adata, {**params, "genes": genes}, fit, code),
             layers=dict(zip(layers, values, strict=True)),
             obsm={"X_ae": code},
             var={column: trained.deviance_explained} if model is None else {},

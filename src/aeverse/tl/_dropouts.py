@@ -10,7 +10,7 @@ import numpy as np
 
 from aeverse import _slots
 from aeverse.models import Autoencoder
-from aeverse.tl._fit_or_load import fit_or_load, record, warn_of_unused
+from aeverse.tl._fit_or_load import check_save_model, fit_or_load, record, save, warn_of_unused
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,6 +26,7 @@ def dropouts(
     mask_var: str | np.ndarray | None = "auto",
     batch_key: str | None = None,
     model: Autoencoder | str | Path | None = None,
+    save_model: str | Path | None = None,
     key_added: str = "dropout_prob",
     random_state: int = 0,
     device: str = "auto",
@@ -59,6 +60,8 @@ def dropouts(
     model
         A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training one as
         `aeverse.tl.denoise` does.
+    save_model
+        Path of a file to save the model to, for `aeverse.models.load` and `model`.
     key_added
         Name of the layer, and prefix of the summaries.
     random_state, device, progress, copy
@@ -76,7 +79,7 @@ def dropouts(
     ``obs[key_added + "_mean"]``
         Mean over the zeros of the cell (among `genes`).
     ``uns["ae"][key_added]``
-        Parameters, versions, training history and the decoder.
+        Parameters, versions, training history and the model (`aeverse.get.model`).
 
     Raises
     ------
@@ -92,6 +95,7 @@ def dropouts(
     True
     """
     params = _slots.parameters(locals())
+    check_save_model(save_model)
     warn_of_unused(dropouts, locals(), ("mask_var", "batch_key"))
     adata = _slots.target(adata, copy)
     summary = f"{key_added}_mean"
@@ -114,11 +118,12 @@ def dropouts(
         adata, depth=depth, threshold=threshold if genes is None else 0.0, layer=layer, genes=wanted
     )
     by_gene = _slots.in_series(by_gene, columns, adata.n_vars)
+    save(trained, save_model)
     _slots.write(
         adata,
         _slots.Results(
             name=key_added,
-            record=record(trained, adata, {**params, "genes": genes}),
+            record=record(trained, adata, {**params, "genes": genes}, fit),
             layers={key_added: values if wanted is None else _slots.in_columns(values, columns, adata.n_vars)},
             var={summary: by_gene},
             obs={summary: by_cell},

@@ -11,11 +11,13 @@ import pandas as pd
 
 from aeverse import _slots, methods, models
 from aeverse.models import Autoencoder
-from aeverse.tl._fit_or_load import fit_or_load, record, refuse_unused, warn_of_unused
+from aeverse.tl._fit_or_load import check_save_model, fit_or_load, record, refuse_unused, save, warn_of_unused
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
+ACTIVE_VARIANCE = 0.01  # of the means of a variational dimension, above which it is in use
 
 KINDS = {
     "nb": "counts",
@@ -40,6 +42,7 @@ def embed(
     n_latent: int | None = None,
     n_models: int | None = None,
     model: Autoencoder | str | Path | None = None,
+    save_model: str | Path | None = None,
     key_added: str = "X_ae",
     random_state: int = 0,
     device: str = "auto",
@@ -48,9 +51,11 @@ def embed(
 ) -> AnnData | None:
     """Embed samples with an autoencoder: a compact code instead of principal components.
 
-    For raw counts the model is that of `aeverse.tl.denoise`, guided by the cells' neighbour graph. Other values (expression on a log scale, copy numbers, drug
-    responses, methylation, mutations) get the likelihood that suits them; entries that are NaN are left out of what is
-    learnt, never filled in. :doc:`/family` shows what each regularizer does to the code.
+    For raw counts, the model and its embedding are those of `aeverse.tl.denoise`: one unit is about one standard deviation of
+    sampling noise, and populations are round, so that `scanpy.tl.leiden` leaves them whole at its default resolution. Other
+    values (expression on a log scale, copy numbers, drug responses, methylation, mutations) get the likelihood that suits
+    them; entries that are NaN are left out of what is learnt, never filled in. :doc:`/family` shows what each regularizer
+    does to the embedding.
 
     Parameters
     ----------
@@ -69,8 +74,8 @@ def embed(
         None for a plain undercomplete autoencoder [Hinton2006]_, or one or several of ``"sparse"`` (few units of the code
         are active in a sample [Olshausen1996]_), ``"contractive"`` (the code changes little where the data do not vary
         [Rifai2011]_), ``"denoising"`` (molecules are thinned, entries hidden while training [Vincent2010]_),
-        ``"variational"`` (a distribution to draw new samples from [Kingma2014]_), ``"graph"`` (the code foretells where a
-        sample lies in the neighbour graph [Mishne2019]_). ``"auto"`` is denoising, and of counts ``("denoising", "graph")``.
+        ``"variational"`` (a distribution to draw new samples from [Kingma2014]_), ``"graph"`` (the embedding predicts
+        where a sample lies in the neighbor graph [Mishne2019]_). ``"auto"`` is ``"denoising"``.
     decoder
         ``"linear"``: its weights are loadings. ``"mlp"``: with a hidden layer, and no loadings.
     gene_sets
@@ -93,6 +98,8 @@ def embed(
     model
         A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training. The parameters that
         describe a model are then ignored.
+    save_model
+        Path of a file to save the model to, for `aeverse.models.load` and `model`.
     key_added
         Key of the code in ``adata.obsm``.
     random_state, device, progress, copy
@@ -112,7 +119,7 @@ def embed(
         With ``"sparse"``: the share of the code's units that are active in the sample.
     ``uns["ae"][key_added]``
         Parameters as they were taken, versions, training history, ``deviance_explained`` of the held-out molecules or
-        entries, the decoder; with `gene_sets` their names (``code_names``), with ``"variational"`` how many units are in
+        entries, the model (`aeverse.get.model`); with `gene_sets` their names (``code_names``), with ``"variational"`` how many units are in
         use (``active_units``).
 
     Raises
@@ -130,6 +137,7 @@ def embed(
     ((700, 32), (765, 32))
     """
     params = _slots.parameters(locals())
+    check_save_model(save_model)
     if method != "ae" and method not in methods.MATRIX:
         raise ValueError(f"method={method!r} must be one of {['ae', *methods.MATRIX]}.")
     if likelihood not in ("auto", *KINDS):
@@ -137,7 +145,7 @@ def embed(
     describing = ("regularizer", "decoder", "gene_sets", "n_models")
     if method != "ae":
         batches = () if methods.MATRIX[method].takes_batches else ("batch_key",)
-        refuse_unused(embed, locals(), (*describing, "model", "device", *batches), method)
+        refuse_unused(embed, locals(), (*describing, "model", "save_model", "device", *batches), method)
     warn_of_unused(embed, locals(), ("regularizer", "decoder", "gene_sets", "mask_var", "batch_key"))
     adata = _slots.target(adata, copy)
     fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "progress": progress}
@@ -152,7 +160,7 @@ def embed(
             "random_state": random_state,
             "share_calibration": 0.0,  # nobody will map a query with this model
         }
-        results = _autoencoded(adata, model, config, {**fit, "device": device}, key_added, params)
+        results = _autoencoded(adata, model, config, {**fit, "device": device}, key_added, params, save_model)
     else:
         options = {**fit, "n_latent": n_latent, "random_state": random_state}
         results = _compared(adata, method, likelihood, options, key_added, params)
@@ -160,20 +168,21 @@ def embed(
     return adata if copy else None
 
 
-def _autoencoded(adata, model, config, fit, key_added: str, params) -> _slots.Results:
+def _autoencoded(adata, model, config, fit, key_added: str, params, save_model) -> _slots.Results:
     """The code of an autoencoder, and what it says beside that."""
     loadings, active = (_slots.side_key(key_added, what) for what in ("loadings", "active"))
     _slots.check_keys(adata, [("obsm", key_added), ("varm", loadings), ("obs", active)], key_added)
     trained = fit_or_load(Autoencoder, model, adata, config, **fit)
     code = trained.encode(adata, layer=fit["layer"])
-    described = record(trained, adata, params)
+    described = record(trained, adata, params, fit, code)
     results = _slots.Results(name=key_added, record=described, obsm={key_added: code})
     if trained.settings.decoder == "linear":
         results.varm[loadings] = _in_order(trained.loadings(), adata.var_names)
     if "sparse" in trained.settings.regularizers:
         results.obs[active] = trained.active_share(code)
     if "variational" in trained.settings.regularizers:
-        described["active_units"] = trained.active_units(code)
+        described["active_units"] = int((code.var(0) > ACTIVE_VARIANCE).sum())  # their means vary [Burda2016]
+    save(trained, save_model)
     return results
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from aeverse import _settings, _slots, models
 
@@ -18,7 +21,9 @@ def fit_or_load(
 ) -> Estimator:
     """The given model (or the one in a file), else one trained on `data`."""
     if model is None:
-        return estimator(**config).fit(data, **fit)
+        asked = estimator(**config)
+        known = trained_before(asked, data, **fit) if isinstance(asked, models.Autoencoder) else None
+        return asked.fit(data, **fit) if known is None else known
     found = loaded(model)
     if not isinstance(found, estimator):
         raise TypeError(f"model= must be of the class {estimator.__name__}, found {type(found).__name__}.")
@@ -28,6 +33,45 @@ def fit_or_load(
     ):  # a model that was given stays where it is
         found.to(device)
     return found
+
+
+def trained_before(
+    asked: models.Autoencoder, adata, *, layer, mask_var, batch_key, device: str = "auto", **_
+) -> models.Autoencoder | None:
+    """The model that an earlier call trained on the same counts as `asked` would be; None if there is none."""
+    records = {k: r for k, r in adata.uns.get("ae", {}).items() if "fingerprint" in r and "model" in r}
+    settings = asked.settings_for(adata, layer=layer) if records else None
+    if settings is None or not settings.is_count:
+        return None
+    wanted = _slots.fingerprint_of_fit(adata, layer, mask_var, batch_key, _described(settings))
+    for key, found in records.items():
+        if str(found["fingerprint"]) != wanted:
+            continue
+        try:
+            model = models.Autoencoder.from_record(found["model"])
+        except ValueError:
+            _settings.warn(f"the model of uns['ae'][{key!r}] is not as it was written, and is not used.")
+            continue
+        _settings.log(f"the model of uns['ae'][{key!r}] is used: it was trained on these data with these parameters")
+        return model.to(device)
+    return None
+
+
+def _described(settings) -> str:
+    """What describes a model, as words; a model of another release is another model."""
+    return json.dumps([settings.tree(), _slots.versions()["aeverse"]], sort_keys=True)
+
+
+def check_save_model(save_model: str | Path | None) -> None:
+    """Refuse, before any work is done, a path that no model can be written to."""
+    if save_model is not None and (Path(save_model).is_dir() or not Path(save_model).parent.is_dir()):
+        raise FileNotFoundError(f"save_model={str(save_model)!r} must be a file in a folder that exists.")
+
+
+def save(model, save_model: str | Path | None) -> None:
+    """Save the model where a path is given: after all results are there, before the first is written."""
+    if save_model is not None:
+        model.save(save_model)
 
 
 def loaded(model) -> Any:
@@ -66,19 +110,32 @@ def _not_default(tool: Callable[..., Any], given: Mapping[str, Any], names: Coll
 
 
 # ---- records -----------------------------------------------------------------------------------------------------
-def record(model: models.Autoencoder, adata, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Entry for ``uns["ae"]``: parameters, those of the model as they were taken, versions, history and the decoder."""
+def record(
+    model: models.Autoencoder, adata, params: Mapping[str, Any], fit: Mapping[str, Any], code: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Entry for ``uns["ae"]``: parameters, those of the model as they were taken, versions, history, the model, its source.
+
+    `fit` are the arguments of `fit_or_load`, `code` is what is written to ``obsm["X_ae"]``.
+    """
     taken = dataclasses.asdict(model.settings)
-    taken.pop("gene_sets")  # names of genes are no keys of a file; those of the sets are below, the rest in the decoder
-    return {
+    taken.pop("gene_sets")  # names of genes are no keys of a file; those of the sets are below, the rest in the model
+    entry: dict[str, Any] = {
         "params": {**params, **taken, "batch_key": model.batch_key},
         "code_names": model.code_names,
         "deviance_explained": model.heldout_deviance_explained,
         "genes_found": int(model.var_names.isin(adata.var_names).sum()),
         "versions": _slots.versions(),
         "history": model.history,
-        "decoder": model.record(),
+        "model": model.record(),
     }
+    if model.settings.is_count:
+        layer, batch_key = fit["layer"], model.batch_key if model.batch_key in adata.obs else None
+        hashes = _slots.hashes_of_cells(adata, layer, model.var_names, batch_key, code)
+        entry["source"] = {"batch_key": batch_key, **hashes}
+        if params["model"] is None:
+            asked = (layer, fit["mask_var"], fit["batch_key"])
+            entry["fingerprint"] = _slots.fingerprint_of_fit(adata, *asked, _described(model.settings))
+    return entry
 
 
 def multimodal_record(model: models.MultimodalAutoencoder, params: Mapping[str, Any]) -> dict[str, Any]:

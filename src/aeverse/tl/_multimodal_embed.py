@@ -10,7 +10,14 @@ import numpy as np
 
 from aeverse import _slots, methods, models
 from aeverse.models import MultimodalAutoencoder
-from aeverse.tl._fit_or_load import fit_or_load, multimodal_record, refuse_unused, warn_of_unused
+from aeverse.tl._fit_or_load import (
+    check_save_model,
+    fit_or_load,
+    multimodal_record,
+    refuse_unused,
+    save,
+    warn_of_unused,
+)
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -27,6 +34,7 @@ def multimodal_embed(
     batch_key: str | None = None,
     n_latent: int | None = None,
     model: MultimodalAutoencoder | str | Path | None = None,
+    save_model: str | Path | None = None,
     key_added: str = "X_ae",
     random_state: int = 0,
     device: str = "auto",
@@ -71,6 +79,8 @@ def multimodal_embed(
     model
         A fitted `aeverse.models.MultimodalAutoencoder`, or the path of a saved one, to use instead of training: codes of
         new samples, from whatever modalities they have. The parameters that describe a model are then ignored.
+    save_model
+        Path of a file to save the model to, for `aeverse.models.load` and `model`.
     key_added
         Key of the code in ``mdata.obsm`` and in the ``obsm`` of each modality.
     random_state, device, progress, copy
@@ -109,11 +119,12 @@ def multimodal_embed(
     (60, ['rna', 'protein'])
     """
     params = _slots.parameters(locals())
+    check_save_model(save_model)
     if method != "ae" and method not in methods.MULTIMODAL:
         raise ValueError(f"method={method!r} must be one of {['ae', *methods.MULTIMODAL]}.")
     if method != "ae":
         batches = () if methods.MULTIMODAL[method].takes_batches else ("batch_key",)
-        refuse_unused(multimodal_embed, locals(), ("model", "device", *batches), method)
+        refuse_unused(multimodal_embed, locals(), ("model", "save_model", "device", *batches), method)
     warn_of_unused(multimodal_embed, locals(), ("kind", "mask_var", "batch_key", "n_latent"))
     mdata = _slots.target_mudata(mdata, copy)
     if method != "ae":
@@ -139,7 +150,9 @@ def multimodal_embed(
     fit: dict[str, Any] = {"modalities": modalities, "layer": layer, "mask_var": _slots.masks_of(mdata, mask_var)}
     fit |= {"kind": kind, "batch_key": batch_key, "device": device, "progress": progress}
     trained = fit_or_load(MultimodalAutoencoder, model, mdata, config, **fit)
-    _slots.write_all(_encoded(mdata, trained, modalities, layer, key_added, params))
+    parts = _encoded(mdata, trained, modalities, layer, key_added, params)
+    save(trained, save_model)
+    _slots.write_all(parts)
     return mdata if copy else None
 
 

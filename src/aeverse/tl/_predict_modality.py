@@ -10,7 +10,7 @@ import numpy as np
 
 from aeverse import _slots
 from aeverse.models import MultimodalAutoencoder
-from aeverse.tl._fit_or_load import fit_or_load, multimodal_record, warn_of_unused
+from aeverse.tl._fit_or_load import check_save_model, fit_or_load, multimodal_record, save, warn_of_unused
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -27,6 +27,7 @@ def predict_modality(
     mask_var: Literal["auto"] | Mapping[str, str | np.ndarray | None] | None = "auto",
     batch_key: str | None = None,
     model: MultimodalAutoencoder | str | Path | None = None,
+    save_model: str | Path | None = None,
     key_added: str = "predicted",
     random_state: int = 0,
     device: str = "auto",
@@ -54,6 +55,8 @@ def predict_modality(
     model
         A fitted `aeverse.models.MultimodalAutoencoder`, or the path of a saved one: a bridge, trained where both
         modalities were measured.
+    save_model
+        Path of a file to save the model to, for `aeverse.models.load` and `model`.
     key_added
         Name of the layer; see below.
     random_state, device, progress, copy
@@ -90,6 +93,7 @@ def predict_modality(
     ((60, 20), (40, 20))
     """
     params = _slots.parameters(locals())
+    check_save_model(save_model)
     warn_of_unused(predict_modality, locals(), ("kind", "mask_var", "batch_key"))
     mdata = _slots.target_mudata(mdata, copy)
     modalities = None if modalities is None else _slots.name_list(modalities)
@@ -117,6 +121,7 @@ def predict_modality(
             for key, t in zip((key_added, f"{key_added}_sd"), means, strict=True)
         }
         parts.insert(0, (adata, _slots.Results(key_added, {"params": {"method": "ae", "of": name}}, layers=layers)))
+    save(trained, save_model)
     _slots.write_all(parts)
     return mdata if copy else None
 

@@ -67,6 +67,7 @@ class AveragedWeights:
             average.copy_(present)
 
 
+@_settings.learning()
 def train(
     module: nn.Module,
     batches: Iterator,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from aeverse.nn import Batch, Rows
+from aeverse.nn import Batch, Rows, generator_on
 from aeverse.train._heldout import split_molecules
 
 
@@ -97,11 +98,17 @@ class Samples:
             return self.library > 0
         return np.ones(len(self), bool) if sp.issparse(self.data) else ~np.isnan(self.data).all(1)
 
-    def shuffled(self, rng: np.random.Generator, size: int) -> Iterator[Batch]:
-        """Batches without end, in a new random order for each pass; a short last batch is spread over the others."""
+    def shuffled(
+        self, rng: np.random.Generator, size: int, generator: torch.Generator | None = None
+    ) -> Iterator[Batch]:
+        """Batches without end, in a new random order for each pass; a short last batch is spread over the others.
+
+        The batches carry `generator`, from which a net corrupts them and draws codes.
+        """
+        own = generator_on(self.device, generator)
         while True:
             for rows in np.array_split(rng.permutation(len(self)), self.n_batches(size)):
-                yield self.batch(rows)
+                yield dataclasses.replace(self.batch(rows), generator=own)
 
     def blocks(self, size: int) -> Iterator[tuple[slice, Batch]]:
         """All rows in order."""

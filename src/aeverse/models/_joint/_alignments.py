@@ -37,9 +37,12 @@ def without_batch(
 ) -> dict[str, np.ndarray]:
     """Scores less what their batch is off where they lie; a batch that the model does not know (-1) is not shifted."""
     moved = dict(scores)
-    for m in scores if codes is not None else ():
+    if codes is None:
+        return moved
+    for m in scores:
         if m in alignments:
             known = batches.one_hot(codes[rows[m]], unknown=0.0)
+            assert known is not None
             moved[m] = alignments[m](torch.from_numpy(scores[m]), torch.from_numpy(known)).numpy()
     return moved
 

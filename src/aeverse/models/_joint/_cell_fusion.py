@@ -54,7 +54,7 @@ class CellFusion:
         progress: bool | None,
     ) -> tuple[CellFusion, Scores]:
         """Learn; the scores of the training samples too."""
-        rows, embeddings, plain = {m: d.rows for m, d in data.items()}, {}, {}
+        rows, embeddings, plain = {m: d.rows for m, d in data.items()}, dict[str, Embedding](), {}
         for m, d in data.items():
             names = _batch_names(batches, codes, d.rows)
             if kinds[m] == "counts" and _are_counts(d.x):
@@ -201,7 +201,9 @@ def side_by_side(values: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _are_counts(x: sp.csr_matrix | np.ndarray) -> bool:
-    return sp.issparse(x) and x.shape[1] >= FEWEST_GENES and bool((x.data == np.rint(x.data)).all())
+    if not isinstance(x, sp.csr_matrix) or x.shape[1] < FEWEST_GENES:
+        return False
+    return np.array_equal(x.data, np.rint(x.data))
 
 
 def _batch_names(batches: Batches, codes: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:

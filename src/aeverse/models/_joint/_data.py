@@ -128,7 +128,7 @@ class HeldoutEntries:
 
     def without(self, x: sp.csr_matrix | np.ndarray) -> sp.csr_matrix | np.ndarray:
         """A copy without them: NaN where dense, zero where sparse."""
-        if sp.issparse(x):
+        if isinstance(x, sp.csr_matrix):
             there = sp.csr_matrix((np.ones(len(self.row), np.float32), (self.row, self.column)), shape=x.shape)
             return sp.csr_matrix(x - x.multiply(there))
         x = x.copy()

@@ -44,7 +44,7 @@ class CountEmbedding:
         model = Autoencoder(
             likelihood="nb",
             n_latent=config.n_latent,
-            n_models=config.n_models or 1,
+            n_models=config.n_models,
             n_inputs=config.n_inputs,
             n_epochs=n_epochs,
             random_state=config.random_state,
@@ -198,10 +198,10 @@ def noise_differences(view: View, d: _slots.Modality, rng: np.random.Generator) 
 
 def halves(x: sp.csr_matrix | np.ndarray, rng: np.random.Generator):
     """Each molecule in one of two halves; what was not measured (NaN) is in neither."""
-    values = x.data if sp.issparse(x) else x
+    values = x.data if isinstance(x, sp.csr_matrix) else x
     first = rng.binomial(np.rint(np.nan_to_num(values)).astype(np.int64), 0.5).astype(np.float32)
+    first = np.where(np.isnan(values), np.float32(np.nan), first)
     parts = [first, values - first]
-    if not sp.issparse(x):
-        parts[0] = np.where(np.isnan(values), np.nan, first)
-        return parts
-    return [sp.csr_matrix((part, x.indices, x.indptr), shape=x.shape) for part in parts]
+    if isinstance(x, sp.csr_matrix):
+        return [sp.csr_matrix((part, x.indices, x.indptr), shape=x.shape) for part in parts]
+    return parts

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from aeverse import _slots
+from aeverse import _settings, _slots
+from aeverse._schema import Anything, Fields, check
 from aeverse.models._joint._cell_fusion import CellFusion
 from aeverse.models._joint._data import Scores, without_empty
 from aeverse.models._joint._fusion import Fusion
@@ -27,6 +28,7 @@ from aeverse.models._shared._reference import (
     reference_rows,
 )
 
+SAME = 1e-3  # relative difference of scores up to which two samples are one
 FUSIONS: dict[str, type[SampleFusion] | type[CellFusion]] = {"samples": SampleFusion, "cells": CellFusion}
 Layers = Mapping[str, str | None] | None
 
@@ -91,15 +93,22 @@ class FittedMultimodal:
         own = self.fusion.scores(data, codes)
         return Scores.of(own, {m: d.rows for m, d in data.items()}, self.fusion.sizes, mdata.n_obs)
 
-    def same(self, mdata) -> np.ndarray:
-        """Positions of the samples among those of training, by name; -1: not there."""
-        return self.names.get_indexer(mdata.obs_names.astype(str))
+    def same(self, mdata, scores: Scores) -> np.ndarray:
+        """Positions of the samples among those of training; -1: not there. Names alone do not tell: values must agree."""
+        position = self.names.get_indexer(mdata.obs_names.astype(str))
+        rows = np.flatnonzero(position >= 0)
+        for i, (m, values) in enumerate(scores.values.items()):
+            other = self.training.values[m][position[rows]]
+            both = scores.has[rows, i] & self.training.has[position[rows], i]
+            differs = np.abs(values[rows] - other).max(1, initial=0) > SAME * np.abs(other).max(1, initial=1)
+            position[rows[both & differs]] = -1
+        return position
 
     # ---- using -------------------------------------------------------------------------------------------------
     def encode(self, mdata, modalities: Sequence[str] | None, layer: Layers) -> np.ndarray:
         """See `MultimodalAutoencoder.encode`."""
         scores = self.scores(mdata, self.read(mdata, modalities, layer))
-        return self.fusion.encode(scores, self.training, self.same(mdata))
+        return self.fusion.encode(scores, self.training, self.same(mdata, scores))
 
     def weights(self, mdata, modalities: Sequence[str] | None, layer: Layers) -> pd.DataFrame:
         """See `MultimodalAutoencoder.weights`."""
@@ -124,7 +133,8 @@ class FittedMultimodal:
             raise ValueError(
                 f"nothing to predict {target!r} from: of {list(self.kinds)} the data have {list(mdata.mod)}."
             )
-        scores, same = self.scores(mdata, self.read(mdata, sources, layer)), self.same(mdata)
+        scores = self.scores(mdata, self.read(mdata, sources, layer))
+        same = self.same(mdata, scores)
         mean, sd = (np.full((mdata.n_obs, len(columns)), np.nan, np.float32) for _ in range(2))
         for rows, given in scores.patterns():
             usable = self.training.rows_with([*given, target])
@@ -147,7 +157,7 @@ class FittedMultimodal:
     def placed(self, mdata, layer: Layers) -> Iterator[QueryGroup]:
         """See `Estimator.placed`: compared are training samples, coded from the same modalities."""
         scores = self.scores(mdata, self.read(mdata, None, layer))
-        code = self.fusion.encode(scores, self.training, self.same(mdata))
+        code = self.fusion.encode(scores, self.training, self.same(mdata, scores))
         for rows, given in scores.patterns():
             yield QueryGroup(rows, code[rows], self._like(given) if given else None, given)
 
@@ -164,7 +174,7 @@ class FittedMultimodal:
         """See `Estimator.labelled`."""
         scores = self.scores(mdata, self.read(mdata, group.modalities, layer))
         rows = np.flatnonzero(scores.has.any(1))
-        code = self.fusion.encode(scores, self.training, self.same(mdata))[rows]
+        code = self.fusion.encode(scores, self.training, self.same(mdata, scores))[rows]
         return Reference(code, np.empty(0), {name: read_labels(mdata.obs[name], name)[rows] for name in labels})
 
     def attributions(
@@ -172,7 +182,8 @@ class FittedMultimodal:
     ) -> tuple[dict[str, Attribution], list[str]]:
         """See `Estimator.attributions`."""
         data, rng = self.read(mdata, None, layer), np.random.default_rng(random_state)
-        nets = [self.fusion.net(data, self.scores(mdata, data), self.training, self.same(mdata))]
+        scores = self.scores(mdata, data)
+        nets = [self.fusion.net(data, scores, self.training, self.same(mdata, scores))]
         if groups is None:
             found = of_dimensions(nets, n_top, rng)
             return found, [str(i) for i in range(next(iter(found.values())).values.shape[1])]
@@ -196,7 +207,14 @@ class FittedMultimodal:
             "random_state": self.random_state,
         }
 
+    @staticmethod
+    def check_model(tree: Any) -> None:
+        """Refuse a tree that lacks a part; the autoencoders in it check themselves."""
+        parts = ("recipe", "fusion", "layer", "batches", "modalities", "has", "names", "labels", "random_state")
+        check(tree, Fields({"config": Anything(), "fit": Fields({name: Anything() for name in parts})}))
+
     @classmethod
+    @_settings.learning()
     def from_tree(cls, tree: Mapping[str, Any]) -> FittedMultimodal:
         """Rebuild from a `tree`."""
         parts = {part["name"]: part for part in tree["modalities"]}

@@ -14,16 +14,25 @@ from aeverse.models._shared._attribution import Net
 
 
 class Fusion(Protocol):
-    """What was learnt of all modalities.
-
-    ``trust``: how much each counts, summing to one. ``sizes``: dimensions of each modality's scores.
-    """
+    """What was learnt of all modalities."""
 
     recipe: ClassVar[str]
-    trust: dict[str, float]
-    sizes: dict[str, int]
-    history: dict[str, list[float]]
-    variance_explained: dict[str, float]
+
+    @property
+    def trust(self) -> dict[str, float]:
+        """How much each modality counts, summing to one."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Dimensions of each modality's scores."""
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Of training."""
+
+    @property
+    def variance_explained(self) -> dict[str, float]:
+        """Share of the variance (for RNA of the deviance) of what was held out."""
 
     def check(self, modality: str, d: _slots.Modality) -> None:
         """Refuse data that hold too few of the features that are read of a modality."""

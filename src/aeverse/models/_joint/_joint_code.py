@@ -25,8 +25,8 @@ class JointCode(nn.Module):
         super().__init__()
         self.net, self.trust, self.n_batches, self.names = net, dict(trust), n_batches, list(sizes)
         for block, (n_in, n_out) in sizes.items():
-            self.register_buffer(f"{block}_mean", torch.zeros(n_in))
-            self.register_buffer(f"{block}_axes", torch.zeros(n_in, n_out))
+            self.register_buffer(f"{block}_mean", torch.zeros(n_in, dtype=torch.float32))
+            self.register_buffer(f"{block}_axes", torch.zeros(n_in, n_out, dtype=torch.float32))
 
     def outputs(
         self, x: Mapping[str, Tensor], weights: Tensor, covariate: Tensor | None = None
@@ -34,7 +34,7 @@ class JointCode(nn.Module):
         """Mean over the members of what the head and the decoders say; without a covariate: of an average batch."""
         members, n = self.net.n_members, len(weights)
         if covariate is None and self.n_batches:
-            covariate = torch.full((n, self.n_batches), 1 / self.n_batches, device=weights.device)
+            covariate = torch.full((n, self.n_batches), 1 / self.n_batches, dtype=torch.float32, device=weights.device)
         latent = self.net.encode({m: v.expand(members, -1, -1) for m, v in x.items()}, weights.expand(members, -1, -1))
         head = self.net.head(latent).mean(0)
         told = None if covariate is None else covariate.expand(members, -1, -1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aeverse import _settings, _slots
+from aeverse import _slots
 from aeverse.models._joint._alignments import align, alignments_from_tree, alignments_tree, without_batch
 from aeverse.models._joint._data import HeldoutEntries, Scores, explained, features_found, mask_columns
 from aeverse.models._joint._joint_code import JointCode, half_whitened, random_rotation
@@ -19,7 +19,7 @@ from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._features import SMALLEST_SHARE
 from aeverse.models._shared._neighbors import neighbors_of
 from aeverse.models._shared._views import View
-from aeverse.nn import Alignment, FusionBatch, FusionNet, diffusion_coordinates, fuse, local_kernel
+from aeverse.nn import Alignment, FusionBatch, FusionNet, diffusion_coordinates, fuse, generator_on, local_kernel
 from aeverse.train import Schedule, train
 
 N_NEIGHBORS, DIFFUSION_TIME = (5, 10, 20), 2  # of the graphs that are fused; found by measuring, see benchmarks
@@ -74,33 +74,34 @@ class SampleFusion:
         one_hot = batches.one_hot(codes)
         samples = Samples.of(scores, trust, device, target, None if one_hot is None else one_hot)
         judged = {m: heldout[m].judged(d, views[m]) for m, d in data.items()}
-        with _settings.seeded(config.random_state):
-            net = FusionNet(
-                {m: z.shape[1] for m, z in own.items()},
-                target.shape[1],
-                n_members=config.n_models or N_MEMBERS,
-                n_hidden=N_HIDDEN,
-                n_latent=config.n_latent,
-                n_covariates=len(batches.names),
-                masking=MASKING,
-                modality_dropout=MODALITY_DROPOUT,
-                skip=True,
-            ).to(device)
-            code = JointCode(net, trust, len(batches.names), {})
+        generator = torch.Generator().manual_seed(config.random_state)
+        net = FusionNet(
+            {m: z.shape[1] for m, z in own.items()},
+            target.shape[1],
+            n_members=config.n_models or N_MEMBERS,
+            n_hidden=N_HIDDEN,
+            n_latent=config.n_latent,
+            n_covariates=len(batches.names),
+            masking=MASKING,
+            modality_dropout=MODALITY_DROPOUT,
+            skip=True,
+            generator=generator,
+        ).to(device)
+        code = JointCode(net, trust, len(batches.names), {})
 
-            def heldout_explained() -> dict[str, float]:
-                _, decoded = code.all_outputs(samples.x, samples.weights, samples.covariate)
-                return {m: explained(views[m], decoded[m].cpu().numpy()[rows[m]], judged[m]) for m in data}
+        def heldout_explained() -> dict[str, float]:
+            _, decoded = code.all_outputs(samples.x, samples.weights, samples.covariate)
+            return {m: explained(views[m], decoded[m].cpu().numpy()[rows[m]], judged[m]) for m in data}
 
-            n_steps = config.n_steps or N_STEPS
-            history = train(
-                net,
-                samples.shuffled(net.n_members, min(BATCH_SIZE, n_obs)),
-                lambda: float(sum(trust[m] * v for m, v in heldout_explained().items())),
-                # judged at the end: the head is no part of the judgement, so that an earlier best would not be one
-                Schedule(n_steps=n_steps, judge_every=n_steps, learning_rate=LEARNING_RATE, average=AVERAGE),
-                progress=progress,
-            )
+        n_steps = config.n_steps or N_STEPS
+        history = train(
+            net,
+            samples.shuffled(net.n_members, min(BATCH_SIZE, n_obs), generator),
+            lambda: float(sum(trust[m] * v for m, v in heldout_explained().items())),
+            # judged at the end: the head is no part of the judgement, so that an earlier best would not be one
+            Schedule(n_steps=n_steps, judge_every=n_steps, learning_rate=LEARNING_RATE, average=AVERAGE),
+            progress=progress,
+        )
         code = joint_code(net, samples, trust, batches, config)
         return cls(views, batches, alignments, code, history, heldout_explained()), scores
 
@@ -177,7 +178,10 @@ class SampleFusion:
             "batches": self.batches.tree(),
             "alignments": alignments_tree(self.alignments, list(self.views)),
             "code": {name: tensor.cpu().numpy() for name, tensor in self.code.state_dict().items()},
-            "net": {"n_members": self.code.net.n_members, "n_latent": self.code.net.decoders[0].weight.shape[1]},
+            "net": {
+                "n_members": self.code.net.n_members,
+                "n_latent": self.code.net.decoders[0].get_parameter("weight").shape[1],
+            },
             "history": self.history,
             "variance_explained": list(self.variance_explained.values()),
         }
@@ -187,16 +191,16 @@ class SampleFusion:
         """Rebuild from a `tree`."""
         names, batches, state = tree["modalities"], Batches.from_tree(tree["batches"]), tree["code"]
         views = {m: View.from_tree(part) for m, part in zip(names, tree["views"], strict=True)}
-        with _settings.seeded(0):  # weights are drawn before those that were kept replace them
-            net = FusionNet(
-                {m: view.loadings.shape[1] for m, view in views.items()},
-                len(state["net.emphasis"]),
-                n_members=tree["net"]["n_members"],
-                n_hidden=N_HIDDEN,
-                n_latent=tree["net"]["n_latent"] - len(batches.names),
-                n_covariates=len(batches.names),
-                skip=True,
-            )
+        net = FusionNet(
+            {m: view.loadings.shape[1] for m, view in views.items()},
+            len(state["net.emphasis"]),
+            n_members=tree["net"]["n_members"],
+            n_hidden=N_HIDDEN,
+            n_latent=tree["net"]["n_latent"] - len(batches.names),
+            n_covariates=len(batches.names),
+            skip=True,
+            generator=torch.Generator(),  # of weights that those of the file replace
+        )
         shapes = {b: state[f"{b}_axes"].shape for b in ("guided", "linear", "measured")}
         code = JointCode(net, dict(zip(names, tree["trust"], strict=True)), len(batches.names), shapes)
         code.load_state_dict({name: torch.tensor(a) for name, a in state.items()})
@@ -233,16 +237,19 @@ class Samples:
             None if covariate is None else torch.tensor(covariate, device=device),
         )
 
-    def shuffled(self, n_members: int, size: int) -> Iterator[FusionBatch]:
+    def shuffled(self, n_members: int, size: int, generator: torch.Generator) -> Iterator[FusionBatch]:
         """Batches without end; every member draws its own samples."""
         assert self.target is not None
         n, orders, at = len(self.weights), torch.empty(n_members, 0, dtype=torch.long), 0
+        own = generator_on(self.weights.device, generator)
         while True:
             if at + size > orders.shape[1]:
-                orders, at = torch.rand(n_members, n).argsort(1), 0
+                orders, at = torch.rand(n_members, n, generator=generator, dtype=torch.float32).argsort(1), 0
             rows, at = orders[:, at : at + size].to(self.weights.device), at + size
             covariate = None if self.covariate is None else self.covariate[rows]
-            yield FusionBatch({m: v[rows] for m, v in self.x.items()}, self.weights[rows], self.target[rows], covariate)
+            yield FusionBatch(
+                {m: v[rows] for m, v in self.x.items()}, self.weights[rows], self.target[rows], covariate, own
+            )
 
 
 def graph_target(

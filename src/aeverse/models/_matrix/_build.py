@@ -46,6 +46,7 @@ def build(
     features: Features,
     batches: Batches,
     parts: NetParts,
+    generator: torch.Generator,
     *,
     n_samples: int = 1,
     device: torch.device | str = "cpu",
@@ -60,12 +61,14 @@ def build(
         What they know.
     parts
         What of them depends on the data.
+    generator
+        Gives the random weights.
     n_samples
         Samples of training, among which the prior on the decoder is shared out.
     device
         Where the network is to be.
     """
-    members = [_new_member(settings, features, batches, parts, n_samples) for _ in range(settings.n_models)]
+    members = [_new_member(settings, features, batches, parts, generator, n_samples) for _ in range(settings.n_models)]
     ensemble, n_features = Ensemble(members).to(device), len(features.names)
     if settings.is_count:
         return _counts.CountNetwork(ensemble, settings, n_features, parts.rare)
@@ -78,18 +81,24 @@ def rebuild(settings: Settings, features: Features, batches: Batches, tree: Mapp
     parts = (_counts if settings.is_count else _values).empty_parts(
         settings, len(features.names), len(features.inputs), len(first)
     )
-    network = build(settings, features, batches, parts)
+    network = build(settings, features, batches, parts, torch.Generator())  # of weights that are replaced
     if "units.matrix" in tree["ensemble"]:
-        network.ensemble.units = Units(torch.zeros(settings.n_code), torch.eye(settings.n_code))
+        n, floats = settings.n_code, torch.float32
+        network.ensemble.units = Units(torch.zeros(n, dtype=floats), torch.eye(n, dtype=floats))
     if "alignment.shifts" in tree["ensemble"]:
-        empty = torch.zeros(tree["ensemble"]["alignment.shifts"].shape)
+        empty = torch.zeros(tree["ensemble"]["alignment.shifts"].shape, dtype=torch.float32)
         network.ensemble.alignment = Alignment(empty, empty.clone())
     network.load_tree(tree)
     return network
 
 
 def _new_member(
-    settings: Settings, features: Features, batches: Batches, parts: NetParts, n_samples: int
+    settings: Settings,
+    features: Features,
+    batches: Batches,
+    parts: NetParts,
+    generator: torch.Generator,
+    n_samples: int,
 ) -> AutoencoderNet:
     input_layer, n_covariates, encoder = copy.deepcopy(parts.input_layer), len(batches.names), None
     if input_layer is not None:
@@ -99,10 +108,11 @@ def _new_member(
             settings.n_hidden,
             settings.n_latent,
             n_covariates=n_covariates,
-            code_layer=_code_layer(settings),
+            code_layer=code_layer(settings),
             skip=settings.recipe.skip,
             n_free=settings.n_guided,
             variational="variational" in settings.regularizers,
+            generator=generator,
         )
     sets = settings.gene_sets
     decoder = Decoder(
@@ -113,13 +123,14 @@ def _new_member(
         n_covariates=n_covariates,
         programmes=None if sets is None else torch.as_tensor(gene_set_matrix(sets, features.names)),
         precision=settings.prior_precision,
+        generator=generator,
     )
     decoder.information = parts.information
     corrupt = _corruption(settings, parts) if "denoising" in settings.regularizers else None
     return AutoencoderNet(encoder, decoder, copy.deepcopy(parts.likelihood), corrupt, prior_weight=1 / n_samples)
 
 
-def _code_layer(settings: Settings) -> torch.nn.Module | None:
+def code_layer(settings: Settings) -> torch.nn.Module | None:
     """What follows the encoder's last affine map; None: LayerNorm."""
     if "sparse" in settings.regularizers:
         return torch.nn.ReLU() if settings.target_activity is None else torch.nn.Sigmoid()

@@ -150,7 +150,8 @@ def new_likelihood(likelihood: str, n_features: int) -> Poisson:
 
 def empty_parts(settings: Settings, n_features: int, n_inputs: int, has_encoder: bool) -> NetParts:
     """Parts to load weights into."""
-    input_layer = CountInput(torch.zeros(n_inputs), torch.ones(n_inputs), 1.0) if has_encoder else None
+    zero = torch.zeros(n_inputs, dtype=torch.float32)
+    input_layer = CountInput(zero, zero + 1, 1.0) if has_encoder else None
     return NetParts(input_layer, new_likelihood(settings.likelihood, n_features), np.zeros(n_features))
 
 

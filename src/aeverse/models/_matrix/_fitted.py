@@ -16,12 +16,14 @@ from aeverse.models._matrix._counts import CountNetwork, Counts
 from aeverse.models._matrix._learn import History
 from aeverse.models._matrix._network import Network
 from aeverse.models._matrix._read import feature_names, read
+from aeverse.models._matrix._schema import check_model
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._matrix._values import Values
 from aeverse.models._shared._attribution import Attribution, net_of_ensemble, of_dimensions, of_groups
 from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._reference import QueryGroup, Reference, label_columns, read_labels, reference_rows
+from aeverse.nn import generator_on
 from aeverse.train import Samples
 
 
@@ -119,8 +121,9 @@ class FittedAutoencoder:
             )
         code = np.random.default_rng(random_state).standard_normal((n, self.settings.n_code), np.float32)
         mean = torch.tensor(self.decode(code, None, library, None), device=self.network.device)
-        with _settings.seeded(random_state), torch.no_grad():
-            return self.network.ensemble.members[0].likelihood.draw(mean).cpu().numpy()
+        generator = generator_on(self.network.device, torch.Generator().manual_seed(random_state))
+        with torch.no_grad():
+            return self.network.ensemble.members[0].likelihood.draw(mean, generator).cpu().numpy()
 
     def loadings(self) -> pd.DataFrame:
         """See `Autoencoder.loadings`."""
@@ -180,13 +183,18 @@ class FittedAutoencoder:
             "reference": self.reference.tree() if encoder and self.reference is not None else None,
         }
 
+    @staticmethod
+    def check_model(tree: Any) -> None:
+        """Raise a ValueError that tells where a tree is not what `Autoencoder.save` keeps."""
+        check_model(tree)
+
     @classmethod
+    @_settings.learning()
     def from_tree(cls, tree: Mapping[str, Any]) -> FittedAutoencoder:
         """Rebuild from a `tree`."""
         settings = Settings.from_tree(tree["settings"])
         features, batches = Features.from_tree(tree["features"]), Batches.from_tree(tree["batches"])
-        with _settings.seeded(0):  # weights are drawn before those that were kept replace them
-            network = rebuild(settings, features, batches, tree["network"])
+        network = rebuild(settings, features, batches, tree["network"])
         reference = None if tree["reference"] is None else Reference.from_tree(tree["reference"])
         explained, by_feature = tree["explained"], tree["explained_by_feature"]
         return cls(settings, features, batches, network, tree["history"], explained, by_feature, reference)

@@ -21,6 +21,7 @@ def learn(
     samples: Samples,
     heldout: Matrix,
     rng: np.random.Generator,
+    generator: torch.Generator,
     *,
     keep_start: bool,
     progress: bool | None,
@@ -35,6 +36,8 @@ def learn(
         What is learnt from, and what training does not see of the same samples.
     rng
         Gives the samples that judge, and the batches.
+    generator
+        Gives what corrupts the batches, and draws of the code.
     keep_start
         The network starts from another model: stay with it where nothing better comes.
     progress
@@ -56,7 +59,7 @@ def learn(
             member.penalties = penalties(settings, unit, n_steps, shown.guide)
     history = train(
         network.ensemble,
-        shown.shuffled(rng, settings.batch_size),
+        shown.shuffled(rng, settings.batch_size, generator),
         judge,
         settings.schedule(n_steps, keep_start),
         progress=progress,

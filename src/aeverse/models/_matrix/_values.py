@@ -7,6 +7,7 @@ are dense.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -223,14 +224,15 @@ def new_likelihood(likelihood: str, mean: Tensor | None = None, sd: Tensor | Non
 
 def empty_parts(settings: Settings, n_features: int, n_inputs: int, n_components: int) -> NetParts:
     """Parts to load weights into; without components there is no encoder."""
-    likelihood = new_likelihood(settings.likelihood, torch.zeros(n_features), torch.ones(n_features))
-    zero, width = torch.zeros(n_inputs), n_inputs + (settings.likelihood == "bernoulli")
+    zeros = partial(torch.zeros, dtype=torch.float32)
+    likelihood = new_likelihood(settings.likelihood, zeros(n_features), zeros(n_features) + 1)
+    zero, width = zeros(n_inputs), n_inputs + (settings.likelihood == "bernoulli")
     inner: InputLayer
     if settings.likelihood == "bernoulli":
         inner = BinaryInput(zero, 1.0, (0.0, 1.0))
     else:
         inner = (LogitInput if settings.likelihood == "fractions" else DenseInput)(zero, zero + 1)
-    input_layer = Projection(inner, torch.zeros(width), torch.zeros(width, n_components), 1.0) if n_components else None
+    input_layer = Projection(inner, zeros(width), zeros(width, n_components), 1.0) if n_components else None
     return NetParts(input_layer, likelihood, np.zeros(n_features))
 
 

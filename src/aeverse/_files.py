@@ -1,0 +1,157 @@
+"""Writing to disk, all or nothing: a file or a folder is written beside its place and then put there in one step.
+
+Whatever happens on the way (an error, Ctrl-C, a kill), the old content is there, whole, or the new one. What a killed
+run leaves, folders named ``.aeverse-*``, the next run that writes to the same place removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where leftovers stay
+    fcntl = None  # type: ignore[assignment]
+
+PREFIX = ".aeverse-"
+LOCK, NEW, OLD = "lock", "new", "old"  # what is in such a folder
+AT_WORKING_FOLDER, EXCHANGE = -100, 2  # AT_FDCWD, and the flag of renameat2 (Linux) and renamex_np (macOS)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a path to write a file or a folder to; at the end of the block it takes the place of `path`.
+
+    Where the block fails, `path` stays as it was.
+    """
+    with staged(path) as new:
+        yield new
+        publish(new, path)
+
+
+@contextlib.contextmanager
+def staged(path: str | Path) -> Iterator[Path]:
+    """Give a path, on the same disk as `path`, to write to; `publish` moves it, and the end of the block removes it."""
+    place = _place(path)
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(place.parent)!r} to write {place.name!r} to.")
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise OSError(f"{str(path)!r} is neither a file nor a folder; it cannot be replaced.")
+    _remove_leftovers(place.parent)
+    with _own_folder(place.parent) as folder:
+        (folder / NEW).mkdir()
+        yield folder / NEW / place.name
+
+
+def publish(new: Path, path: str | Path) -> None:
+    """Put what was written to a path of `staged` in the place of `path`: links are followed, permissions stay."""
+    place = _place(path)
+    if place.exists():
+        shutil.copymode(place, new)
+    try:
+        os.replace(new, place)
+    except OSError:  # of a folder, on one that is there already
+        if not place.exists():
+            raise
+        _exchange(new, place)
+
+
+def inside(path: str | Path, other: str | Path) -> bool:
+    """Whether `path` is `other`, by whatever name, or lies in it."""
+    path, other = Path(path), Path(other)
+    same = path.exists() and other.exists() and path.samefile(other)
+    return same or _place(path).is_relative_to(_place(other))
+
+
+def _place(path: str | Path) -> Path:
+    """Where `path` leads: a link stays, and what it points to is replaced."""
+    return Path(os.path.realpath(path))
+
+
+def _exchange(new: Path, place: Path) -> None:
+    """Swap two paths, at once where the system can."""
+    if _swapped(new, place):
+        return
+    aside = new.parent.parent / OLD
+    aside.mkdir()
+    os.replace(place, aside / place.name)  # killed here, the next run puts it back
+    try:
+        os.replace(new, place)
+    except BaseException:
+        if not place.exists():
+            os.replace(aside / place.name, place)
+        raise
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Swap two paths by one system call; False where there is none."""
+    a, b = os.fsencode(one), os.fsencode(other)
+    try:
+        system = ctypes.CDLL(None)
+        if sys.platform == "darwin":
+            return system.renamex_np(a, b, EXCHANGE) == 0
+        return system.renameat2(AT_WORKING_FOLDER, a, AT_WORKING_FOLDER, b, EXCHANGE) == 0
+    except (AttributeError, OSError, TypeError):  # an old C library, or Windows
+        return False
+
+
+# ---- folders of runs ---------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def _own_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent`, locked while the block runs, so that others see that it is in use."""
+    while True:
+        try:
+            folder = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
+        except OSError as error:
+            raise type(error)(f"cannot write to the folder {str(parent)!r}: {error.strerror}.") from error
+        try:
+            with _locked(folder) as mine:
+                if not mine:  # another run took it for a leftover
+                    continue
+                yield folder
+                return
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the folders of killed runs; a folder that one of them had moved aside goes back to its place."""
+    if fcntl is None:
+        return
+    for folder in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(folder) as mine:
+            if not mine:
+                continue
+            for old in (folder / OLD).glob("*"):
+                if not (parent / old.name).exists():
+                    os.replace(old, parent / old.name)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a run's folder; False where another process holds it. The system frees it when a process ends."""
+    if fcntl is None:
+        yield True
+        return
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:  # removed in this moment, or another user's
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK))
+        except OSError:
+            mine = False
+        yield mine
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,181 @@
+"""Writing is all or nothing: killed or stopped at any step, the old content is there or the new one, whole."""
+
+import multiprocessing
+import os
+import signal
+import stat
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from aeverse import _files
+
+OLD, NEW = "old " * 5000, "new " * 7000
+STEPS = ("open", "os.", "shutil.", "tempfile.", "ctypes.", "fcntl.")  # audit events that a write raises
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
+
+
+def put(path: Path, text: str, *, folder: bool) -> None:
+    """Write a text as a file, or as the parts of a folder."""
+    if not folder:
+        path.write_text(text)
+        return
+    path.mkdir()
+    (path / "inner").mkdir()
+    for name in ("a", "inner/b"):
+        (path / name).write_text(text)
+
+
+def content(path: Path) -> set[str]:
+    return {f.read_text() for f in path.rglob("*") if f.is_file()} if path.is_dir() else {path.read_text()}
+
+
+def replace(path: Path, text: str, *, folder: bool) -> None:
+    with _files.replacing(path) as new:
+        put(new, text, folder=folder)
+
+
+def ended(work, step: int | None, end) -> int:
+    """Run `work` in a process of its own that meets `end` at a step; 0 where it came through."""
+    child = os.fork()
+    if child == 0:
+        seen = [0]
+
+        def hook(event, arguments):
+            if event.startswith(STEPS):
+                seen[0] += 1
+                if seen[0] == step:
+                    end()
+
+        sys.addaudithook(hook)
+        try:
+            work()
+        except KeyboardInterrupt:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("swap", [True, False], ids=["swap", "two renames"])
+@pytest.mark.parametrize("end", [kill, stop])
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_ended_at_any_step_old_or_new_is_there(tmp_path, monkeypatch, folder, end, swap):
+    if not swap:
+        monkeypatch.setattr(_files, "_swapped", lambda one, other: False)
+    path, found, step = tmp_path / "out", [], 0
+    put(path, OLD, folder=folder)
+    status = None
+    while status != 0:
+        step += 1
+        status = ended(lambda: replace(path, NEW, folder=folder), step, end)
+        if not swap and end is kill:  # between the two renames there is neither, until the next run looks
+            _files._remove_leftovers(tmp_path)
+        [text] = content(path)
+        assert text in (OLD, NEW)
+        found.append(text)
+        replace(path, OLD, folder=folder)
+        assert list(tmp_path.iterdir()) == [path], "leftovers stay"
+    assert step > 8
+    assert set(found) == {OLD, NEW}
+    assert found[-1] == NEW
+
+
+def test_an_error_leaves_the_old_content(tmp_path):
+    path = tmp_path / "out"
+    path.write_text(OLD)
+
+    def broken(new):
+        new.write_text(NEW[:10])
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), _files.replacing(path) as new:
+        broken(new)
+    assert path.read_text() == OLD
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_a_link_and_what_it_points_to_is_replaced(tmp_path):
+    for folder in (False, True):
+        there, link = tmp_path / f"there{folder}", tmp_path / f"link{folder}"
+        put(there, OLD, folder=folder)
+        link.symlink_to(there)
+        replace(link, NEW, folder=folder)
+        assert link.is_symlink()
+        assert content(there) == {NEW}
+
+
+def test_the_permissions_of_an_existing_file_stay_and_a_new_one_is_as_any(tmp_path):
+    private, fresh, plain = tmp_path / "private", tmp_path / "fresh", tmp_path / "plain"
+    private.touch(mode=0o600)
+    private.chmod(0o600)
+    plain.touch()
+    for path in (private, fresh):
+        replace(path, NEW, folder=False)
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert stat.S_IMODE(fresh.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_names_may_be_as_long_as_the_system_allows(tmp_path):
+    replace(tmp_path / ("n" * 255), NEW, folder=False)
+    assert content(tmp_path / ("n" * 255)) == {NEW}
+
+
+def test_two_writers_at_once_do_not_meet(tmp_path):
+    path, errors = tmp_path / "out", []
+
+    def write(text):
+        try:
+            for _ in range(30):
+                replace(path, text, folder=True)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in (OLD, NEW)]
+    processes = [multiprocessing.get_context("fork").Process(target=write, args=(OLD,))]
+    for each in threads + processes:
+        each.start()
+    for each in threads + processes:
+        each.join()
+    assert not errors
+    assert [p.exitcode for p in processes] == [0]
+    assert len(content(path)) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_in_use_is_no_leftover(tmp_path):
+    with _files.staged(tmp_path / "one") as one:
+        one.write_text(NEW)
+        replace(tmp_path / "two", NEW, folder=False)
+        _files.publish(one, tmp_path / "one")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_what_is_neither_file_nor_folder_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="neither a file nor a folder"):
+        replace(tmp_path / "pipe", NEW, folder=False)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_inside(tmp_path):
+    folder, file, link = tmp_path / "a.zarr", tmp_path / "a.zarr" / "b.h5ad", tmp_path / "link"
+    folder.mkdir()
+    file.touch()
+    link.symlink_to(folder)
+    assert _files.inside(file, folder)
+    assert _files.inside(link / "b.h5ad", folder)
+    assert _files.inside(folder, folder / "..")
+    assert _files.inside(folder, link)
+    assert not _files.inside(folder, file)
+    assert not _files.inside(tmp_path / "a.zarr2", folder)

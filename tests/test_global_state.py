@@ -1,0 +1,78 @@
+"""Fits draw from generators of their own: no global state is read or moved, and threads do not meet."""
+
+import threading
+
+import anndata as ad
+import mudata as md
+import numpy as np
+import pytest
+import torch
+
+import aeverse as ae
+
+
+def _values():
+    return ad.AnnData(np.random.default_rng(0).normal(size=(60, 12)).astype("float32"))
+
+
+def _fit(kind, seed=0):
+    if kind == "multimodal":
+        x = _values()
+        mdata = md.MuData({"a": x[:, :6].copy(), "b": x[:, 6:].copy()})
+        return ae.models.MultimodalAutoencoder(n_steps=20, random_state=seed).fit(mdata, progress=False).encode(mdata)
+    x = _values() if kind == "gaussian" else ae.datasets.simulate_counts(60, 30)
+    regularizer = ("denoising", "variational", "contractive")
+    options = {"likelihood": kind, "regularizer": regularizer, "n_latent": 4, "n_models": 2, "n_epochs": 4}
+    return ae.models.Autoencoder(**options, random_state=seed).fit(x, progress=False).encode(x)
+
+
+@pytest.mark.parametrize("kind", ["nb", "gaussian", "multimodal"])
+def test_fits_in_threads_equal_fits_one_after_another(kind):
+    expected, found, n_threads = [_fit(kind, seed) for seed in range(4)], {}, torch.get_num_threads()
+    state = torch.get_rng_state()
+
+    def work(seed):
+        torch.set_num_threads(n_threads)  # a new thread may have another number, with which sums differ by rounding
+        found[seed] = _fit(kind, seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.equal(torch.get_rng_state(), state)
+    for seed in range(4):
+        np.testing.assert_array_equal(found[seed], expected[seed])
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("kind", ["nb", "gaussian", "multimodal"])
+def test_fits_where_gradients_are_switched_off(kind, mode):
+    expected = _fit(kind)
+    with mode():
+        np.testing.assert_array_equal(_fit(kind), expected)
+
+
+@pytest.mark.parametrize("kind", ["nb", "gaussian", "multimodal"])
+def test_fits_whatever_the_default_precision(kind):
+    expected, before = _fit(kind), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(_fit(kind), expected)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_loading_and_decoding_move_no_global_state(tmp_path, model, small, random_states):
+    ae.tl.denoise(small, n_models=1, n_latent=4, progress=False)
+    before = random_states()
+    model.save(tmp_path / "m.ae")
+    ae.models.load(tmp_path / "m.ae")
+    ae.get.denoised(small, list(small.var_names[:3]))
+    assert random_states() == before
+
+
+def test_a_variational_model_of_one_epoch():
+    x = _values()
+    model = ae.models.Autoencoder(likelihood="gaussian", regularizer="variational", n_latent=4, n_epochs=1)
+    assert np.isfinite(model.fit(x, progress=False).encode(x)).all()
