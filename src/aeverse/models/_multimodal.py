@@ -69,8 +69,8 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     """Autoencoder over several modalities, any of which a sample may lack: fit, encode, predict, save.
 
     Single cells: each modality has an embedding in units of its sampling noise (RNA by a count `Autoencoder`, others by
-    principal components), and these stand side by side, each as long as its share of signal. In a modality that a cell
-    lacks it lies where the training cell does that is most like it in the others.
+    principal components), and these stand side by side, each as long as its share of signal. In a missing
+    modality, a cell is placed at the mean of the five training cells most like it in the others.
 
     Cohorts: each modality is reduced to its significant principal components; encoders, one a modality, are fused to one
     code, from which decoders give every modality back and a head tells where the sample lies in the neighbor graph of all

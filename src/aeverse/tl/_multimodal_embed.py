@@ -43,9 +43,10 @@ def multimodal_embed(
 ) -> MuData | None:
     """Embed cells or patients from all their modalities at once; any modality may be missing in any of them.
 
-    Each modality is reduced to its significant components by its kind of data; encoders, one a modality, are fused to
-    one code that has to give every modality back and to tell where the sample lies in their neighbour graph (a graph as in similarity network fusion [Wang2014]_). A modality counts as much as it holds structure, so
-    that a weak one does no harm. Samples without some modality are coded from those they have; nothing is filled in.
+    Single cells: each modality is embedded in units of its own sampling noise, and the embeddings are put side by side, each
+    scaled by its share of signal, so that a weak modality does no harm. Cohorts: one encoder per modality, fused to one
+    embedding that has to reconstruct every modality and to predict where a patient lies in their fused neighbor graph (as in
+    similarity network fusion [Wang2014]_). Samples that miss a modality are embedded from those that they have.
 
     Parameters
     ----------
