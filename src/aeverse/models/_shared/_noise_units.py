@@ -15,7 +15,9 @@ from aeverse.models._shared._neighbors import neighbors_of
 from aeverse.nn import local_kernel
 
 NOISE_FLOOR = 1e-3  # of the largest variance of the noise: no direction is without any
-N_NEIGHBORS, RESOLUTION = 15, 0.75  # of the graph whose communities are the coarse populations
+# Of the graph whose communities are the coarse populations. Of the resolutions up to 0.75, at which no more clusters come out
+# than principal components give, 0.5 has the largest held-out cluster deviance (mean of four data sets, no labels used).
+N_NEIGHBORS, RESOLUTION = 15, 0.5
 LEAST_SIGNAL = (
     1e-2  # of a direction's length that stays where there is nothing but noise, so that the map is invertible
 )
