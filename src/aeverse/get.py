@@ -70,8 +70,8 @@ def _model_of(record: Mapping[str, Any], key: str) -> models.Autoencoder:
 def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised") -> pd.DataFrame:
     """Denoised values of some genes, decoded from the code and the model that `aeverse.tl.denoise` left.
 
-    Works on subsets of the cells, and after a round trip through a file; the counts are needed,
-    since the denoised value is a posterior given the cell's own count.
+    Works on subsets of the cells, and after a round trip through a file; the counts are needed, since the denoised value is a
+    posterior given the cell's own count.
 
     Parameters
     ----------
@@ -91,9 +91,8 @@ def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised
     KeyError
         There is no such result, or a gene is unknown to it.
     ValueError
-        The code in ``obsm["X_ae"]``, the counts, names of genes or batches are no longer those of that run (also where
-        objects were concatenated), or genes that the
-        model needs (for the library size) were taken out of the object.
+        The embedding in ``obsm["X_ae"]``, the counts, names of genes or batches are no longer those of that run (also where
+        objects were concatenated), or genes that the model needs (for the library size) were taken out of the object.
 
     Examples
     --------

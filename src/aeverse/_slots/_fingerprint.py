@@ -90,9 +90,9 @@ def checksum(header: str, arrays: Mapping[str, Any]) -> str:
     digest = hashlib.blake2b(header.encode(), digest_size=16)
     for name in sorted(arrays):
         array = np.asarray(arrays[name])
-        array = (
-            np.ascontiguousarray(array) if array.ndim else np.asarray(array, np.float64)
-        )  # as files keep single numbers
+        if array.ndim == 0:
+            array = np.asarray(array, np.float64)  # as files keep single numbers
+        array = np.asarray(array, order="C")
         digest.update(f"{name}{array.dtype.kind}{array.dtype.itemsize}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -24,7 +24,7 @@ class AutoencoderNet(nn.Module):
     Parameters
     ----------
     encoder, decoder, likelihood
-        The parts; a net that only decodes has no encoder.
+        The parts.
     corrupt
         What is done to a training batch before the encoder reads it; None: nothing.
     prior_weight
@@ -33,11 +33,9 @@ class AutoencoderNet(nn.Module):
         Called with the net, the code of a batch and the batch; their costs are added to the loss.
     """
 
-    encoder: Encoder
-
     def __init__(
         self,
-        encoder: Encoder | None,
+        encoder: Encoder,
         decoder: Decoder,
         likelihood: Likelihood,
         corrupt: Corruption | None = None,
@@ -45,8 +43,7 @@ class AutoencoderNet(nn.Module):
         penalties: Sequence[Penalty] = (),
     ):
         super().__init__()
-        self.encoder = encoder  # type: ignore[assignment] # None: all that encodes would fail, and nobody asks for it
-        self.decoder, self.likelihood = decoder, likelihood
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self.corrupt, self.prior_weight, self.penalties = corrupt, prior_weight, list(penalties)
 
     def encode(self, batch: Batch) -> Tensor:

@@ -28,9 +28,7 @@ def fit_or_load(
     if not isinstance(found, estimator):
         raise TypeError(f"model= must be of the class {estimator.__name__}, found {type(found).__name__}.")
     device = fit.get("device", "auto")
-    if isinstance(found, models.Autoencoder) and (
-        found is not model or device != "auto"
-    ):  # a model that was given stays where it is
+    if found is not model or device != "auto":  # a model that was given stays where it is
         found.to(device)
     return found
 

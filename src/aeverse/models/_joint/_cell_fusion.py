@@ -122,9 +122,7 @@ class CellFusion:
                 )
                 found = donors[nearest(query, N_DONORS + 1, among=among)[1]]
                 others = found != same[rows][:, None]
-                others[others.all(1), -1] = (
-                    False  # one more than needed was sought, in case that one is the cell itself
-                )
+                others[others.all(1), -1] = False  # one too many was sought, in case that one is the cell itself
                 share = others / np.maximum(others.sum(1, keepdims=True), 1)
                 values[m][rows] = np.einsum("ij,ijk->ik", share, training.values[m][found])
         return values

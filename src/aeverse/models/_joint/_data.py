@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _slots
+from aeverse.models._shared._features import SMALLEST_SHARE
 from aeverse.models._shared._views import COUNT_KINDS, KINDS, View, kind_of
 
 FEWEST_SAMPLES = 10
@@ -158,10 +159,10 @@ def explained(
     return 1 - float(((value - mean) ** 2).sum()) / total if total > 0 else 0.0
 
 
-def features_found(reads: pd.Index, n_found: int, modality: str, names: pd.Index, smallest_share: float) -> None:
+def features_found(reads: pd.Index, n_found: int, modality: str, names: pd.Index) -> None:
     """Refuse data that hold too few of the features that a model reads of a modality; warn where some are missing."""
     message = f"modality {modality!r}: {n_found} of the {len(reads)} features that the encoder reads were found"
-    if n_found < smallest_share * len(reads):
+    if n_found < SMALLEST_SHARE * len(reads):
         raise ValueError(
             f"{message}; do the names match? The model has {list(reads[:3])} …, the data {list(names[:3])} …."
         )

@@ -19,10 +19,9 @@ from aeverse.models._joint._data import HeldoutEntries, explained, features_foun
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._shared._attribution import Function, Net, Side, net_of_ensemble
 from aeverse.models._shared._batches import UNKNOWN
-from aeverse.models._shared._features import SMALLEST_SHARE
 from aeverse.models._shared._noise_units import population_units
 from aeverse.models._shared._views import COUNT_KINDS, View
-from aeverse.train import Samples
+from aeverse.train import Samples, split_molecules
 
 MAX_COMPONENTS = 50  # in units of noise, those without signal do no harm
 NOISE_CELLS, NOISE_ENTRIES = 5000, 15_000  # cells that are halved, and the differences wanted
@@ -72,14 +71,7 @@ class CountEmbedding:
 
     def check(self, modality: str, names: pd.Index) -> None:
         """Refuse data that hold too few of the genes that the encoder reads."""
-        features = self.model.fitted.features
-        if not names.equals(features.names):
-            if not names.is_unique or not features.names.is_unique:
-                raise ValueError(
-                    "feature names are not unique and differ from the model's; call var_names_make_unique() first."
-                )
-            reads = features.names[features.inputs]
-            features_found(reads, int(reads.isin(names).sum()), modality, names, SMALLEST_SHARE)
+        self.model.fitted.features.positions_in(names, Counts.absent, place=f"modality {modality!r}: ")
 
     def _samples(self, d: _slots.Modality, batches: np.ndarray | None) -> Samples:
         fit = self.model.fitted
@@ -146,7 +138,7 @@ class LinearEmbedding:
 
     def check(self, modality: str, names: pd.Index) -> None:
         """Refuse data that hold too few of the features that the view reads."""
-        features_found(self.view.names, len(self.view.match(names)[1]), modality, names, SMALLEST_SHARE)
+        features_found(self.view.names, len(self.view.match(names)[1]), modality, names)
 
     def __call__(self, d: _slots.Modality, batches: np.ndarray | None = None) -> np.ndarray:
         """Embedding, (cells, dimensions)."""
@@ -183,7 +175,7 @@ EMBEDDINGS: dict[str, type[CountEmbedding] | type[LinearEmbedding]] = {
 def noise_differences(view: View, d: _slots.Modality, rng: np.random.Generator) -> np.ndarray:
     """Differences between two halves of the molecules, on the components, (any number, components).
 
-    Of values that are no counts, such as have the variance that the components leave over, which is that of noise.
+    For values that are not counts, differences with the variance that the components leave over, which is that of noise.
     """
     n_components = view.loadings.shape[1]
     if view.kind not in COUNT_KINDS:
@@ -198,10 +190,7 @@ def noise_differences(view: View, d: _slots.Modality, rng: np.random.Generator) 
 
 def halves(x: sp.csr_matrix | np.ndarray, rng: np.random.Generator):
     """Each molecule in one of two halves; what was not measured (NaN) is in neither."""
-    values = x.data if isinstance(x, sp.csr_matrix) else x
-    first = rng.binomial(np.rint(np.nan_to_num(values)).astype(np.int64), 0.5).astype(np.float32)
-    first = np.where(np.isnan(values), np.float32(np.nan), first)
-    parts = [first, values - first]
     if isinstance(x, sp.csr_matrix):
-        return [sp.csr_matrix((part, x.indices, x.indptr), shape=x.shape) for part in parts]
-    return parts
+        return split_molecules(x, 0.5, rng)
+    first = rng.binomial(np.rint(np.nan_to_num(x)).astype(np.int64), 0.5).astype(np.float32)
+    return np.where(np.isnan(x), np.float32(np.nan), first), x - first

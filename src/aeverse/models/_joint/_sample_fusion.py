@@ -16,7 +16,6 @@ from aeverse.models._joint._data import HeldoutEntries, Scores, explained, featu
 from aeverse.models._joint._joint_code import JointCode, half_whitened, random_rotation
 from aeverse.models._shared._attribution import Net, Side
 from aeverse.models._shared._batches import Batches
-from aeverse.models._shared._features import SMALLEST_SHARE
 from aeverse.models._shared._neighbors import neighbors_of
 from aeverse.models._shared._views import View
 from aeverse.nn import Alignment, FusionBatch, FusionNet, diffusion_coordinates, fuse, generator_on, local_kernel
@@ -124,7 +123,7 @@ class SampleFusion:
     def check(self, modality: str, d: _slots.Modality) -> None:
         """See `Fusion`."""
         view = self.views[modality]
-        features_found(view.names, len(view.match(d.names)[1]), modality, d.names, SMALLEST_SHARE)
+        features_found(view.names, len(view.match(d.names)[1]), modality, d.names)
 
     def scores(self, data: Mapping[str, _slots.Modality], codes: np.ndarray | None) -> dict[str, np.ndarray]:
         """See `Fusion`."""

@@ -77,10 +77,11 @@ def build(
 
 def rebuild(settings: Settings, features: Features, batches: Batches, tree: Mapping[str, Any]) -> Network:
     """The network whose `tree` this is."""
-    first = tree["ensemble"].get("members.0.encoder.first", ())  # none where only what decodes was kept
-    parts = (_counts if settings.is_count else _values).empty_parts(
-        settings, len(features.names), len(features.inputs), len(first)
-    )
+    n_features, n_inputs = len(features.names), len(features.inputs)
+    if settings.is_count:
+        parts = _counts.empty_parts(settings, n_features, n_inputs)
+    else:
+        parts = _values.empty_parts(settings, n_features, n_inputs, len(tree["ensemble"]["members.0.encoder.first"]))
     network = build(settings, features, batches, parts, torch.Generator())  # of weights that are replaced
     if "units.matrix" in tree["ensemble"]:
         n, floats = settings.n_code, torch.float32
@@ -100,20 +101,19 @@ def _new_member(
     generator: torch.Generator,
     n_samples: int,
 ) -> AutoencoderNet:
-    input_layer, n_covariates, encoder = copy.deepcopy(parts.input_layer), len(batches.names), None
-    if input_layer is not None:
-        encoder = Encoder(
-            input_layer,
-            input_layer.axes.shape[1] if isinstance(input_layer, Projection) else len(features.inputs),
-            settings.n_hidden,
-            settings.n_latent,
-            n_covariates=n_covariates,
-            code_layer=code_layer(settings),
-            skip=settings.recipe.skip,
-            n_free=settings.n_guided,
-            variational="variational" in settings.regularizers,
-            generator=generator,
-        )
+    input_layer, n_covariates = copy.deepcopy(parts.input_layer), len(batches.names)
+    encoder = Encoder(
+        input_layer,
+        input_layer.axes.shape[1] if isinstance(input_layer, Projection) else len(features.inputs),
+        settings.n_hidden,
+        settings.n_latent,
+        n_covariates=n_covariates,
+        code_layer=code_layer(settings),
+        skip=settings.recipe.skip,
+        n_free=settings.n_guided,
+        variational="variational" in settings.regularizers,
+        generator=generator,
+    )
     sets = settings.gene_sets
     decoder = Decoder(
         settings.n_latent,

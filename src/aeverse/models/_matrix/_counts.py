@@ -148,11 +148,12 @@ def new_likelihood(likelihood: str, n_features: int) -> Poisson:
     return NegativeBinomial(n_features) if likelihood == "nb" else Poisson()
 
 
-def empty_parts(settings: Settings, n_features: int, n_inputs: int, has_encoder: bool) -> NetParts:
+def empty_parts(settings: Settings, n_features: int, n_inputs: int) -> NetParts:
     """Parts to load weights into."""
     zero = torch.zeros(n_inputs, dtype=torch.float32)
-    input_layer = CountInput(zero, zero + 1, 1.0) if has_encoder else None
-    return NetParts(input_layer, new_likelihood(settings.likelihood, n_features), np.zeros(n_features))
+    return NetParts(
+        CountInput(zero, zero + 1, 1.0), new_likelihood(settings.likelihood, n_features), np.zeros(n_features)
+    )
 
 
 # ---- the network ---------------------------------------------------------------------------------------------------
@@ -234,12 +235,13 @@ class CountNetwork(Network):
         rng = np.random.default_rng(self.settings.random_state)
         cells = np.flatnonzero(samples.measured())
         some = samples.some(np.sort(rng.permutation(cells)[:NOISE_CELLS]))
-        latent = self.encode(some, raw=True)
-        n_draws = min(MOST_DRAWS, -(-NOISE_CELLS // max(len(some), 1)))
-        halves = [some.halves(rng) for _ in range(n_draws)]
+        if len(some) < FEWEST_CELLS:
+            return
+        halves = (some.halves(rng) for _ in range(min(MOST_DRAWS, -(-NOISE_CELLS // len(some)))))  # one pair at a time
         differences = np.concatenate([self.encode(a, raw=True) - self.encode(b, raw=True) for a, b in halves])
-        if len(latent) < FEWEST_CELLS or not differences.any():
+        if not differences.any():
             return  # nothing can be said of noise
+        latent = self.encode(some, raw=True)
         matrix = population_units(latent, differences, self.settings.random_state)
         self.ensemble.units = Units(torch.as_tensor(latent.mean(0)), torch.as_tensor(matrix)).to(self.device)
 
@@ -321,9 +323,9 @@ class CountNetwork(Network):
         by_gene = np.where(n_zeros > 0, by_gene / np.maximum(n_zeros, 1), np.nan)
         return sp.vstack(blocks, format="csr"), by_gene, by_cell
 
-    def tree(self, *, encoder: bool = True) -> dict[str, Any]:
+    def tree(self) -> dict[str, Any]:
         """Weights and buffers by name."""
-        return super().tree(encoder=encoder) | {"posterior": arrays_of(self.posterior)}
+        return super().tree() | {"posterior": arrays_of(self.posterior)}
 
     def load_tree(self, tree: Mapping[str, Any]) -> None:
         """Take weights and buffers from a `tree`."""

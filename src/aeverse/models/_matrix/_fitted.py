@@ -170,8 +170,8 @@ class FittedAutoencoder:
         return attributions, columns
 
     # ---- keeping -----------------------------------------------------------------------------------------------
-    def tree(self, *, encoder: bool = True) -> dict[str, Any]:
-        """JSON values and arrays. Without the encoder and the reference, what is left can decode."""
+    def tree(self) -> dict[str, Any]:
+        """JSON values and arrays."""
         return {
             "settings": self.settings.tree(),
             "features": self.features.tree(),
@@ -179,8 +179,8 @@ class FittedAutoencoder:
             "history": self.history,
             "explained": self.explained,
             "explained_by_feature": self.explained_by_feature,
-            "network": self.network.tree(encoder=encoder),
-            "reference": self.reference.tree() if encoder and self.reference is not None else None,
+            "network": self.network.tree(),
+            "reference": None if self.reference is None else self.reference.tree(),
         }
 
     @staticmethod

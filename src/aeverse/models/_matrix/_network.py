@@ -32,7 +32,7 @@ class NetParts:
     Parameters
     ----------
     input_layer
-        Normalises what the encoder reads; None for a net that only decodes.
+        Normalises what the encoder reads.
     likelihood
         Explains the outputs.
     bias
@@ -43,7 +43,7 @@ class NetParts:
         How rare genes share an output; None: every feature has its own.
     """
 
-    input_layer: InputLayer | None
+    input_layer: InputLayer
     likelihood: Likelihood
     bias: np.ndarray
     information: Tensor | None = None
@@ -148,9 +148,9 @@ class Network(ABC):
         """Give each rare feature an output of its own, after training."""
         return  # they have one
 
-    def tree(self, *, encoder: bool = True) -> dict[str, Any]:
-        """Weights and buffers by name; without those of the encoder, the network can still decode."""
-        return {"ensemble": {k: a for k, a in arrays_of(self.ensemble).items() if encoder or ".encoder." not in k}}
+    def tree(self) -> dict[str, Any]:
+        """Weights and buffers by name."""
+        return {"ensemble": arrays_of(self.ensemble)}
 
     def load_tree(self, tree: Mapping[str, Any]) -> None:
         """Take weights and buffers from a `tree`."""

@@ -143,10 +143,9 @@ def _layers(widths: Sequence[int], linear: int, norm: int, normed: int) -> Schem
 
 
 def _ensemble(settings: Settings, sizes: Sizes, found: Mapping[str, Any]) -> Schemas:
-    """Weights and buffers of the members; those of encoders and of an alignment where any were kept."""
+    """Weights and buffers of the members; those of units and of an alignment where any were kept."""
     member = _under("decoder", _decoder(settings, sizes["batches"])) | _under("likelihood", _likelihood(settings))
-    if "members.0.encoder.first" in found:
-        member |= _under("encoder", _encoder(settings, sizes))
+    member |= _under("encoder", _encoder(settings, sizes))
     schemas: Schemas = {}
     for i in range(settings.n_models):
         schemas |= _under(f"members.{i}", member)

@@ -223,7 +223,7 @@ def new_likelihood(likelihood: str, mean: Tensor | None = None, sd: Tensor | Non
 
 
 def empty_parts(settings: Settings, n_features: int, n_inputs: int, n_components: int) -> NetParts:
-    """Parts to load weights into; without components there is no encoder."""
+    """Parts to load weights into."""
     zeros = partial(torch.zeros, dtype=torch.float32)
     likelihood = new_likelihood(settings.likelihood, zeros(n_features), zeros(n_features) + 1)
     zero, width = zeros(n_inputs), n_inputs + (settings.likelihood == "bernoulli")
@@ -232,7 +232,7 @@ def empty_parts(settings: Settings, n_features: int, n_inputs: int, n_components
         inner = BinaryInput(zero, 1.0, (0.0, 1.0))
     else:
         inner = (LogitInput if settings.likelihood == "fractions" else DenseInput)(zero, zero + 1)
-    input_layer = Projection(inner, zeros(width), zeros(width, n_components), 1.0) if n_components else None
+    input_layer = Projection(inner, zeros(width), zeros(width, n_components), 1.0)
     return NetParts(input_layer, likelihood, np.zeros(n_features))
 
 

@@ -22,7 +22,7 @@ class Features:
     inputs: np.ndarray
 
     def positions_in(
-        self, names: pd.Index, absent: str, say: Callable[[str], None] = _settings.warn
+        self, names: pd.Index, absent: str, say: Callable[[str], None] = _settings.warn, *, place: str = ""
     ) -> np.ndarray | None:
         """Position of each feature among other names.
 
@@ -34,6 +34,8 @@ class Features:
             What becomes of features that the data lack, for messages.
         say
             Called with a message where some of the encoder's features are missing.
+        place
+            What messages begin with: where the features are.
 
         Returns
         -------
@@ -52,7 +54,7 @@ class Features:
             )
         positions = names.get_indexer(self.names)
         present = positions[self.inputs] >= 0
-        message = f"{present.sum()} of the {len(present)} features that the encoder reads were found"
+        message = f"{place}{present.sum()} of the {len(present)} features that the encoder reads were found"
         if present.mean() < SMALLEST_SHARE:
             expected, given = list(self.names[self.inputs][:3]), list(names[:3])
             raise ValueError(f"{message}; do the names match? The model has {expected} …, the data {given} ….")
