@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from scores import default_scores
 from tables import markdown
 
 import aeverse as ae
@@ -41,8 +42,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 SETS = ("pbmc68k", "mouse_bladder", "celseq2_5cl", "dropseq_3cl", "snare_cortex", "cite_teaseq", "mosaic_pbmc15k")
 HALVED = ("pbmc3k", "pbmc68k", "mouse_bladder", "celseq2_5cl")
 RESOLUTIONS = (0.25, 0.5, 1.0)
-UNKNOWN = ("unknown", "nan", "NA")
-N_NEIGHBORS = 15  # that vote on the purity
 
 
 def read(name: str):
@@ -109,17 +108,6 @@ METHODS = {"pca": pca, "aeverse": aeverse, "aeverse_one": aeverse_one, "scvi": s
 
 
 # ---- the three tables --------------------------------------------------------------------------------------------
-def purity(code: np.ndarray, labels: np.ndarray) -> float:
-    """Balanced accuracy of the labels of a cell's nearest cells, in five folds."""
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import cross_val_predict
-    from sklearn.neighbors import KNeighborsClassifier
-
-    known = ~np.isin(labels, UNKNOWN)
-    predicted = cross_val_predict(KNeighborsClassifier(N_NEIGHBORS), code[known], labels[known], cv=5)
-    return float(balanced_accuracy_score(labels[known], predicted))
-
-
 def labeled(name: str, methods: list[str], seeds: list[int]) -> list[dict]:
     """Clusters of the default call against the labels."""
     adata = read(name)
@@ -131,9 +119,7 @@ def labeled(name: str, methods: list[str], seeds: list[int]) -> list[dict]:
             start = time.perf_counter()
             code = METHODS[method](adata, seed)
             seconds = time.perf_counter() - start
-            clusters = ae.metrics.default_clusters(code, labels)
-            scores = {key: clusters[key] for key in ("ari", "nmi", "n_clusters")}
-            row = {"set": name, "method": method, "seed": seed, **scores, "purity": purity(code, labels)}
+            row = {"set": name, "method": method, "seed": seed, **default_scores(code, labels)}
             rows.append(row | {"seconds": seconds})
             print(rows[-1], flush=True)
     return rows

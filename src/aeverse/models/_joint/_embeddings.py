@@ -19,6 +19,7 @@ from aeverse.models._joint._data import HeldoutEntries, explained, features_foun
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._shared._attribution import Function, Net, Side, net_of_ensemble
 from aeverse.models._shared._batches import UNKNOWN
+from aeverse.models._shared._genes import overdispersed
 from aeverse.models._shared._noise_units import population_units
 from aeverse.models._shared._views import COUNT_KINDS, View
 from aeverse.train import Samples, split_molecules
@@ -44,15 +45,16 @@ class CountEmbedding:
             likelihood="nb",
             n_latent=config.n_latent,
             n_models=config.n_models,
-            n_inputs=config.n_inputs,
             n_epochs=n_epochs,
             random_state=config.random_state,
         )
+        # genes that the embedding does not read need no decoder either
+        genes = overdispersed(sp.csr_matrix(d.x), config.n_inputs) if d.mask is None else np.flatnonzero(d.mask)
         obs = pd.DataFrame({} if batches is None else {"batch": batches}, index=np.arange(len(d.rows)).astype(str))
-        adata = ad.AnnData(d.x, obs=obs, var=pd.DataFrame(index=d.names))
+        adata = ad.AnnData(sp.csr_matrix(d.x[:, genes]), obs=obs, var=pd.DataFrame(index=d.names[genes]))
         model.fit(
             adata,
-            mask_var=d.mask,
+            mask_var=None,
             batch_key=None if batches is None else "batch",
             device=device,
             progress=progress,
