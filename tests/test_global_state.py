@@ -28,11 +28,10 @@ def _fit(kind, seed=0):
 
 @pytest.mark.parametrize("kind", ["nb", "gaussian", "multimodal"])
 def test_fits_in_threads_equal_fits_one_after_another(kind):
-    expected, found, n_threads = [_fit(kind, seed) for seed in range(4)], {}, torch.get_num_threads()
+    expected, found = [_fit(kind, seed) for seed in range(4)], {}
     state = torch.get_rng_state()
 
     def work(seed):
-        torch.set_num_threads(n_threads)  # a new thread may have another number, with which sums differ by rounding
         found[seed] = _fit(kind, seed)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
@@ -76,3 +75,58 @@ def test_a_variational_model_of_one_epoch():
     x = _values()
     model = ae.models.Autoencoder(likelihood="gaussian", regularizer="variational", n_latent=4, n_epochs=1)
     assert np.isfinite(model.fit(x, progress=False).encode(x)).all()
+
+
+@pytest.mark.parametrize("kind", ["nb", "gaussian", "multimodal"])
+def test_bits_do_not_depend_on_the_number_of_threads(kind):
+    before, found = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            found.append(_fit(kind))
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_bits_of_large_data_do_not_depend_on_the_number_of_threads(few_steps):
+    x = ae.datasets.simulate_counts(300, 1500)  # torch would share its operations out
+    found, before = [], torch.get_num_threads()
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            found.append(ae.tl.denoise(x, n_models=1, progress=False, copy=True))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0].layers["denoised"], found[1].layers["denoised"])
+    np.testing.assert_array_equal(found[0].obsm["X_ae"], found[1].obsm["X_ae"])
+
+
+def test_a_fit_that_ends_leaves_other_threads_on_one():
+    from aeverse import _settings
+
+    inside, leave, counted = threading.Event(), threading.Event(), []
+
+    def other():
+        with _settings.one_thread():
+            inside.set()
+            leave.wait()
+            counted.append(torch.__config__.parallel_info())
+
+    before, thread = torch.get_num_threads(), threading.Thread(target=other)
+    torch.set_num_threads(2)
+    try:
+        thread.start()
+        inside.wait()
+        with _settings.one_thread():
+            pass
+        assert torch.get_num_threads() == 2
+        leave.set()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert "at::get_num_threads() : 1" in counted[0]
+    if "mkl_get_max_threads()" in counted[0]:
+        assert "mkl_get_max_threads() : 1" in counted[0]

@@ -1,4 +1,4 @@
-"""What every room shares: device, seeds, progress bars."""
+"""What every room shares: device, threads, seeds, progress bars."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
+
+_computing, _n_computing = threading.Lock(), 0
 
 
 def resolve_device(device: str = "auto"):
@@ -29,14 +32,42 @@ def resolve_device(device: str = "auto"):
 
 
 @contextlib.contextmanager
-def learning() -> Iterator[None]:
-    """Run a block, or a function that this decorates, with gradients, even inside ``no_grad`` or ``inference_mode``.
+def one_thread() -> Iterator[None]:
+    """Run a block, or a function that this decorates, with torch on one thread; the caller's number is put back.
 
-    Both are states of the thread, so that others do not notice.
+    The operations of a mini-batch are small, and OpenMP's threads wait for each other at the end of each, spinning. Where
+    another process takes one of the cores, a step then takes many times as long. And on one thread sums do not depend on
+    how many threads the caller has.
     """
     import torch
 
-    with torch.inference_mode(False), torch.enable_grad():
+    global _n_computing
+    with _computing:
+        before = torch.get_num_threads()
+        _n_computing += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _computing:
+            _n_computing -= 1
+            torch.set_num_threads(before)
+            if _n_computing and before > 1:
+                # that also set the number of MKL, which all threads of the process share: others compute still
+                other = threading.Thread(target=torch.set_num_threads, args=(1,))
+                other.start()
+                other.join()
+
+
+@contextlib.contextmanager
+def learning() -> Iterator[None]:
+    """Run a block, or a function that this decorates, with gradients, even inside ``no_grad`` or ``inference_mode``.
+
+    Both are states of the thread, so that others do not notice. Torch computes on one thread meanwhile.
+    """
+    import torch
+
+    with one_thread(), torch.inference_mode(False), torch.enable_grad():
         yield
 
 

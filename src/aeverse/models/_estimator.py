@@ -93,6 +93,7 @@ class Estimator(Generic[ConfigType, FitType]):
         """Other samples to take `labels` (columns of ``obs``) from, coded like a group of new ones."""
         return self.fitted.labelled(data, labels, group, layer)
 
+    @_settings.one_thread()
     def attributions(
         self,
         data: Any,

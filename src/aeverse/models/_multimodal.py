@@ -203,6 +203,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     batches: list[str] | None = from_fit("batches.known", "Batches that the model knows.")
 
     # ---- using -------------------------------------------------------------------------------------------------
+    @_settings.one_thread()
     def encode(
         self, mdata: MuData, *, modalities: Sequence[str] | None = None, layer: Mapping[str, str | None] | None = None
     ) -> np.ndarray:
@@ -230,6 +231,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         """
         return self.fitted.encode(mdata, modalities, layer)
 
+    @_settings.one_thread()
     def weights(
         self, mdata: MuData, *, modalities: Sequence[str] | None = None, layer: Mapping[str, str | None] | None = None
     ) -> pd.DataFrame:
@@ -239,6 +241,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         """
         return self.fitted.weights(mdata, modalities, layer)
 
+    @_settings.one_thread()
     def predict(
         self,
         mdata: MuData,

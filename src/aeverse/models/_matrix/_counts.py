@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from aeverse import _slots
+from aeverse import _settings, _slots
 from aeverse.models._matrix._network import Block, Matrix, NetParts, Network, arrays_of, load_arrays
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
@@ -179,6 +179,7 @@ class CountNetwork(Network):
         super().to(device)
         self.posterior.to(device)
 
+    @_settings.one_thread()
     @torch.no_grad()
     def refresh(self, samples: Samples, *, quick: bool = False) -> None:
         """Fit the dispersions; training goes on with them too. `quick` leaves out slopes and scales."""
@@ -200,6 +201,7 @@ class CountNetwork(Network):
         calibration.fit()
         return deviances
 
+    @_settings.one_thread()
     @torch.no_grad()
     def _deviances(self, samples: Samples, heldout: Matrix, calibration: Calibration | None = None) -> Deviances:
         """A `calibration` counts on the way what was expected and what was found."""
@@ -272,6 +274,7 @@ class CountNetwork(Network):
                 mu *= batch.depth / mu.sum(1, keepdim=True).clamp_min(1e-30)
             yield rows, batch, z, mu
 
+    @_settings.one_thread()
     @torch.no_grad()
     def denoise(
         self,
@@ -297,6 +300,7 @@ class CountNetwork(Network):
                 sd[rows] = (expression.variance(spread).sqrt_() * scale)[:, columns].cpu().numpy()
         return values if sd is None else (values, sd)
 
+    @_settings.one_thread()
     @torch.no_grad()
     def dropouts(
         self,

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from aeverse import _settings
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._alignment import alignment
@@ -77,6 +78,7 @@ class Network(ABC):
         self.ensemble.to(device)
 
     # ---- what all networks do --------------------------------------------------------------------------------
+    @_settings.one_thread()
     @torch.no_grad()
     def encode(self, samples: Samples, *, raw: bool = False) -> np.ndarray:
         """Codes, (samples, n_code); `raw`: the latent values of the members, in no units and with batches as they are."""
@@ -91,6 +93,7 @@ class Network(ABC):
             z = self.ensemble.encode(batch) if code is None else torch.as_tensor(code[rows], device=self.device)
             yield rows, batch, z, self.ensemble.mean(z, batch.library, batch.covariate)
 
+    @_settings.one_thread()
     @torch.no_grad()
     def decode(
         self, code: np.ndarray, library: np.ndarray, covariate: np.ndarray | None, columns: np.ndarray

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from aeverse import _slots
+from aeverse import _settings, _slots
 from aeverse.models._matrix._network import Matrix, NetParts, Network
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._features import Features
@@ -254,6 +254,7 @@ class ValueNetwork(Network):
         for member in self.ensemble.members:
             member.likelihood.get_buffer("residual").copy_(residual)
 
+    @_settings.one_thread()
     @torch.no_grad()
     def deviances(self, samples: Samples, heldout: Matrix) -> Deviances:
         """Of the held-out entries: from the decoder's mean, and from the mean that it started from."""
