@@ -1,4 +1,4 @@
-"""What every room shares: device, threads, seeds, progress bars."""
+"""What every room shares: device, threads, memory, seeds, progress bars, packages that may be missing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 _computing, _n_computing = threading.Lock(), 0
@@ -29,6 +30,29 @@ def resolve_device(device: str = "auto"):
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device={device!r}: torch finds no such CUDA device here; use device='cpu' or 'auto'.")
     return resolved
+
+
+def available_memory() -> float:
+    """Bytes that this process may still take: of the machine, and of the container (cgroup) it runs in; infinity if unknown."""
+    found = [float("inf")]
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024.0 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{what}").read_text()) for what in ("max", "current"))
+        found.append(float(limit - used))
+    if len(found) == 1 and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # macOS: all that there is
+        found.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+    return max(0.0, min(found))
+
+
+def import_dask_array(what: str) -> Any:
+    """The package dask.array, which `what` needs; an ImportError says how to install it."""
+    try:
+        import dask.array
+    except ImportError as error:
+        raise ImportError(f'{what} needs dask, which is an extra: pip install "aeverse[scale]".') from error
+    return dask.array
 
 
 @contextlib.contextmanager

@@ -161,8 +161,12 @@ def in_rows(values: np.ndarray | sp.csr_matrix, rows: np.ndarray, n: int) -> np.
     return sp.csr_matrix(place @ values) if sp.issparse(values) else np.asarray(place @ values)
 
 
-def in_columns(values: np.ndarray | sp.csr_matrix, columns: np.ndarray, n_vars: int) -> sp.csr_matrix:
-    """Values as the given columns of an otherwise empty matrix."""
+def in_columns(values: Any, columns: np.ndarray, n_vars: int) -> Any:
+    """Values as the given columns of an otherwise empty CSR matrix; of a dask array, a dask array of such blocks."""
+    if hasattr(values, "map_blocks"):
+        meta = sp.csr_matrix((0, 0), dtype=values.dtype)
+        chunks = (values.chunks[0], (n_vars,))
+        return values.map_blocks(in_columns, columns, n_vars, dtype=values.dtype, chunks=chunks, meta=meta)
     entries = sp.coo_matrix(values)
     return sp.csr_matrix((entries.data, (entries.row, columns[entries.col])), shape=(values.shape[0], n_vars))
 

@@ -286,7 +286,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         target_sum: float | None = None,
         code: np.ndarray | None = None,
         return_sd: bool = False,
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        lazy: bool = False,
+    ) -> Any:
         """Posterior mean of the expected counts, given the model and the cell's own counts.
 
         ``mu (theta + x) / (theta + mu)``: the decoder's mean `mu` is the prior, the dispersion `theta` says how much it
@@ -306,15 +307,14 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             Codes of the cells, where they are known already.
         return_sd
             Return the posterior standard deviations too; they include the spread of the ensemble's members.
+        lazy
+            Return dask arrays, which decode a block of cells when it is asked for. They hold a copy of the counts.
 
         Returns
         -------
         Array of shape (cells, genes), or two.
         """
-        fit = self.fitted
-        network, samples, columns = fit.count_network("denoise"), fit.samples(adata, layer), fit.columns(genes)
-        measured = self.var_names.isin(adata.var_names)
-        return network.denoise(samples, measured, columns, target_sum=target_sum, code=code, return_sd=return_sd)
+        return self.fitted.denoise(adata, layer, genes, target_sum, code, return_sd, lazy)
 
     def dropouts(
         self,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aeverse import _slots
+from aeverse import _settings, _slots
 from aeverse.models import Autoencoder
 from aeverse.tl._fit_or_load import check_save_model, fit_or_load, record, save, warn_of_unused
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+LARGEST_SHARE, BYTES_PER_VALUE = 0.5, 4  # of the available memory for dense layers; of a value in them
 NOTHING_TO_GIVE = 0.005  # deviance explained below which denoising hardly changes anything
 
 
@@ -31,6 +32,7 @@ def denoise(
     n_latent: int = 32,
     n_models: int = 3,
     uncertainty: bool = False,
+    lazy: bool | Literal["auto"] = "auto",
     model: Autoencoder | str | Path | None = None,
     save_model: str | Path | None = None,
     key_added: str = "denoised",
@@ -81,6 +83,11 @@ def denoise(
         Members of the ensemble whose means are averaged.
     uncertainty
         Also write the posterior standard deviations.
+    lazy
+        True: the layers are dask arrays, and a block of cells is decoded when it is asked for. They go through scanpy's
+        functions that know dask and through ``write_h5ad`` and ``write_zarr`` without ever being in memory as a whole. They hold
+        a copy of the counts, so that changing ``X`` later changes nothing. Needs dask: ``pip install "aeverse[scale]"``.
+        ``"auto"``: where the layers would take more than half of the memory that is available, which a warning says.
     model
         A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training; genes are matched
         by name, and the layer is sparse and empty for those that the model does not know. The parameters that describe a
@@ -103,7 +110,7 @@ def denoise(
     `None`, or the copy. Written are
 
     ``layers[key_added]``
-        Posterior mean of the expected counts, (cells, genes), float32.
+        Posterior mean of the expected counts, (cells, genes), float32; a dask array where `lazy`.
     ``layers[key_added + "_sd"]``
         With ``uncertainty=True``: standard deviation of the expression given the count, of the gamma posterior and the
         spread of the members together, on the scale of ``layers[key_added]``.
@@ -121,6 +128,8 @@ def denoise(
     KeyError, TypeError, ValueError
         Something named does not exist, the matrix does not hold counts, or a result would overwrite what aeverse did not
         write. `adata` is then as it was.
+    ImportError
+        ``lazy=True`` without dask.
 
     Examples
     --------
@@ -131,6 +140,8 @@ def denoise(
     (700, 765)
     """
     params = _slots.parameters(locals())
+    if lazy not in (True, False, "auto"):
+        raise ValueError(f"lazy={lazy!r} must be True, False or 'auto'.")
     check_save_model(save_model)
     described = ("regularizer", "mask_var", "batch_key")
     warn_of_unused(denoise, locals(), described)
@@ -146,6 +157,7 @@ def denoise(
     if genes is not None:
         genes = _slots.name_list(genes)
         _slots.positions(genes, adata.var_names)
+    goes_lazy = _goes_lazy(lazy, len(layers) * adata.n_obs * (adata.n_vars if genes is None else len(genes)))
     config = {
         "likelihood": likelihood,
         "regularizer": regularizer,
@@ -164,7 +176,9 @@ def denoise(
         )
     code = trained.encode(adata, layer=layer)
     wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
-    found = trained.denoise(adata, layer=layer, genes=wanted, target_sum=target_sum, code=code, return_sd=uncertainty)
+    found = trained.denoise(
+        adata, layer=layer, genes=wanted, target_sum=target_sum, code=code, return_sd=uncertainty, lazy=goes_lazy
+    )
     values = list(found) if isinstance(found, tuple) else [found]
     if wanted is not None and (genes is not None or values[0].shape[1] < adata.n_vars):
         columns = _slots.positions(wanted, adata.var_names)
@@ -181,3 +195,22 @@ def denoise(
         ),
     )
     return adata if copy else None
+
+
+def _goes_lazy(lazy: bool | Literal["auto"], n_values: int) -> bool:
+    """Whether layers of so many values become dask arrays; says so where the user did not ask for it."""
+    if lazy is True:
+        _settings.import_dask_array("lazy=True")
+    if lazy != "auto":
+        return bool(lazy)
+    size, available = n_values * BYTES_PER_VALUE, _settings.available_memory()
+    if size <= LARGEST_SHARE * available:
+        return False
+    needs = f"the denoised values would take {size / 1e9:.1f} GB, with {available / 1e9:.1f} GB of memory available"
+    try:
+        _settings.import_dask_array("")
+    except ImportError:
+        _slots.warn(f'{needs}: pip install "aeverse[scale]" for lazy=True, or name genes=.')
+        return False
+    _slots.warn(f"{needs}: the layer is a dask array, decoded block by block (lazy=False for a dense one).")
+    return True

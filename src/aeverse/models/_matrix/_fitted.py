@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from aeverse import _settings, _slots
 from aeverse.models._matrix._build import rebuild
 from aeverse.models._matrix._counts import CountNetwork, Counts
+from aeverse.models._matrix._lazy import DenoisedValues
 from aeverse.models._matrix._learn import History
 from aeverse.models._matrix._network import Network
 from aeverse.models._matrix._read import feature_names, read
@@ -111,6 +112,25 @@ class FittedAutoencoder:
             raise ValueError(f"library must be a number, or one for each of the {len(code)} codes, and not negative.")
         covariate = self.batches.one_hot(np.full(len(code), self.batches.code(batch)))
         return self.network.decode(code, np.broadcast_to(library, (len(code), 1)), covariate, columns)
+
+    def denoise(
+        self,
+        adata,
+        layer: str | None,
+        names: Sequence[str] | str | None,
+        target_sum: float | None,
+        code: np.ndarray | None,
+        return_sd: bool,
+        lazy: bool,
+    ) -> Any:
+        """See `Autoencoder.denoise`."""
+        network, samples, columns = self.count_network("denoise"), self.samples(adata, layer), self.columns(names)
+        measured = self.features.names.isin(adata.var_names)
+        if not lazy:
+            return network.denoise(samples, measured, columns, target_sum=target_sum, code=code, return_sd=return_sd)
+        code = network.encode(samples) if code is None else np.asarray(code)
+        mean = DenoisedValues(network, samples, measured, columns, target_sum, code)
+        return (mean.as_dask(), replace(mean, sd=True).as_dask()) if return_sd else mean.as_dask()
 
     def sample(self, n: int, library: float | np.ndarray, random_state: int) -> np.ndarray:
         """See `Autoencoder.sample`."""
