@@ -15,8 +15,9 @@ from sklearn.metrics import adjusted_rand_score
 
 import aeverse as ae
 from aeverse import methods
+from aeverse.models import kind_of
 from aeverse.models._joint import _sample_fusion
-from aeverse.models._shared._views import View, kind_of
+from aeverse.models._shared._views import View
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:mudata", "ignore:Cannot join columns:UserWarning")
 

@@ -16,7 +16,7 @@ ValueError: loadings: found an array of shape (5, 2); expected features x latent
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -126,7 +126,7 @@ class Flag:
 class Text:
     """A text, one of `choices` where there are any."""
 
-    choices: tuple[str, ...] | None = None
+    choices: Collection[str] | None = None
 
     def check(self, value: Any, place: str, sizes: Sizes) -> None:
         """Check one value."""

@@ -16,10 +16,11 @@ from aeverse.models._matrix import _choices as choices
 from aeverse.models._matrix._build import build
 from aeverse.models._matrix._fitted import FittedAutoencoder, remember
 from aeverse.models._matrix._learn import History, finish, learn
-from aeverse.models._matrix._read import feature_names, likelihood_of, read
+from aeverse.models._matrix._read import feature_names, read
 from aeverse.models._matrix._settings import Config, Settings, inherit, resolve
 from aeverse.models._matrix._transfer import choose_features, input_from, start_from
 from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._kinds import likelihood_of
 from aeverse.models._shared._reference import Reference, calibration_rows
 from aeverse.nn import Ensemble
 

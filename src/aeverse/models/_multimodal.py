@@ -16,8 +16,8 @@ from aeverse.models._joint._data import kinds_of, require_enough, without_empty
 from aeverse.models._joint._fitted import FUSIONS, FittedMultimodal
 from aeverse.models._joint._prediction import Target
 from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._kinds import KINDS
 from aeverse.models._shared._reference import label_columns
-from aeverse.models._shared._views import COUNT_KINDS
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -282,6 +282,6 @@ def choose_recipe(recipe: str, data: Mapping[str, _slots.Modality], kinds: Mappi
     """``"auto"``: cells where there are counts that are mostly zeros, and not too few samples."""
     if recipe != "auto":
         return recipe
-    molecules: list[sp.csr_matrix] = [d.x for m, d in data.items() if kinds[m] in COUNT_KINDS and sp.issparse(d.x)]
+    molecules: list[sp.csr_matrix] = [d.x for m, d in data.items() if KINDS[kinds[m]].is_count and sp.issparse(d.x)]
     mostly_zeros = any(x.nnz < x.shape[0] * x.shape[1] / 2 for x in molecules)
     return "cells" if mostly_zeros and n_obs >= FEW_SAMPLES else "samples"

@@ -7,16 +7,37 @@ from aeverse.nn._calibration import Calibration
 from aeverse.nn._corruption import Corruption, Masking, Noise, Thinning, add_noise, mask, thin
 from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
-from aeverse.nn._encoder import BinaryInput, Code, CountInput, DenseInput, Encoder, InputLayer, LogitInput, Projection
+from aeverse.nn._encoder import (
+    BinaryInput,
+    Code,
+    CountInput,
+    DenseInput,
+    Encoder,
+    InputLayer,
+    LogitInput,
+    Projection,
+    ValueInput,
+)
 from aeverse.nn._expression import Expression
 from aeverse.nn._fusion import FusionBatch, FusionNet, MemberLinear, MemberMLP
 from aeverse.nn._graph import diffusion_coordinates, fuse, local_kernel, nearest, row_normalised, smooth
-from aeverse.nn._likelihoods import Bernoulli, Gaussian, Likelihood, LogitGaussian, NegativeBinomial, Poisson
+from aeverse.nn._likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    Gaussian,
+    Likelihood,
+    LogitGaussian,
+    NegativeBinomial,
+    Poisson,
+    ValueLikelihood,
+)
 from aeverse.nn._mixture import foreground_probability
+from aeverse.nn._moments import moments
 from aeverse.nn._penalties import Contraction, Divergence, Guidance, Penalty, Sparsity, TargetActivity
 from aeverse.nn._posterior import GammaPosterior
 from aeverse.nn._random import generator_on
 from aeverse.nn._rows import Rows, product
+from aeverse.nn._special import fraction_logit
 from aeverse.nn._units import Units
 
 __all__ = [
@@ -42,6 +63,7 @@ __all__ = [
     "Gaussian",
     "Guidance",
     "InputLayer",
+    "LIKELIHOODS",
     "Likelihood",
     "LogitGaussian",
     "LogitInput",
@@ -58,14 +80,18 @@ __all__ = [
     "TargetActivity",
     "Thinning",
     "Units",
+    "ValueInput",
+    "ValueLikelihood",
     "add_noise",
     "count_loss",
     "diffusion_coordinates",
     "foreground_probability",
+    "fraction_logit",
     "fuse",
     "generator_on",
     "local_kernel",
     "mask",
+    "moments",
     "nearest",
     "product",
     "row_normalised",

@@ -6,11 +6,18 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from aeverse.nn._moments import Matrix, moments
 from aeverse.nn._random import linear, normal_like
 from aeverse.nn._rows import Rows, product
+from aeverse.nn._special import fraction_logit
+
+SMALLEST_SD = 1e-6  # a feature that varies less is constant
+BURDEN_SHARE = 0.05  # of the variance of binary inputs that the number of ones is given
+READ_ROWS = 1024  # samples that are read at a time
 
 
 class InputLayer(nn.Module):
@@ -48,7 +55,23 @@ class CountInput(InputLayer):
         return counts.with_values(values * self.scale[counts.columns])
 
 
-class DenseInput(InputLayer):
+class ValueInput(InputLayer):
+    """An input layer of values that are no counts: learnt from the training samples, `n_outputs` values wide."""
+
+    n_outputs: int
+
+    @classmethod
+    def of(cls, x: Matrix) -> ValueInput:
+        """From the training samples, (samples, features read)."""
+        raise NotImplementedError
+
+    @classmethod
+    def empty(cls, n_inputs: int) -> ValueInput:
+        """To load weights into."""
+        raise NotImplementedError
+
+
+class DenseInput(ValueInput):
     """Standardised values, clipped; a missing value (NaN) becomes zero, the feature's mean.
 
     Rows are scaled up for what they lack, so that a code is as long as that of a complete sample.
@@ -62,7 +85,18 @@ class DenseInput(InputLayer):
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("scale", 1 / sd)
-        self.shift = None
+        self.shift, self.n_outputs = None, len(mean)
+
+    @classmethod
+    def of(cls, x: Matrix) -> DenseInput:
+        """Constant features become zero."""
+        mean, sd = moments(x)
+        return cls(torch.from_numpy(mean), torch.from_numpy(np.where(sd < SMALLEST_SD, np.float32(np.inf), sd)))
+
+    @classmethod
+    def empty(cls, n_inputs: int) -> DenseInput:
+        """To load weights into."""
+        return cls(torch.zeros(n_inputs, dtype=torch.float32), torch.ones(n_inputs, dtype=torch.float32))
 
     def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
         """Standardise."""
@@ -74,14 +108,17 @@ class DenseInput(InputLayer):
 class LogitInput(DenseInput):
     """As `DenseInput`, on the logit of fractions."""
 
-    edge = 1e-3
+    @classmethod
+    def of(cls, x: Matrix) -> DenseInput:
+        """From the moments of the logits."""
+        return super().of(fraction_logit(torch.as_tensor(_dense(x))).numpy())
 
     def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
         """Logit, then standardise."""
-        return super().forward(torch.logit(x, eps=self.edge))
+        return super().forward(fraction_logit(x))
 
 
-class BinaryInput(InputLayer):
+class BinaryInput(ValueInput):
     """0/1 as the profile of a sample: rows of unit length less their mean, and, as one more input, how many ones.
 
     A tumour with a thousand mutations is then compared by which genes they hit, not by how many there are.
@@ -96,7 +133,28 @@ class BinaryInput(InputLayer):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", torch.tensor(float(scale), dtype=torch.float32))
         self.register_buffer("log_burden", torch.tensor(log_burden, dtype=torch.float32))
-        self.shift = None
+        self.shift, self.n_outputs = None, len(mean) + 1
+
+    @classmethod
+    def of(cls, x: Matrix) -> BinaryInput:
+        """From the profiles of the training samples."""
+        n, n_features = x.shape
+        total = squares = torch.zeros(1, dtype=torch.float64)
+        burdens = []
+        for start in range(0, n, READ_ROWS):
+            block = torch.as_tensor(_dense(x[start : start + READ_ROWS]), dtype=torch.float32)
+            profile, burden = cls.profile(block)
+            total, squares = total + profile.double().sum(0), squares + profile.double().square().sum()
+            burdens.append(burden)
+        mean, burden = total / n, torch.cat(burdens)
+        variance = max(float(squares / n - mean.square().sum()), 1e-9)
+        spread = max(float(burden.std(correction=0)), 1e-3) / (BURDEN_SHARE * n_features) ** 0.5
+        return cls(mean.float(), (n_features / variance) ** 0.5, (float(burden.mean()), spread))
+
+    @classmethod
+    def empty(cls, n_inputs: int) -> BinaryInput:
+        """To load weights into."""
+        return cls(torch.zeros(n_inputs, dtype=torch.float32), 1.0, (0.0, 1.0))
 
     @staticmethod
     def profile(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,6 +169,10 @@ class BinaryInput(InputLayer):
         """Centred profile and standardised burden, (rows, features + 1)."""
         profile, burden = self.profile(x)
         return torch.cat([(profile - self.mean) * self.scale, (burden - self.log_burden[0]) / self.log_burden[1]], 1)
+
+
+def _dense(x: Matrix) -> np.ndarray:
+    return x if isinstance(x, np.ndarray) else x.toarray()
 
 
 class Projection(InputLayer):

@@ -6,16 +6,27 @@
 ``information``  Fisher information of the code, (latent, latent), given loadings (features, latent) and the data's mean
 ``noise``        variance that the loss takes for one: a loss in nats is ``loss / noise``
 ``draw``         data, given the mean, from a generator (None: torch's global one)
+``complaint``    what is wrong with values that the likelihood does not allow
+``empty``        one to load weights into
+``start``        of values that are no counts: one for training data, and the decoder's bias to start from
+
+A new likelihood is a class and its place in `LIKELIHOODS`.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
 from aeverse.nn._count_loss import count_loss, softmax_means
+from aeverse.nn._encoder import SMALLEST_SD, BinaryInput, DenseInput, LogitInput, ValueInput
+from aeverse.nn._moments import Matrix, moments
 from aeverse.nn._random import normal_like
 from aeverse.nn._rows import Rows
+from aeverse.nn._special import fraction_logit
 
 SMALLEST = 1e-6
 NOISE_STEP = 0.05  # share of a batch in the running mean of the noise
@@ -24,7 +35,10 @@ NOISE_STEP = 0.05  # share of a batch in the running mean of the noise
 class Likelihood(nn.Module):
     """What all likelihoods answer, see above. Some need the library sizes, others ignore them."""
 
-    is_count: bool
+    name: ClassVar[str]
+    kind: ClassVar[str]  # of data that it is for
+    is_count: ClassVar[bool] = False
+    corruptions: ClassVar[tuple[str, ...]] = ("masking",)  # that suit it; the first is the default
     noise: Tensor | float
 
     def loss(
@@ -50,11 +64,32 @@ class Likelihood(nn.Module):
         """Data, given the mean."""
         raise NotImplementedError
 
+    @staticmethod
+    def complaint(values: np.ndarray, place: str) -> str | None:
+        """What is wrong with finite values, which stand in `place`; None: nothing."""
+        return None
+
+    @classmethod
+    def empty(cls, n_features: int) -> Likelihood:
+        """To load weights into."""
+        return cls()
+
+
+class ValueLikelihood(Likelihood):
+    """Of values that are no counts."""
+
+    input_layer: ClassVar[type[ValueInput]] = DenseInput  # that an encoder reads them through
+
+    @classmethod
+    def start(cls, x: Matrix) -> tuple[ValueLikelihood, np.ndarray]:
+        """The likelihood of training data (samples, features), and the bias from which the decoder starts."""
+        raise NotImplementedError
+
 
 class Poisson(Likelihood):
     """Counts on library size x softmax. Given the library size this is the multinomial likelihood."""
 
-    is_count = True
+    name, kind, is_count, corruptions = "poisson", "counts", True, ("thinning",)
     noise = 1.0
     dispersion: Tensor | None
 
@@ -106,16 +141,23 @@ class Poisson(Likelihood):
 class NegativeBinomial(Poisson):
     """Counts with gene-wise dispersions theta: variance ``mu + mu**2 / theta``."""
 
+    name = "nb"
     dispersion: Tensor
 
     def __init__(self, n_features: int, dispersion: float = 10.0):
         super().__init__(torch.full((n_features,), dispersion, dtype=torch.float32))
 
+    @classmethod
+    def empty(cls, n_features: int) -> NegativeBinomial:
+        """To load weights into."""
+        return cls(n_features)
 
-class Gaussian(Likelihood):
+
+class Gaussian(ValueLikelihood):
     """Continuous values, standardised by feature inside; the decoder speaks in standard deviations."""
 
-    is_count = False
+    name, kind = "gaussian", "continuous"
+    corruptions: ClassVar[tuple[str, ...]] = ("masking", "gaussian")
     center: Tensor
     scale: Tensor
     residual: Tensor
@@ -129,6 +171,18 @@ class Gaussian(Likelihood):
         self.register_buffer(
             "noise", torch.ones((), dtype=torch.float32)
         )  # its running mean square over all features, while training
+
+    @classmethod
+    def start(cls, x: Matrix) -> tuple[Gaussian, np.ndarray]:
+        """At the moments of the features; the decoder starts at zero, their mean."""
+        mean, sd = moments(x)
+        unit = np.where(sd < SMALLEST_SD, np.float32(1), sd)
+        return cls(torch.from_numpy(mean), torch.from_numpy(unit)), np.zeros(len(mean))
+
+    @classmethod
+    def empty(cls, n_features: int) -> Gaussian:
+        """To load weights into."""
+        return cls(torch.zeros(n_features, dtype=torch.float32), torch.ones(n_features, dtype=torch.float32))
 
     def standardise(self, x: Tensor) -> Tensor:
         """From units of the data to units of the decoder."""
@@ -170,22 +224,56 @@ class Gaussian(Likelihood):
 class LogitGaussian(Gaussian):
     """Fractions between 0 and 1 (methylation beta values): Gaussian on the logit, as M-values (Du et al., 2010)."""
 
-    edge = 1e-3
+    name, kind, corruptions = "fractions", "fractions", ("masking",)
+    input_layer = LogitInput
+
+    @classmethod
+    def start(cls, x: Matrix) -> tuple[Gaussian, np.ndarray]:
+        """At the moments of the logits."""
+        return super().start(fraction_logit(torch.as_tensor(x if isinstance(x, np.ndarray) else x.toarray())).numpy())
+
+    @staticmethod
+    def complaint(values: np.ndarray, place: str) -> str | None:
+        """They must lie between 0 and 1."""
+        if not values.size or (values.min() >= 0 and values.max() <= 1):
+            return None
+        return (
+            f"likelihood='fractions' needs values between 0 and 1, but {place} spans {values.min():.4g} to "
+            f"{values.max():.4g}; divide percentages by 100, or use likelihood='gaussian' for M-values."
+        )
 
     def standardise(self, x: Tensor) -> Tensor:
         """Logit, then units of the decoder."""
-        return super().standardise(torch.logit(x, eps=self.edge))
+        return super().standardise(fraction_logit(x))
 
     def restore(self, eta: Tensor) -> Tensor:
         """Back to fractions."""
         return torch.sigmoid(super().restore(eta))
 
 
-class Bernoulli(Likelihood):
+class Bernoulli(ValueLikelihood):
     """0 or 1: somatic mutations, accessibility."""
 
-    is_count = False
+    name, kind = "bernoulli", "binary"
+    input_layer = BinaryInput
     noise = 1.0
+
+    @classmethod
+    def start(cls, x: Matrix) -> tuple[Bernoulli, np.ndarray]:
+        """At the logit of each feature's frequency, which half a sample keeps from 0 and 1."""
+        frequency, least = moments(x)[0], 0.5 / (x.shape[0] + 1)
+        frequency = np.clip(frequency, least, 1 - least)
+        return cls(), np.log(frequency / (1 - frequency))
+
+    @staticmethod
+    def complaint(values: np.ndarray, place: str) -> str | None:
+        """They must be 0 and 1."""
+        others = values[~np.isin(values, (0, 1))]
+        return (
+            f"likelihood='bernoulli' needs 0 and 1, but {place} holds values such as {others[0]:.4g}."
+            if others.size
+            else None
+        )
 
     def loss(
         self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows | Tensor, library: Tensor | None = None
@@ -217,3 +305,8 @@ class Bernoulli(Likelihood):
     def draw(mean: Tensor, generator: Generator | None = None) -> Tensor:
         """0 or 1."""
         return torch.bernoulli(mean, generator=generator)
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    likelihood.name: likelihood for likelihood in (NegativeBinomial, Poisson, Gaussian, Bernoulli, LogitGaussian)
+}

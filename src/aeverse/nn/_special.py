@@ -1,9 +1,16 @@
-"""Special functions of counts, most of which are one."""
+"""Special functions: of counts, most of which are one, and of fractions, which may be 0 or 1."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+FRACTION_EDGE = 0.01
+
+
+def fraction_logit(x: Tensor) -> Tensor:
+    """Logit of fractions. Those nearer to 0 or 1 than 0.01 count as that far: what is measured there is mostly noise."""
+    return torch.logit(x, eps=FRACTION_EDGE)
 
 
 def log_rising(t: Tensor, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from aeverse import _slots, methods, models
 from aeverse.models import Autoencoder
+from aeverse.models._shared._kinds import kind_for
 from aeverse.tl._fit_or_load import check_save_model, fit_or_load, record, refuse_unused, save, warn_of_unused
 
 if TYPE_CHECKING:
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
 
 
 ACTIVE_VARIANCE = 0.01  # of the means of a variational dimension, above which it is in use
-
-KINDS = {
-    "nb": "counts",
-    "poisson": "counts",
-    "gaussian": "continuous",
-    "bernoulli": "binary",
-    "fractions": "fractions",
-}
 
 
 def embed(
@@ -140,8 +133,7 @@ def embed(
     check_save_model(save_model)
     if method != "ae" and method not in methods.MATRIX:
         raise ValueError(f"method={method!r} must be one of {['ae', *methods.MATRIX]}.")
-    if likelihood not in ("auto", *KINDS):
-        raise ValueError(f"likelihood={likelihood!r} must be 'auto' or one of {list(KINDS)}.")
+    kind = None if likelihood == "auto" else kind_for(likelihood)
     describing = ("regularizer", "decoder", "gene_sets", "n_models")
     if method != "ae":
         batches = () if methods.MATRIX[method].takes_batches else ("batch_key",)
@@ -163,7 +155,7 @@ def embed(
         results = _autoencoded(adata, model, config, {**fit, "device": device}, key_added, params, save_model)
     else:
         options = {**fit, "n_latent": n_latent, "random_state": random_state}
-        results = _compared(adata, method, likelihood, options, key_added, params)
+        results = _compared(adata, method, kind, options, key_added, params)
     _slots.write(adata, results)
     return adata if copy else None
 
@@ -186,11 +178,11 @@ def _autoencoded(adata, model, config, fit, key_added: str, params, save_model) 
     return results
 
 
-def _compared(adata, method: str, likelihood: str, options, key_added: str, params) -> _slots.Results:
+def _compared(adata, method: str, kind: str | None, options, key_added: str, params) -> _slots.Results:
     """The code of one of `aeverse.methods`."""
     _slots.check_keys(adata, [("obsm", key_added)], key_added)
     d = _slots.as_modality(adata, options["layer"], options["mask_var"])
-    kind = models.kind_of(d.x, d.names) if likelihood == "auto" else KINDS[likelihood]
+    kind = models.kind_of(d.x, d.names) if kind is None else kind
     found = methods.MATRIX[method](
         {"X": d},
         {"X": kind},

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from aeverse.models._shared._kinds import Protein
 from aeverse.models._shared._views import View
 from aeverse.nn import foreground_probability, nearest
 
@@ -17,7 +18,7 @@ def foreground(counts: np.ndarray, names: pd.Index, code: np.ndarray | None) -> 
 
     Cells are alike by `code`, or by the significant components of the proteins themselves.
     """
-    _, near = nearest(View("protein").fit(counts, names) if code is None else code, N_NEIGHBORS)
+    _, near = nearest(View(Protein.name).fit(counts, names) if code is None else code, N_NEIGHBORS)
     n, k = near.shape
     graph = sp.csr_matrix((np.full(n * k, 1 / k), near.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
     return foreground_probability(counts, graph)

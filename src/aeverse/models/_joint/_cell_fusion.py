@@ -17,6 +17,7 @@ from aeverse.models._joint._data import Scores
 from aeverse.models._joint._embeddings import EMBEDDINGS, CountEmbedding, Embedding, LinearEmbedding
 from aeverse.models._shared._attribution import Net, Side
 from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._kinds import Counts
 from aeverse.models._shared._noise_units import coarse_populations, population_means
 from aeverse.nn import Alignment, nearest
 
@@ -57,7 +58,7 @@ class CellFusion:
         rows, embeddings, plain = {m: d.rows for m, d in data.items()}, dict[str, Embedding](), {}
         for m, d in data.items():
             names = _batch_names(batches, codes, d.rows)
-            if kinds[m] == "counts" and _are_counts(d.x):
+            if kinds[m] == Counts.name and _are_counts(d.x):
                 embeddings[m] = CountEmbedding.fit(d, names, config, str(device), progress)
             else:
                 embeddings[m] = LinearEmbedding.fit(d, kinds[m], config)

@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 from aeverse import _slots
 from aeverse.models._shared._features import SMALLEST_SHARE
-from aeverse.models._shared._views import COUNT_KINDS, KINDS, View, kind_of
+from aeverse.models._shared._kinds import KINDS, kind_of
+from aeverse.models._shared._views import View
 
 FEWEST_SAMPLES = 10
 SHARE_HELDOUT, MOST_HELDOUT = 0.01, 200_000  # entries of each modality
@@ -32,7 +33,7 @@ def kinds_of(data: Mapping[str, _slots.Modality], kind: str | Mapping[str, str])
             raise ValueError(f"kind={own!r} of modality {m!r} must be 'auto' or one of {list(KINDS)}.")
         x = data[m].x
         values = x if isinstance(x, np.ndarray) else x.data
-        if own in COUNT_KINDS and values.size and np.nanmin(values) < 0:
+        if own != "auto" and KINDS[own].is_count and values.size and np.nanmin(values) < 0:
             raise ValueError(f"kind={own!r} of modality {m!r} needs counts, but there are negative values.")
     chosen = {m: kind.get(m, "auto") for m in data}
     return {m: kind_of(data[m].x, data[m].names) if own == "auto" else own for m, own in chosen.items()}
@@ -40,12 +41,12 @@ def kinds_of(data: Mapping[str, _slots.Modality], kind: str | Mapping[str, str])
 
 def without_empty(d: _slots.Modality, kind: str) -> _slots.Modality:
     """Leave out samples without a molecule; make small matrices that are no sparse counts dense."""
-    x, rows = d.x, d.rows
-    if not isinstance(x, np.ndarray) and kind not in ("counts", "peaks") and x.shape[0] * x.shape[1] <= SMALL_ENTRIES:
+    x, rows, stays_sparse = d.x, d.rows, KINDS[kind].stays_sparse
+    if not isinstance(x, np.ndarray) and not stays_sparse and x.shape[0] * x.shape[1] <= SMALL_ENTRIES:
         x = x.toarray()
-    if not sp.issparse(x) and kind in ("counts", "peaks") and not np.isnan(x).any():
+    if not sp.issparse(x) and stays_sparse and not np.isnan(x).any():
         x = sp.csr_matrix(x)
-    if kind in COUNT_KINDS:
+    if KINDS[kind].is_count:
         total = np.asarray(x.sum(1) if sp.issparse(x) else np.nansum(x, 1)).ravel()
         if not (total > 0).all():
             x, rows = x[total > 0], rows[total > 0]

@@ -21,7 +21,7 @@ from aeverse.models._shared._attribution import Function, Net, Side, net_of_ense
 from aeverse.models._shared._batches import UNKNOWN
 from aeverse.models._shared._genes import overdispersed
 from aeverse.models._shared._noise_units import population_units
-from aeverse.models._shared._views import COUNT_KINDS, View
+from aeverse.models._shared._views import View
 from aeverse.train import Samples, split_molecules
 
 MAX_COMPONENTS = 50  # in units of noise, those without signal do no harm
@@ -180,7 +180,7 @@ def noise_differences(view: View, d: _slots.Modality, rng: np.random.Generator) 
     For values that are not counts, differences with the variance that the components leave over, which is that of noise.
     """
     n_components = view.loadings.shape[1]
-    if view.kind not in COUNT_KINDS:
+    if not view.kind.is_count:
         return 2 * np.sqrt(n_components) * view.residual / view.unit * np.eye(n_components)
     cells = np.sort(rng.permutation(d.x.shape[0])[:NOISE_CELLS])
     x, differences = d.x[cells], []

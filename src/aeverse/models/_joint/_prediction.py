@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _slots
+from aeverse.models._shared._kinds import KINDS
 from aeverse.nn import nearest
 
 N_NEIGHBORS = 50
@@ -33,7 +34,7 @@ class Target:
     @classmethod
     def fit(cls, d: _slots.Modality, kind: str, scores: np.ndarray) -> Target:
         """From the training samples of a modality and their scores."""
-        x = natural_scale(d.x, kind)
+        x = KINDS[kind].natural_scale(d.x)
         if x.shape[1] <= KEPT_FEATURES:
             x = x if isinstance(x, np.ndarray) else x.toarray()
             mean = np.nan_to_num(np.nanmean(x, 0))
@@ -67,19 +68,6 @@ class Target:
     def from_tree(cls, tree: Mapping[str, Any]) -> Target:
         """Rebuild from a `tree`."""
         return cls(pd.Index(tree["names"]), tree["rows"], tree["values"], tree["readout"], tree["offset"])
-
-
-def natural_scale(x: sp.csr_matrix | np.ndarray, kind: str) -> sp.csr_matrix | np.ndarray:
-    """Values as they are predicted."""
-    if kind == "counts":
-        depth = np.asarray(x.sum(1) if sp.issparse(x) else np.nansum(x, 1), np.float64).ravel()
-        factor = (np.median(depth) / np.maximum(depth, 1)).astype(np.float32)
-        x = sp.csr_matrix(sp.diags(factor) @ x) if sp.issparse(x) else x * factor[:, None]
-    if kind in ("counts", "protein"):
-        return np.log1p(x) if isinstance(x, np.ndarray) else x.log1p()
-    if kind == "peaks":
-        return (x != 0).astype(np.float32) if sp.issparse(x) else np.where(np.isnan(x), np.nan, x != 0)
-    return x
 
 
 def knn_regression(

@@ -16,10 +16,11 @@ from aeverse.models._matrix._network import Block, Matrix, NetParts, Network, ar
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._features import Features
-from aeverse.models._shared._genes import log_normalized_moments, overdispersed
+from aeverse.models._shared._genes import log_normalized_moments, overdispersed_genes
 from aeverse.models._shared._graph_targets import smoothed_target
 from aeverse.models._shared._noise_units import population_units
 from aeverse.nn import (
+    LIKELIHOODS,
     Calibration,
     CountInput,
     Ensemble,
@@ -48,7 +49,7 @@ class Counts:
     x
         The matrix.
     likelihood
-        ``"nb"`` or ``"poisson"``.
+        Name of a `aeverse.nn.Likelihood` of counts.
     place
         The user's name of the matrix, for messages.
     """
@@ -86,7 +87,7 @@ class Counts:
 
     def choose_inputs(self, n_inputs: int) -> np.ndarray:
         """Genes that the encoder reads where no mask says which."""
-        return overdispersed(self.x, n_inputs)
+        return overdispersed_genes(self.x, n_inputs)
 
     def columns(self, positions: np.ndarray | None) -> Counts:
         """Columns in another order, empty ones for -1; None: as they are."""
@@ -118,7 +119,7 @@ class Counts:
         if rare is not None:
             molecules, bias = np.bincount(rare.output, weights=molecules), rare.pooled_bias
         information = torch.as_tensor(molecules.astype(np.float32) * np.float32(CODE_VARIANCE))[:, None]
-        likelihood = new_likelihood(settings.likelihood, len(bias))
+        likelihood = LIKELIHOODS[settings.likelihood].empty(len(bias))
         return NetParts(input_layer, likelihood, bias, information if settings.learns_precision else None, rare)
 
     def graph_target(
@@ -143,17 +144,10 @@ def _input_layer(seen: Samples) -> CountInput:
     return CountInput(torch.from_numpy(mean), torch.from_numpy(sd), median)
 
 
-def new_likelihood(likelihood: str, n_features: int) -> Poisson:
-    """Negative binomial or Poisson."""
-    return NegativeBinomial(n_features) if likelihood == "nb" else Poisson()
-
-
 def empty_parts(settings: Settings, n_features: int, n_inputs: int) -> NetParts:
     """Parts to load weights into."""
-    zero = torch.zeros(n_inputs, dtype=torch.float32)
-    return NetParts(
-        CountInput(zero, zero + 1, 1.0), new_likelihood(settings.likelihood, n_features), np.zeros(n_features)
-    )
+    zero, likelihood = torch.zeros(n_inputs, dtype=torch.float32), LIKELIHOODS[settings.likelihood].empty(n_features)
+    return NetParts(CountInput(zero, zero + 1, 1.0), likelihood, np.zeros(n_features))
 
 
 # ---- the network ---------------------------------------------------------------------------------------------------
@@ -259,7 +253,7 @@ class CountNetwork(Network):
             return
         for member in self.ensemble.members:
             self.rare.split(member.decoder)
-            member.likelihood = new_likelihood(self.settings.likelihood, self.n_features)
+            member.likelihood = LIKELIHOODS[self.settings.likelihood].empty(self.n_features)
         self.posterior, self.rare = GammaPosterior(self.n_features), None
         self.to(self.device)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from aeverse.models._matrix._build import penalties
 from aeverse.models._matrix._network import Matrix, Network
+from aeverse.models._matrix._regularizers import penalties
 from aeverse.nn import AutoencoderNet
 from aeverse.train import Deviances, Samples, train
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -16,13 +15,13 @@ from aeverse import _settings
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._alignment import alignment
+from aeverse.models._shared._kinds import Matrix
 from aeverse.nn import Batch, Ensemble, InputLayer, Likelihood
 from aeverse.train import Deviances, Samples
 
 ENCODED_ROWS = 4096  # samples that are encoded at a time
 BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
 
-Matrix: TypeAlias = "sp.csr_matrix | np.ndarray"
 Block = tuple[slice, Batch, Tensor, Tensor]  # which samples, their batch, their codes, their means
 
 

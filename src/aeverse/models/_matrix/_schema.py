@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,12 +26,14 @@ from aeverse._schema import (
     check,
 )
 from aeverse.models._matrix import _choices as choices
-from aeverse.models._matrix._build import code_layer
+from aeverse.models._matrix._regularizers import code_layer
 from aeverse.models._matrix._settings import Settings
-from aeverse.nn import GammaPosterior
+from aeverse.models._matrix._values import value_likelihood
+from aeverse.nn import LIKELIHOODS, GammaPosterior
 
 Size = int | str
 Schemas = dict[str, Schema]
+NOT_NEGATIVE = ("dispersion", "residual", "scale")  # parts of modules
 POSITIVE, ANY = Number(low=0, integer=False), Number(integer=False, nan=True)
 
 
@@ -40,7 +43,7 @@ def _regularizer(*known: str) -> Schema:
 
 
 CONFIG: Schemas = {
-    "likelihood": Text(("auto", *choices.LIKELIHOODS)),
+    "likelihood": Text(),
     "regularizer": _regularizer("auto", *choices.REGULARIZERS),
     "decoder": Text(choices.DECODERS),
     "gene_sets": Maybe(Entries(Entries(Number(integer=False)))),
@@ -61,7 +64,7 @@ CONFIG: Schemas = {
 }
 SETTINGS: Schemas = {
     **CONFIG,
-    "likelihood": Text(choices.LIKELIHOODS),
+    "likelihood": Text(LIKELIHOODS.keys()),
     "regularizer": _regularizer(*choices.REGULARIZERS),
     "n_latent": Number(low=1, size="latent"),
     "n_models": Number(low=1, size="members"),
@@ -110,7 +113,8 @@ def check_model(tree: Any) -> None:
     ValueError
         Something is missing, or is not what the settings ask for; the message tells where.
     """
-    sizes = check(tree, Fields({"config": Fields(CONFIG), "fit": Fields(FIT)}))
+    config = CONFIG | {"likelihood": Text(("auto", *LIKELIHOODS))}
+    sizes = check(tree, Fields({"config": Fields(config), "fit": Fields(FIT)}))
     settings = Settings.from_tree(tree["fit"]["settings"])
     sizes["code"] = settings.n_code
     learnt = {name: tree["fit"][name] for name in ("reference", "network")}
@@ -144,7 +148,8 @@ def _layers(widths: Sequence[int], linear: int, norm: int, normed: int) -> Schem
 
 def _ensemble(settings: Settings, sizes: Sizes, found: Mapping[str, Any]) -> Schemas:
     """Weights and buffers of the members; those of units and of an alignment where any were kept."""
-    member = _under("decoder", _decoder(settings, sizes["batches"])) | _under("likelihood", _likelihood(settings))
+    likelihood = LIKELIHOODS[settings.likelihood].empty(sizes["features"])
+    member = _under("decoder", _decoder(settings, sizes["batches"])) | _under("likelihood", _shapes(likelihood))
     member |= _under("encoder", _encoder(settings, sizes))
     schemas: Schemas = {}
     for i in range(settings.n_models):
@@ -177,12 +182,9 @@ def _encoder(settings: Settings, sizes: Sizes) -> Schemas:
 def _input_layer(settings: Settings, n_inputs: int) -> Schemas:
     if settings.is_count:
         return _floats(shift=(n_inputs,), scale=(n_inputs,), median_library=())
-    binary = settings.likelihood == "bernoulli"
-    width = n_inputs + binary  # and the burden
-    inner = _floats(mean=(n_inputs,), scale=() if binary else (n_inputs,))
-    if binary:
-        inner |= _floats(log_burden=(2,))
-    return _under("inner", inner) | _floats(centre=(width,), axes=(width, "components"), gain=())
+    inner = value_likelihood(settings.likelihood).input_layer.empty(n_inputs)
+    width = inner.n_outputs
+    return _under("inner", _shapes(inner)) | _floats(centre=(width,), axes=(width, "components"), gain=())
 
 
 def _decoder(settings: Settings, n_batches: int) -> Schemas:
@@ -196,16 +198,14 @@ def _decoder(settings: Settings, n_batches: int) -> Schemas:
     return schemas
 
 
-def _likelihood(settings: Settings) -> Schemas:
-    positive = Array("f", ("features",), low=0)
-    if settings.likelihood == "nb":
-        return {"dispersion": positive}
-    if settings.likelihood in ("gaussian", "fractions"):
-        return {"scale": positive, "residual": positive, **_floats(center=("features",), noise=())}
-    return {}
-
-
 def _posterior(n_features: int) -> Schemas:
     with torch.device("meta"):  # shapes without numbers
-        empty = GammaPosterior(n_features).state_dict()
-    return {name: Array("f", tuple(tensor.shape)) for name, tensor in empty.items()}
+        return _shapes(GammaPosterior(n_features))
+
+
+def _shapes(module: torch.nn.Module) -> Schemas:
+    """Those of a module's state."""
+    state = module.state_dict().items()
+    return {
+        name: Array("f", tuple(tensor.shape), low=0 if name in NOT_NEGATIVE else -math.inf) for name, tensor in state
+    }

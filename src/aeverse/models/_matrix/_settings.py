@@ -11,8 +11,9 @@ import numpy as np
 
 from aeverse import _settings
 from aeverse.models._matrix import _choices as choices
-from aeverse.models._matrix._choices import COUNT_LIKELIHOODS, REGULARIZERS
+from aeverse.models._matrix._choices import REGULARIZERS
 from aeverse.models._shared._gene_sets import parse_gene_sets
+from aeverse.nn import LIKELIHOODS
 from aeverse.train import Schedule
 
 # Steps of training: so many, or so many epochs where these are more; but held-out deviance no longer rises after about a
@@ -151,7 +152,7 @@ class Config:
 
     def __post_init__(self):
         for name, known in (
-            ("likelihood", ("auto", *choices.LIKELIHOODS)),
+            ("likelihood", ("auto", *LIKELIHOODS)),
             ("decoder", choices.DECODERS),
             ("corruption", (None, *choices.CORRUPTIONS)),
         ):
@@ -241,7 +242,7 @@ class Settings:
     @property
     def is_count(self) -> bool:
         """Whether the data are counts."""
-        return self.likelihood in COUNT_LIKELIHOODS
+        return LIKELIHOODS[self.likelihood].is_count
 
     @property
     def recipe(self) -> Recipe:
@@ -304,11 +305,11 @@ class Settings:
 
 def resolve(config: Config, likelihood: str, n_samples: int) -> Settings:
     """Decide what a configuration leaves open, for samples of a likelihood, and log what ``"auto"`` became."""
-    recipe = COUNTS if likelihood in COUNT_LIKELIHOODS else VALUES
+    recipe = COUNTS if LIKELIHOODS[likelihood].is_count else VALUES
     regularizer = config.regularizer
     if regularizer == "auto":  # measured: see benchmarks/embed.py and embed_values.py
         regularizer = "denoising"
-    suitable = corruptions(likelihood)
+    suitable = LIKELIHOODS[likelihood].corruptions
     if config.corruption not in (None, *suitable):
         raise ValueError(f"corruption={config.corruption!r} does not go with {likelihood!r}; take one of {suitable}.")
     named = config.gene_sets is not None
@@ -344,13 +345,6 @@ def inherit(config: Config, source: Settings, n_samples: int) -> Settings:
         random_state=config.random_state,
         learns_precision=False,
     )
-
-
-def corruptions(likelihood: str) -> tuple[str, ...]:
-    """Corruptions that suit a likelihood; the first is the default."""
-    if likelihood in COUNT_LIKELIHOODS:
-        return ("thinning",)
-    return ("masking", "gaussian") if likelihood == "gaussian" else ("masking",)
 
 
 def _one_or_several(value: str | Sequence[str] | None) -> str | tuple[str, ...] | None:

@@ -20,23 +20,11 @@ from aeverse.models._matrix._network import Matrix, NetParts, Network
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._graph_targets import diffusion_target, significant
-from aeverse.nn import (
-    Bernoulli,
-    BinaryInput,
-    DenseInput,
-    Gaussian,
-    InputLayer,
-    Likelihood,
-    LogitGaussian,
-    LogitInput,
-    Projection,
-)
+from aeverse.nn import LIKELIHOODS, Gaussian, InputLayer, Projection, ValueLikelihood, moments
 from aeverse.train import Deviances, Samples, split_entries
 
 MAX_COMPONENTS = 128  # principal components that the encoder reads
 N_DECOMPOSED = 5000  # samples from which they are taken
-SMALLEST_SD = 1e-6  # a feature that varies less is constant
-BURDEN_SHARE = 0.05  # of the variance of binary inputs that the number of ones is given
 READ_ROWS = 1024  # samples that are standardised at a time
 
 
@@ -50,7 +38,7 @@ class Values:
     x
         Dense, NaN where an entry is missing, or CSR.
     likelihood
-        ``"gaussian"``, ``"bernoulli"`` or ``"fractions"``.
+        Name of a `aeverse.nn.ValueLikelihood`.
     place
         The user's name of the matrix, for messages.
     """
@@ -71,7 +59,9 @@ class Values:
             x.sum_duplicates()
         else:
             x = np.array(x, np.float32)
-        _check_range(np.asarray(x.data if sp.issparse(x) else x), likelihood, place)
+        values = np.asarray(x.data if sp.issparse(x) else x)
+        if complaint := LIKELIHOODS[likelihood].complaint(values[np.isfinite(values)], place):
+            raise ValueError(complaint)
         return cls(x, likelihood, place)
 
     def __len__(self) -> int:
@@ -127,23 +117,11 @@ class Values:
 
     def net_parts(self, settings: Settings, seen: Samples, input_layer: InputLayer | None = None) -> NetParts:
         """What of a net depends on these values, of which training sees `seen`; `input_layer`: of a model to start from."""
-        inner: InputLayer
-        if settings.likelihood == "bernoulli":
-            mean, _ = moments(seen.data)
-            frequency = np.clip(mean, 0.5 / (len(seen) + 1), 1 - 0.5 / (len(seen) + 1))
-            bias, likelihood = np.log(frequency / (1 - frequency)), new_likelihood("bernoulli")
-            inner = _binary_input(seen) if input_layer is None else input_layer
-        else:
-            fractions = settings.likelihood == "fractions"
-            values = torch.logit(torch.tensor(seen.data), eps=LogitInput.edge).numpy() if fractions else seen.data
-            mean, sd = moments(values)
-            constant, bias = sd < SMALLEST_SD, np.zeros(len(mean))
-            unit = np.where(constant, 1, sd).astype(np.float32)
-            likelihood = new_likelihood(settings.likelihood, torch.from_numpy(mean), torch.from_numpy(unit))
-            inputs = slice(None) if seen.input_features is None else seen.input_features
-            width = np.where(constant, np.inf, sd).astype(np.float32)[inputs]
-            inner = (LogitInput if fractions else DenseInput)(torch.from_numpy(mean[inputs]), torch.from_numpy(width))
-        return NetParts(_projected(inner, seen, settings) if input_layer is None else input_layer, likelihood, bias)
+        kind = value_likelihood(settings.likelihood)
+        likelihood, bias = kind.start(seen.data)
+        if input_layer is None:
+            input_layer = _projected(kind.input_layer.of(seen.inputs), seen, settings)
+        return NetParts(input_layer, likelihood, bias)
 
     def graph_target(
         self,
@@ -159,34 +137,6 @@ class Values:
         return diffusion_target(samples, parts.input_layer, settings.n_guided, batches)
 
 
-def _check_range(values: np.ndarray, likelihood: str, place: str) -> None:
-    """Refuse values that a likelihood does not allow."""
-    values = values[np.isfinite(values)]
-    if likelihood == "bernoulli" and not np.isin(values, (0, 1)).all():
-        odd = values[~np.isin(values, (0, 1))][0]
-        raise ValueError(f"likelihood='bernoulli' needs 0 and 1, but {place} holds values such as {odd:.4g}.")
-    if likelihood == "fractions" and values.size and (values.min() < 0 or values.max() > 1):
-        raise ValueError(
-            f"likelihood='fractions' needs values between 0 and 1, but {place} spans {values.min():.4g} to "
-            f"{values.max():.4g}; divide percentages by 100, or use likelihood='gaussian' for M-values."
-        )
-
-
-def moments(x: Matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each feature, float32, missing entries left out."""
-    if not isinstance(x, np.ndarray):
-        missing = sp.csr_matrix((np.isnan(x.data).astype(np.float64), x.indices, x.indptr), shape=x.shape)
-        n_present = np.maximum(x.shape[0] - np.asarray(missing.sum(0)).ravel(), 1)
-        values = sp.csr_matrix((np.nan_to_num(x.data).astype(np.float64), x.indices, x.indptr), shape=x.shape)
-        mean = np.asarray(values.sum(0)).ravel() / n_present
-        variance = np.asarray(values.multiply(values).sum(0)).ravel() / n_present - mean**2
-    else:
-        n_present = np.maximum(np.isfinite(x).sum(0), 1)
-        mean = np.nansum(x, 0, dtype=np.float64) / n_present
-        variance = np.nansum((x - mean) ** 2, 0, dtype=np.float64) / n_present
-    return mean.astype(np.float32), np.sqrt(np.maximum(variance, 0)).astype(np.float32)
-
-
 # ---- parts of nets ---------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def _projected(inner: InputLayer, samples: Samples, settings: Settings) -> Projection:
@@ -198,42 +148,19 @@ def _projected(inner: InputLayer, samples: Samples, settings: Settings) -> Proje
     return Projection(inner.cpu(), torch.from_numpy(center), torch.from_numpy(axes), 1 / spread)
 
 
-def _binary_input(samples: Samples) -> BinaryInput:
-    total = squares = torch.zeros(1, dtype=torch.float64, device=samples.device)
-    burdens, n = [], len(samples)
-    for _, batch in samples.blocks(READ_ROWS):
-        assert isinstance(batch.x, Tensor)
-        profile, burden = BinaryInput.profile(batch.x)
-        total, squares = total + profile.double().sum(0), squares + profile.double().square().sum()
-        burdens.append(burden)
-    mean, burden = total / n, torch.cat(burdens)
-    variance = max(float(squares / n - mean.square().sum()), 1e-9)
-    n_features = len(mean)
-    spread = max(float(burden.std(correction=0)), 1e-3) / (BURDEN_SHARE * n_features) ** 0.5
-    return BinaryInput(mean.float().cpu(), (n_features / variance) ** 0.5, (float(burden.mean()), spread))
-
-
-def new_likelihood(likelihood: str, mean: Tensor | None = None, sd: Tensor | None = None) -> Likelihood:
-    """Bernoulli, or one that standardises by moments."""
-    if likelihood == "bernoulli":
-        return Bernoulli()
-    assert mean is not None
-    assert sd is not None
-    return (LogitGaussian if likelihood == "fractions" else Gaussian)(mean, sd)
-
-
 def empty_parts(settings: Settings, n_features: int, n_inputs: int, n_components: int) -> NetParts:
     """Parts to load weights into."""
-    zeros = partial(torch.zeros, dtype=torch.float32)
-    likelihood = new_likelihood(settings.likelihood, zeros(n_features), zeros(n_features) + 1)
-    zero, width = zeros(n_inputs), n_inputs + (settings.likelihood == "bernoulli")
-    inner: InputLayer
-    if settings.likelihood == "bernoulli":
-        inner = BinaryInput(zero, 1.0, (0.0, 1.0))
-    else:
-        inner = (LogitInput if settings.likelihood == "fractions" else DenseInput)(zero, zero + 1)
-    input_layer = Projection(inner, zeros(width), zeros(width, n_components), 1.0)
-    return NetParts(input_layer, likelihood, np.zeros(n_features))
+    kind, zeros = value_likelihood(settings.likelihood), partial(torch.zeros, dtype=torch.float32)
+    inner = kind.input_layer.empty(n_inputs)
+    input_layer = Projection(inner, zeros(inner.n_outputs), zeros(inner.n_outputs, n_components), 1.0)
+    return NetParts(input_layer, kind.empty(n_features), np.zeros(n_features))
+
+
+def value_likelihood(name: str) -> type[ValueLikelihood]:
+    """The likelihood of a name, which is known to be one of values that are no counts."""
+    likelihood = LIKELIHOODS[name]
+    assert issubclass(likelihood, ValueLikelihood)
+    return likelihood
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 FEWEST_MOLECULES = 5
 
 
-def overdispersed(counts: sp.csr_matrix, n_genes: int) -> np.ndarray:
+def overdispersed_genes(counts: sp.csr_matrix, n_genes: int) -> np.ndarray:
     """Positions of the genes whose Pearson statistic exceeds that of a Poisson gene the most, in order."""
     total = np.asarray(counts.sum(0), np.float64).ravel()
     candidates = np.flatnonzero(total >= FEWEST_MOLECULES)

@@ -10,9 +10,10 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
+from aeverse.models._shared._kinds import Counts, Peaks, kind_of
 from aeverse.models._shared._neighbors import batch_shifts, neighbors_of, principal
-from aeverse.models._shared._views import View, _moments, _svd, kind_of
-from aeverse.nn import InputLayer, Rows, diffusion_coordinates, fuse, local_kernel, smooth
+from aeverse.models._shared._views import View, truncated_svd
+from aeverse.nn import InputLayer, Rows, diffusion_coordinates, fuse, local_kernel, moments, smooth
 from aeverse.train import Samples
 
 N_NEIGHBORS = (5, 10, 20)
@@ -55,7 +56,7 @@ def smoothed_target(
     What is sampling noise in one cell averages out. Batches are shifted so that samples of different ones that match meet.
     `columns` limits the features that are read.
     """
-    view = View("peaks" if kind_of(counts, names) == "peaks" else "counts")
+    view = View(Peaks.name if kind_of(counts, names) == Peaks.name else Counts.name)
     scores = view.fit(counts, names, columns)
     if batches is not None:
         scores = scores - batch_shifts(scores, batches, SMOOTHED_NEIGHBORS)[batches]
@@ -73,9 +74,9 @@ def significant(y: sp.csr_matrix | np.ndarray, fewest: int, most: int) -> tuple[
     Mean of the columns, axes (columns, components), root mean square of the scores.
     """
     n, p = y.shape
-    centre, sd = _moments(y)
+    centre, sd = moments(y)
     noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
-    s, v = _svd(y, centre, max(1, min(most, n - 1, p)))
+    s, v = truncated_svd(y, centre, max(1, min(most, n - 1, p)))
     k = min(max(int((s > noise).sum()), fewest), len(s))
     spread = float(np.sqrt(np.mean(s[:k].astype(np.float64) ** 2) / n))
     return centre, np.ascontiguousarray(v[:k].T, np.float32), spread or 1.0

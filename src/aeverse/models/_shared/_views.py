@@ -9,54 +9,18 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-KINDS = ("counts", "protein", "peaks", "binary", "ordinal", "fractions", "continuous")
-COUNT_KINDS = ("counts", "protein", "peaks")  # a sample without a single molecule says nothing
-FEW_FEATURES, MANY_FEATURES, FEW_LEVELS = 500, 5000, 8
-PEAK_NAME = r"^(?:chr)?[0-9XYMTGLKJ.]+[:_-]\d+[-_]\d+$"
+from aeverse.models._shared._kinds import KINDS, Kind
+from aeverse.nn import moments
+
 CLIP = 10.0  # standard deviations
 LEAST_LENGTH = 1e-3  # of a component, as a share of the longest
 EXACT_UP_TO = 1000  # rows or columns up to which the exact singular value decomposition is taken
 
 
-def kind_of(x: sp.csr_matrix | np.ndarray, names: pd.Index) -> str:
-    """Kind of data that a matrix holds, from its values (and, for peaks, from the names of its features)."""
-    values = x[np.isfinite(x)] if isinstance(x, np.ndarray) else x.data
-    if values.size == 0:
-        return "continuous"
-    low, high, n_features = min(float(values.min()), 0.0), float(values.max()), x.shape[1]
-    if not (values == np.rint(values)).all():
-        dense = not sp.issparse(x)
-        return "fractions" if dense and values.min() >= 0 and high <= 1 else "continuous"
-    if low < 0:
-        return "ordinal" if high - low <= FEW_LEVELS else "continuous"
-    if names.str.match(PEAK_NAME).mean() > 0.5 or (high <= 1 and n_features >= MANY_FEATURES):
-        return "peaks"
-    if high <= 1:
-        return "binary"
-    if n_features > FEW_FEATURES:
-        return "counts"
-    if high <= FEW_LEVELS:
-        return "ordinal"
-    return (
-        "protein" if (values > 0).sum() > x.shape[0] * n_features / 2 else "counts"
-    )  # a panel of genes is mostly zeros
-
-
-def overdispersed(counts: sp.csr_matrix, n: int) -> np.ndarray:
-    """Positions of the `n` features whose variance most exceeds what depth and Poisson noise explain, in order."""
-    depth = np.asarray(counts.sum(1)).ravel()
-    mean = np.asarray(counts.mean(0)).ravel()
-    square = np.asarray(counts.multiply(counts).mean(0)).ravel()
-    score = (square - mean**2 * np.mean((depth / max(depth.mean(), 1e-9)) ** 2)) / np.maximum(mean, 1e-9)
-    score[np.asarray((counts > 0).sum(0)).ravel() < min(5, counts.shape[0] / 10)] = -1
-    return np.sort(np.argsort(-score, kind="stable")[:n])
-
-
 class View:
     """Transformation, standardisation and significant principal components of one modality.
 
-    Counts are depth-normalised and log-transformed, protein counts log-transformed and centred by sample (CLR), peaks
-    weighted by TF-IDF; fractions become logits; the rest stays. Sparse matrices stay sparse, centring is implicit.
+    The kind says what is done to the values first. Sparse matrices stay sparse, centering is implicit.
     Components count as significant above the edge of the spectrum of noise (Marchenko-Pastur). Missing entries take the
     mean of their feature.
 
@@ -73,30 +37,26 @@ class View:
     """
 
     def __init__(self, kind: str, n_inputs: int = 3000, max_components: int = 50, *, only_significant: bool = True):
-        self.kind, self.n_inputs, self.max_components = kind, n_inputs, max_components
+        self.kind, self.n_inputs, self.max_components = KINDS[kind](), n_inputs, max_components
         self.only_significant = only_significant
-        self.depth = 1.0
-        self.idf: np.ndarray | None = None
 
     # ---- learning ----------------------------------------------------------------------------------------------
     def fit(self, x: sp.csr_matrix | np.ndarray, names: pd.Index, columns: np.ndarray | None = None) -> np.ndarray:
         """Learn from a matrix (samples, features) and return its scores; `columns` limits the features read."""
         columns = np.arange(x.shape[1]) if columns is None else columns
-        if self.kind == "counts" and len(columns) > self.n_inputs:
-            counts = x if sp.issparse(x) else sp.csr_matrix(np.nan_to_num(x))
-            columns = columns[overdispersed(counts[:, columns], self.n_inputs)]
+        columns = columns[self.kind.choose(x[:, columns], self.n_inputs)]
         self.columns, self.names = columns, pd.Index(names[columns])
         x = x[:, columns]
-        self._fit_transformation(x)
-        x = self._transform(x)
-        self.mean, sd = _moments(x)
-        unit = np.ones_like(sd) if self.kind == "protein" else sd
+        self.kind.fit(x)
+        x = self.kind.prepare(x)
+        self.mean, sd = moments(x)
+        unit = np.ones_like(sd) if self.kind.has_unit else sd
         self.scale = np.where(sd > 1e-6, 1 / np.maximum(unit, 1e-6), 0).astype(np.float32)
         y = self._standardise(x)
-        self.centre, sd = _moments(y)
+        self.centre, sd = moments(y)
         n, p = x.shape[0], max(int((self.scale > 0).sum()), 1)
         noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
-        s, v = _svd(y, self.centre, min(self.max_components, n - 1, x.shape[1]))
+        s, v = truncated_svd(y, self.centre, min(self.max_components, n - 1, x.shape[1]))
         self.n_significant = int((s > noise).sum())
         n_kept = max(self.n_significant, 2) if self.only_significant else max(int((s > LEAST_LENGTH * s[0]).sum()), 1)
         self.loadings = np.ascontiguousarray(v[:n_kept].T, np.float32)
@@ -107,14 +67,6 @@ class View:
         scores = self._scores(y, slice(None))
         self.unit = float(np.sqrt(np.mean(scores**2))) or 1.0
         return scores / self.unit
-
-    def _fit_transformation(self, x) -> None:
-        if self.kind == "counts":
-            depth = _row_sums(x)
-            self.depth = float(np.median(depth[depth > 0])) if (depth > 0).any() else 1.0
-        if self.kind == "peaks":
-            open_in = np.asarray((x != 0).sum(0) if sp.issparse(x) else np.nansum(x != 0, 0)).ravel()
-            self.idf = np.log1p(x.shape[0] / np.maximum(open_in, 1)).astype(np.float32)
 
     # ---- using -------------------------------------------------------------------------------------------------
     def __call__(self, x: sp.csr_matrix | np.ndarray, names: pd.Index) -> np.ndarray:
@@ -127,7 +79,7 @@ class View:
     ) -> tuple[sp.csr_matrix | np.ndarray, slice | np.ndarray, np.ndarray]:
         """Standardised values of those features of new samples that are read, which of these they are, and where."""
         found, where = self.match(names)
-        return self._standardise(self._transform(x[:, where], found), found), found, where
+        return self._standardise(self.kind.prepare(x[:, where], found), found), found, where
 
     def match(self, names: pd.Index) -> tuple[slice | np.ndarray, np.ndarray]:
         """Which of the features read are there, and where."""
@@ -142,29 +94,7 @@ class View:
 
     def standardised(self, x: sp.csr_matrix | np.ndarray) -> sp.csr_matrix | np.ndarray:
         """Standardised values of the features read, of a matrix with the training data's columns."""
-        return self._standardise(self._transform(x[:, self.columns]))
-
-    def _transform(self, x, found: slice | np.ndarray = slice(None)):
-        if self.kind in ("counts", "peaks"):
-            if self.kind == "peaks":
-                x = (x != 0).astype(np.float32) if sp.issparse(x) else np.where(np.isnan(x), np.nan, x != 0)
-            target = self.depth if self.kind == "counts" else 1e4
-            factor = (target / np.maximum(_row_sums(x), 1)).astype(np.float32)
-            x = sp.csr_matrix(sp.diags(factor) @ x) if sp.issparse(x) else x * factor[:, None]
-            if self.idf is not None:
-                x = sp.csr_matrix(x @ sp.diags(self.idf[found])) if sp.issparse(x) else x * self.idf[found]
-            return x.log1p() if sp.issparse(x) else np.log1p(x)
-        if sp.issparse(x) and self.kind in ("protein", "fractions"):
-            x = x.toarray()
-        if self.kind == "protein":
-            x = np.log1p(x)
-            if len(self.columns) == 1:  # centred by itself it would be nothing
-                return x
-            return x - np.nansum(x, 1, keepdims=True) / np.maximum(np.isfinite(x).sum(1, keepdims=True), 1)
-        if self.kind == "fractions":
-            x = np.clip(x, 0.01, 0.99)
-            return np.log(x / (1 - x))
-        return x
+        return self._standardise(self.kind.prepare(x[:, self.columns]))
 
     def _standardise(self, x, found: slice | np.ndarray = slice(None)):
         scale, mean = self.scale[found], self.mean[found]
@@ -182,12 +112,14 @@ class View:
     # ---- keeping -----------------------------------------------------------------------------------------------
     def tree(self) -> dict[str, Any]:
         """JSON values and arrays."""
-        return {**{name: getattr(self, name) for name in _KEPT}, "names": list(self.names)}
+        own = {name: getattr(self, name) for name in _KEPT}
+        return {"kind": self.kind.tree(), **own, "names": list(self.names)}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> View:
         """Rebuild a view from its `tree`."""
-        view = cls(tree["kind"], tree["n_inputs"], tree["max_components"], only_significant=tree["only_significant"])
+        view = cls(tree["kind"]["name"])
+        view.kind = Kind.from_tree(tree["kind"])
         for name in _KEPT:
             setattr(view, name, tree[name])
         view.names = pd.Index(tree["names"])
@@ -195,28 +127,14 @@ class View:
 
 
 _KEPT = (
-    "kind", "n_inputs", "max_components", "only_significant", "depth", "unit", "residual", "n_significant",
-    "idf", "columns", "mean", "scale", "centre", "loadings",
+    "n_inputs", "max_components", "only_significant", "unit", "residual", "n_significant",
+    "columns", "mean", "scale", "centre", "loadings",
 )  # fmt: skip
 
 
-def _row_sums(x) -> np.ndarray:
-    return np.asarray(x.sum(1) if sp.issparse(x) else np.nansum(x, 1), np.float64).ravel()
-
-
-def _moments(x) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, missing entries left out."""
-    if sp.issparse(x):
-        mean = np.asarray(x.mean(0), np.float64).ravel()
-        square = np.asarray(x.multiply(x).mean(0), np.float64).ravel()
-        return mean.astype(np.float32), np.sqrt(np.maximum(square - mean**2, 0)).astype(np.float32)
-    there = np.isfinite(x).sum(0)
-    mean = np.nansum(x, 0, dtype=np.float64) / np.maximum(there, 1)
-    square = np.nansum((x - mean) ** 2, 0, dtype=np.float64) / np.maximum(there, 1)
-    return mean.astype(np.float32), np.sqrt(square).astype(np.float32)
-
-
-def _svd(y, centre: np.ndarray, k: int, n_iter: int = 3, oversampling: int = 10) -> tuple[np.ndarray, np.ndarray]:
+def truncated_svd(
+    y, centre: np.ndarray, k: int, n_iter: int = 3, oversampling: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
     """Leading singular values and right vectors of a centred matrix; randomised [Halko2011]_ where it is large."""
     n, p = y.shape
     if min(n, p) <= EXACT_UP_TO and (n <= p or not sp.issparse(y)):
