@@ -56,11 +56,12 @@ def quick():
 
 
 @pytest.fixture
-def few_steps(monkeypatch):
-    """Train for some steps only, where a test is not about what is learnt."""
+def few_steps(monkeypatch, request):
+    """Train for some steps only, but in tests of what is learnt, which carry the mark `full_training`."""
     from aeverse.models._matrix import _settings
 
-    monkeypatch.setattr(_settings, "N_STEPS", 16)
+    if request.node.get_closest_marker("full_training") is None:
+        monkeypatch.setattr(_settings, "N_STEPS", 16)
 
 
 @pytest.fixture(scope="session")

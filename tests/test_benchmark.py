@@ -100,8 +100,8 @@ def test_clusters_are_judged_on_molecules_that_no_method_saw(cells, warm_neighbo
 def test_scores_are_those_of_the_method_fitted_to_the_training_samples_alone(cells):
     """By hand, for one fold: nothing of the test samples is used."""
     table = ae.tl.benchmark(cells, ["pca"], label_key="cell_type", n_splits=2, n_latent=4, random_state=3)
-    truth = _benchmark._known(cells, "cell_type", None, None, None)
-    train, test = _benchmark._folds(cells.n_obs, truth, 2, 3)[1]
+    truth = _benchmark.read_known(cells, "cell_type", None, None, None)
+    train, test = _benchmark.draw_folds(cells.n_obs, truth, 2, 3)[1]
     assert not set(train) & set(test)
     assert sorted([*train, *test]) == list(range(cells.n_obs))
     seen, unseen = ({"X": _slots.as_modality(cells[rows], None, "auto")} for rows in (train, test))
@@ -114,9 +114,10 @@ def test_scores_are_those_of_the_method_fitted_to_the_training_samples_alone(cel
 
 
 def test_folds_are_alike_in_labels(cells):
-    truth = _benchmark._known(cells, "cell_type", None, None, None)
+    truth = _benchmark.read_known(cells, "cell_type", None, None, None)
     shares = [
-        pd.Series(truth.labels[test]).value_counts(normalize=True) for _, test in _benchmark._folds(160, truth, 4, 0)
+        pd.Series(truth.labels[test]).value_counts(normalize=True)
+        for _, test in _benchmark.draw_folds(160, truth, 4, 0)
     ]
     assert np.ptp([s["type 0"] for s in shares]) < 0.05
 

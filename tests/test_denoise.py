@@ -48,8 +48,8 @@ def test_values_are_expected_counts_at_the_own_library_size(small, likelihood):
     )
 
 
-def test_denoising_is_nearer_to_the_truth_than_the_counts_are(monkeypatch):
-    monkeypatch.undo()  # train in full
+@pytest.mark.full_training
+def test_denoising_is_nearer_to_the_truth_than_the_counts_are():
     adata = ae.datasets.simulate_counts(500, 150, n_types=4, library_size=300)
     ae.tl.denoise(adata, n_models=1)
     truth, counts = adata.layers["rate"], adata.X.toarray()

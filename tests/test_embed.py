@@ -173,10 +173,10 @@ def test_models_of_values_know_no_counts(values):
 
 
 # ---- what the regularizers do ----------------------------------------------------------------------------------
-def test_a_linear_net_finds_the_subspace_of_pca(monkeypatch):
+@pytest.mark.full_training
+def test_a_linear_net_finds_the_subspace_of_pca():
     from scipy.linalg import subspace_angles
 
-    monkeypatch.undo()  # train in full
     rng = np.random.default_rng(0)
     factors = rng.normal(size=(200, 3)) * [4, 3, 2]
     adata = ad.AnnData((factors @ rng.normal(size=(3, 30)) + 0.3 * rng.normal(size=(200, 30))).astype(np.float32))
@@ -199,8 +199,8 @@ def _code(adata, **options):
     return model, model.encode(adata)
 
 
-def test_sparse_codes_have_few_active_units(values, monkeypatch):
-    monkeypatch.undo()
+@pytest.mark.full_training
+def test_sparse_codes_have_few_active_units(values):
     share = {}
     for strength in (0.1, 3.0):
         model, code = _code(values[0], regularizer="sparse", n_latent=12, strength=strength)
@@ -239,12 +239,12 @@ def test_gaussian_corruption_is_in_standard_deviations(values):
     np.testing.assert_allclose(noise.std(0).numpy() / values[0].X.std(0), 0.5, rtol=0.1)
 
 
-def test_contraction_shrinks_the_jacobian(values, monkeypatch):
+@pytest.mark.full_training
+def test_contraction_shrinks_the_jacobian(values):
     import torch
 
     from aeverse.nn import Contraction
 
-    monkeypatch.undo()
     norms = {}
     for strength in (0.0, 30.0):
         model, _ = _code(values[0], regularizer="contractive", n_latent=4, strength=strength, n_hidden=())
@@ -253,8 +253,8 @@ def test_contraction_shrinks_the_jacobian(values, monkeypatch):
     assert norms[30.0] < 0.6 * norms[0.0]
 
 
-def test_variational_codes_are_in_use_and_can_be_sampled(values, monkeypatch):
-    monkeypatch.undo()
+@pytest.mark.full_training
+def test_variational_codes_are_in_use_and_can_be_sampled(values):
     adata = values[0].copy()
     ae.tl.embed(adata, regularizer="variational", n_latent=8)
     assert 3 <= adata.uns["ae"]["X_ae"]["active_units"] <= 8
@@ -269,10 +269,10 @@ def test_variational_codes_are_in_use_and_can_be_sampled(values, monkeypatch):
         ae.models.Autoencoder(n_latent=3, n_epochs=1).fit(values[0]).sample(3)
 
 
-def test_graph_codes_foretell_the_place_of_new_samples(monkeypatch):
+@pytest.mark.full_training
+def test_graph_codes_foretell_the_place_of_new_samples():
     from aeverse.models._shared._graph_targets import diffusion_target
 
-    monkeypatch.undo()
     rng = np.random.default_rng(0)
     angle = rng.uniform(0, 2 * np.pi, 400)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -286,10 +286,10 @@ def test_graph_codes_foretell_the_place_of_new_samples(monkeypatch):
     assert (error**2).sum() < 0.1 * ((truth - truth.mean(0)) ** 2).sum()
 
 
-def test_graph_codes_of_counts_foretell_smoothed_components(monkeypatch):
+@pytest.mark.full_training
+def test_graph_codes_of_counts_foretell_smoothed_components():
     from aeverse.models._shared._graph_targets import smoothed_target
 
-    monkeypatch.undo()
     adata = ae.datasets.simulate_counts(300, 100, n_types=3)
     model = ae.models.Autoencoder(regularizer=("denoising", "graph"), n_latent=6, n_models=1).fit(adata[:220])
     guided, rest = np.split(model.encode(adata), [model.n_guided], 1)
@@ -301,8 +301,8 @@ def test_graph_codes_of_counts_foretell_smoothed_components(monkeypatch):
 
 
 # ---- readable codes --------------------------------------------------------------------------------------------
-def test_gene_sets_name_the_dimensions_and_limit_their_reach(monkeypatch):
-    monkeypatch.undo()
+@pytest.mark.full_training
+def test_gene_sets_name_the_dimensions_and_limit_their_reach():
     rng = np.random.default_rng(0)
     activity, sets = rng.gamma(2.0, 1.0, (300, 3)), {}
     profile = np.full((300, 60), 1.0)
@@ -403,10 +403,10 @@ def test_scvi_needs_counts(values):
         ae.tl.embed(values[0], method="scvi")
 
 
-def test_the_code_tells_cell_types_apart(monkeypatch):
+@pytest.mark.full_training
+def test_the_code_tells_cell_types_apart():
     from sklearn.metrics import silhouette_score
 
-    monkeypatch.undo()  # train in full
     adata = ae.datasets.simulate_counts(400, 150, n_types=3)
     ae.tl.embed(adata, n_latent=8, n_models=1)
     assert silhouette_score(adata.obsm["X_ae"], adata.obs["cell_type"]) > 0.15

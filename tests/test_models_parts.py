@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 import aeverse as ae
 from aeverse.models import Autoencoder, Config
 from aeverse.models._matrix import _settings
-from aeverse.models._matrix._build import build, penalties
+from aeverse.models._matrix._build import build
 from aeverse.models._matrix._learn import learn
 from aeverse.models._matrix._read import read
+from aeverse.models._matrix._regularizers import penalties
 from aeverse.models._matrix._settings import Settings, inherit, resolve
 from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._features import Features

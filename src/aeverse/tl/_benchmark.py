@@ -135,8 +135,8 @@ def benchmark(
         raise ValueError("drop_modalities=True leaves out modalities of a MuData; an AnnData has none.")
     if (time_key is None) != (event_key is None):
         raise ValueError("time_key and event_key go together.")
-    known = _known(data, label_key, batch_key, time_key, event_key)
-    folds = _folds(data.n_obs, known, n_splits, random_state)
+    known = read_known(data, label_key, batch_key, time_key, event_key)
+    folds = draw_folds(data.n_obs, known, n_splits, random_state)
     halves = split_in_halves(data, layer, random_state)
     bar = _settings.progress_bar((len(folds) + (halves is not None)) * len(plan), "benchmark", progress)
     rows, of_clusters = [], {}
@@ -205,7 +205,7 @@ def _plan(wanted, several: bool, n_latent: int | None) -> dict[str, tuple[str, d
     return plan
 
 
-def _known(data, label_key, batch_key, time_key, event_key) -> Known:
+def read_known(data, label_key, batch_key, time_key, event_key) -> Known:
     known = Known()
     if label_key is not None:
         if label_key not in data.obs:
@@ -224,7 +224,7 @@ def _known(data, label_key, batch_key, time_key, event_key) -> Known:
     return known
 
 
-def _folds(n: int, known: Known, n_splits: int, random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def draw_folds(n: int, known: Known, n_splits: int, random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Folds alike in labels and events; what is rarer than there are folds is dealt out as one stratum."""
     from sklearn.model_selection import KFold, StratifiedKFold
 

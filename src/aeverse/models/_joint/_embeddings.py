@@ -19,7 +19,7 @@ from aeverse.models._joint._data import HeldoutEntries, explained, features_foun
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._shared._attribution import Function, Net, Side, net_of_ensemble
 from aeverse.models._shared._batches import UNKNOWN
-from aeverse.models._shared._genes import overdispersed
+from aeverse.models._shared._genes import overdispersed_genes
 from aeverse.models._shared._noise_units import population_units
 from aeverse.models._shared._views import View
 from aeverse.train import Samples, split_molecules
@@ -49,7 +49,7 @@ class CountEmbedding:
             random_state=config.random_state,
         )
         # genes that the embedding does not read need no decoder either
-        genes = overdispersed(sp.csr_matrix(d.x), config.n_inputs) if d.mask is None else np.flatnonzero(d.mask)
+        genes = overdispersed_genes(sp.csr_matrix(d.x), config.n_inputs) if d.mask is None else np.flatnonzero(d.mask)
         obs = pd.DataFrame({} if batches is None else {"batch": batches}, index=np.arange(len(d.rows)).astype(str))
         adata = ad.AnnData(sp.csr_matrix(d.x[:, genes]), obs=obs, var=pd.DataFrame(index=d.names[genes]))
         model.fit(
