@@ -5,11 +5,13 @@
 A model (default `aeverse.models.Autoencoder`, one member) is trained on a random half of the cells and maps the other.
 Printed, and written to benchmarks/results/mapping.csv and mapping.md:
 
-flagged    share of the held-out cells with a p-value of at most 0.05; 0.05 is right
+flagged    share of the held-out cells with a typicality of at most 0.05; 0.05 is right
 flagged01  the same at 0.01
 accuracy   of the transferred labels; `sure`: share of cells with a confidence above 0.9, `accuracy_sure` among them
-left_out   a type of which training saw no cell; `auroc` of its p-values against the other held-out cells', `power`: share
-           of its cells with a p-value of at most 0.05
+cover      share of the cells whose prediction set at alpha=0.1 holds their label; 0.9 is right. `rarest`: the lowest such
+           share of a label with 30 held-out cells, `size`: labels in a set, `none`: share of empty sets
+left_out   a type of which training saw no cell; `auroc` of its typicality against the other held-out cells', `power`: share
+           of its cells with a typicality of at most 0.05, `power_set`: share of empty prediction sets
 """
 
 from __future__ import annotations
@@ -55,16 +57,27 @@ def run(adata, seed: int, left_out: str | None) -> dict[str, float]:
         new = (test.obs["label"].astype(str) == left_out).to_numpy()
     model = ae.models.Autoencoder(n_models=1, random_state=seed).fit(train)
     labels = ["label"] if "label" in adata.obs else []
-    ae.tl.map_query(test, model, transfer=labels)
-    p = test.obs["ae_outlier"].to_numpy()
+    ae.tl.map_query(test, model, transfer=labels, alpha=0.1)
+    p = test.obs["ae_typicality"].to_numpy()
     row = {"cells": test.n_obs, "flagged": (p[~new] <= 0.05).mean(), "flagged01": (p[~new] <= 0.01).mean()}
     if labels:
         right = (test.obs["label"].astype(str) == test.obs["label_predicted"].astype(str)).to_numpy()[~new]
         sure = (test.obs["label_confidence"] > 0.9).to_numpy()[~new]
         row |= {"accuracy": right.mean(), "sure": sure.mean(), "accuracy_sure": right[sure].mean()}
+        row |= covered(test[~new].obs)
     if left_out is not None:
         row |= {"auroc": roc_auc_score(new, -p), "power": (p[new] <= 0.05).mean()}
+        row["power_set"] = (test.obs["label_set"] == "none of these").to_numpy()[new].mean()
     return row
+
+
+def covered(obs: pd.DataFrame) -> dict[str, float]:
+    """How often prediction sets hold the label, and how large they are."""
+    labels, sets = obs["label"].astype(str), obs["label_set"].astype(str).str.split(" | ", regex=False)
+    none = obs["label_set"].astype(str) == "none of these"
+    holds = pd.Series([label in words for label, words in zip(labels, sets, strict=True)], index=obs.index)
+    rarest = holds.groupby(labels).mean()[labels.value_counts() >= 30].min()
+    return {"cover": holds.mean(), "rarest": rarest, "size": sets.str.len().where(~none, 0).mean(), "none": none.mean()}
 
 
 def main() -> None:

@@ -46,17 +46,19 @@ def test_the_file_alone_gives_codes_labels_and_p_values(fitted, query, known, tm
     columns = list(query.obs)
     assert ae.tl.map_query(query, tmp_path / "model.ae", transfer=["cell_type"]) is None
     np.testing.assert_allclose(query.obsm["X_ae"], fitted.encode(query), atol=1e-5)
-    assert list(query.obs)[len(columns) :] == ["ae_outlier", "cell_type_predicted", "cell_type_confidence"]
+    assert list(query.obs)[len(columns) :] == [
+        *("ae_typicality", "cell_type_predicted", "cell_type_confidence", "cell_type_set")
+    ]
     own = known[600:]
     right = query.obs["cell_type_predicted"].astype(str) == query.obs["cell_type"].astype(str)
     assert right[own].mean() > 0.95
     assert query.obs["cell_type_confidence"][own].mean() > 0.9
-    p = query.obs["ae_outlier"].to_numpy()
+    p = query.obs["ae_typicality"].to_numpy()
     assert p.min() > 0
     assert p.max() <= 1
     assert np.median(p[~own]) < 0.1 < np.median(p[own])
     again = ae.tl.map_query(query, fitted, transfer="cell_type", copy=True)
-    np.testing.assert_allclose(again.obs["ae_outlier"], p)
+    np.testing.assert_allclose(again.obs["ae_typicality"], p)
 
 
 def test_the_results_can_be_written_to_a_file(fitted, query, tmp_path):
@@ -106,7 +108,7 @@ def test_p_values_are_uniform_for_samples_like_the_training_data():
     flagged = []
     for _ in range(60):
         code = rng.standard_t(4, size=(500, 4))
-        reference = Reference.of(code[:200], {}, code[200:300])
+        reference = Reference.of(code[:300], {}, n_unseen=100)
         flagged.append([(reference.p_values(code[300:]) <= alpha).mean() for alpha in (0.05, 0.5)])
     assert np.mean(flagged, 0)[0] == pytest.approx(0.05, abs=0.012)
     assert np.mean(flagged, 0)[1] == pytest.approx(0.5, abs=0.03)
@@ -131,7 +133,7 @@ def test_in_distribution_cells_and_a_new_type_on_real_data(data_dir):
     model = ae.models.Autoencoder(n_models=1).fit(rna[half & (types != "B")].copy())
     query = rna[~half].copy()
     ae.tl.map_query(query, model, transfer="cell_type")
-    new, p = types[~half] == "B", query.obs["ae_outlier"].to_numpy()
+    new, p = types[~half] == "B", query.obs["ae_typicality"].to_numpy()
     above = (p[new][:, None] < p[~new]).mean() + 0.5 * (p[new][:, None] == p[~new]).mean()
     assert above > 0.9  # the area under the ROC curve
     assert 0.01 < (p[~new] <= 0.05).mean() < 0.10  # of about 90 calibration cells: 0.05 +- 0.023
@@ -139,6 +141,72 @@ def test_in_distribution_cells_and_a_new_type_on_real_data(data_dir):
     assert right.mean() > 0.85
     sure = (query.obs["cell_type_confidence"] > 0.9)[~new]
     assert right[sure].mean() > right[~sure].mean() + 0.1  # the confidence says something
+
+
+# ---- prediction sets -----------------------------------------------------------------------------------------------
+def overlapping(rng, n):
+    """Codes of four kinds: two that overlap, a wide one, and one of 3 % of the samples."""
+    kind = rng.choice(4, n, p=[0.4, 0.3, 0.27, 0.03])
+    centers = np.array([[0, 0], [1.5, 0], [0, 9], [9, 0]])
+    return centers[kind] + rng.normal(size=(n, 2)) * np.array([1, 1, 3, 0.5])[kind][:, None], kind
+
+
+def sets_of(code, kind, n_seen, n_unseen, alpha):
+    labels = pd.Categorical.from_codes(kind[: n_seen + n_unseen], list("abcd"))
+    reference = Reference.of(code[: n_seen + n_unseen], {"kind": labels}, n_unseen)
+    return reference.possible("kind", code[n_seen + n_unseen :], alpha)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
+@pytest.mark.parametrize("n_unseen", [0, 150])
+def test_prediction_sets_hold_the_true_label_as_often_as_asked(alpha, n_unseen):
+    rng = np.random.default_rng(0)
+    covered, rare, sizes = [], [], []
+    for _ in range(12):
+        code, kind = overlapping(rng, 600 + n_unseen + 600)
+        possible = sets_of(code, kind, 600, n_unseen, alpha)
+        new = kind[-600:]
+        covered.append(possible[np.arange(600), new].mean())
+        rare.append(possible[new == 3, 3].mean())
+        sizes.append(possible.sum(1).mean())
+    assert np.mean(covered) == pytest.approx(1 - alpha, abs=0.025)
+    assert np.mean(rare) > 1 - alpha - 0.1  # though most of the rest could be missed at no cost to the mean
+    assert np.mean(sizes) < 1.6
+
+
+def test_a_sample_between_two_labels_has_both_and_a_strange_one_has_none():
+    code, kind = overlapping(np.random.default_rng(1), 800)
+    there = np.array([[0.75, 0.0], [-1.5, 0.0], [30.0, 30.0]])
+    code = np.vstack([code, there])
+    assert sets_of(code, kind, 600, 200, 0.1).tolist() == [
+        [True, True, False, False],
+        [True, False, False, False],
+        [False, False, False, False],
+    ]
+
+
+def test_prediction_sets_in_words(fitted, query, known):
+    ae.tl.map_query(query, fitted, transfer="cell_type")
+    words, predicted = query.obs["cell_type_set"].astype(str), query.obs["cell_type_predicted"].astype(str)
+    own = known[600:]
+    holds = np.array([kind in words_.split(" | ") for kind, words_ in zip(query.obs["cell_type"], words, strict=True)])
+    assert holds[own].mean() == pytest.approx(0.9, abs=0.15)  # the level comes from 38 cells: one s.d. is 0.05
+    assert (words == "none of these")[~own].mean() > 0.5 > (words == "none of these")[own].mean()
+    assert (words == predicted)[own].mean() > 0.7
+    ae.tl.map_query(query, fitted, transfer="cell_type", alpha=0.5)
+    fewer = query.obs["cell_type_set"].astype(str)
+    assert (fewer == "none of these")[own].mean() > (words == "none of these")[own].mean()
+    with pytest.raises(ValueError, match="alpha=90: must be between 0 and 1"):
+        ae.tl.map_query(query, fitted, transfer="cell_type", alpha=90)
+
+
+def test_a_label_of_the_unseen_alone_and_a_single_label():
+    rng = np.random.default_rng(2)
+    code = rng.normal(size=(400, 2))
+    labels = pd.Categorical.from_codes(np.r_[np.zeros(300, int), np.ones(60, int)], ["a", "b"])  # b: unseen only
+    reference = Reference.of(code[:360], {"kind": labels, "one": pd.Categorical(["a"] * 360)}, n_unseen=60)
+    assert not reference.possible("kind", code[360:], 0.1)[:, 1].any()
+    assert reference.possible("one", code[360:], 0.1).mean() == pytest.approx(0.9, abs=0.12)
 
 
 # ---- features and batches ----------------------------------------------------------------------------------------
@@ -150,7 +218,7 @@ def test_features_are_matched_by_name(fitted, query):
     other = ad.concat([extra, other], axis=1, merge="first")
     ae.tl.map_query(other, fitted, key_added="X_again")
     np.testing.assert_allclose(other.obsm["X_again"], query.obsm["X_ae"], atol=1e-4)
-    np.testing.assert_allclose(other.obs["again_outlier"], query.obs["ae_outlier"])
+    np.testing.assert_allclose(other.obs["again_typicality"], query.obs["ae_typicality"])
 
 
 def test_missing_features_are_told_and_too_few_refused(fitted, query, fingerprint):
@@ -187,9 +255,9 @@ def test_one_cell_and_an_empty_cell(fitted, query):
     x[3] = 0
     query.X = x
     ae.tl.map_query(query, fitted, transfer="cell_type")
-    assert np.isnan(query.obs["ae_outlier"].iloc[3])
+    assert np.isnan(query.obs["ae_typicality"].iloc[3])
     assert query.obs["cell_type_predicted"].isna().sum() == 1
-    assert query.obs["ae_outlier"].notna().sum() == query.n_obs - 1
+    assert query.obs["ae_typicality"].notna().sum() == query.n_obs - 1
     one = query[:1].copy()
     del one.obsm["X_ae"], one.uns["ae"]
     one.obs = one.obs[["cell_type"]]
@@ -214,8 +282,8 @@ def test_bad_input_is_refused_and_changes_nothing(fitted, query, fingerprint):
     with pytest.raises(RuntimeError, match="not fitted"):
         ae.tl.map_query(query, ae.models.Autoencoder())
     assert fingerprint(query) == before
-    query.obs["ae_outlier"] = 1.0
-    with pytest.raises(ValueError, match="ae_outlier"):
+    query.obs["ae_typicality"] = 1.0
+    with pytest.raises(ValueError, match="ae_typicality"):
         ae.tl.map_query(query, fitted)
 
 
@@ -248,8 +316,8 @@ def test_mudata_with_any_subset_of_modalities(joint, tmp_path):
     mixed.obs["truth"] = full.obs["kind"].reindex(mixed.obs_names)
     ae.tl.map_query(mixed, tmp_path / "joint.ae", transfer="kind")
     assert (mixed.obs["kind_predicted"].astype(str) == mixed.obs["truth"].astype(str)).mean() > 0.95
-    assert mixed.obs["ae_outlier"].between(0, 1).all()
-    assert (mixed.obs["ae_outlier"] <= 0.05).mean() < 0.2
+    assert mixed.obs["ae_typicality"].between(0, 1).all()
+    assert (mixed.obs["ae_typicality"] <= 0.05).mean() < 0.2
     np.testing.assert_allclose(mixed.obsm["X_ae"], joint.encode(mixed), atol=1e-5)
     later = two_modalities(60, seed=2)
     later.obs["late"] = later.obs["kind"].astype(str).str.upper()
@@ -264,7 +332,7 @@ def test_samples_unlike_the_cohort_are_told(joint):
         strange[m].X = strange[m].X + 12 * np.random.default_rng(9).normal(size=strange[m].n_vars).astype(np.float32)
     with pytest.warns(UserWarning, match="unlike the training data"):
         ae.tl.map_query(strange, joint)
-    assert np.median(strange.obs["ae_outlier"]) < 0.05
+    assert np.median(strange.obs["ae_typicality"]) < 0.05
 
 
 def test_mudata_is_refused_by_a_model_of_one_matrix_and_the_reverse(joint, query):

@@ -12,7 +12,7 @@ import numpy as np
 
 from aeverse import _files
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file format that this release reads and writes."""
 ARRAY = "$array"
 """Key of a reference to an array in what `pack` makes of a tree."""

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from aeverse.models import Autoencoder, MultimodalAutoencoder
+    from aeverse.models._shared._reference import QueryGroup, Reference
 
 ALPHA = 0.05
 MANY = 0.2  # share of samples unlike the training data from which on a warning is due
+NONE, SEPARATOR = "none of these", " | "  # of the column with prediction sets
 
 
 def map_query(
@@ -28,26 +30,35 @@ def map_query(
     *,
     transfer: Sequence[str] | str = (),
     reference: AnnData | MuData | None = None,
+    alpha: float = 0.1,
     layer: str | Mapping[str, str | None] | None = None,
     key_added: str = "X_ae",
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Map new samples with a trained model: their code, their labels, and how unlike the training data they are.
+    """Map new samples with a trained model: their embedding, their labels, and how typical of the training data they are.
 
-    Nothing is trained, and the training data are not needed: a model keeps the codes of up to 5,000 of its training
+    Nothing is trained, and the training data are not needed: a model keeps the embedding of up to 5,000 of its training
     samples and the categorical columns of their ``obs``. Features are matched by name, whatever their order; those that
     are missing are taken to be absent (counts) or at their means, with a warning, and with less than a tenth of them the
-    call is refused. Samples of a batch that the model does not know are taken as of an average one.
+    call is refused. Samples of a batch that the model does not know are embedded as if from an average batch.
 
-    Labels are those of the 15 nearest training samples in the code, which vote by the inverse of their distance. Every
-    sample gets one, also a sample whose kind the model has never seen: the confidence says how far its neighbours agree,
-    and the p-value whether they are neighbours at all: the share of the training samples that lie at least as far from
-    the others as the new one does (mean distance to the 15 nearest), in the manner of conformal prediction [Vovk2005]_,
-    [Angelopoulos2023]_. An `aeverse.models.Autoencoder` keeps a twentieth of the samples out of training (at most 500) and
-    rescales the distances by theirs, since the codes of samples that it was trained on lie further apart. Of samples like
-    the training data about 5 % have a p-value of at most 0.05; the fewer the training samples, the rougher. An
-    `aeverse.models.MultimodalAutoencoder` keeps none out: its p-values are too large rather than too small (2 to 3 % at
-    or below 0.05 in single-cell data, fewer in cohorts of some hundred patients).
+    **Label.** The 15 nearest training samples in the embedding vote, by the inverse of their distance. Every sample gets a
+    label, also a sample whose kind the model has never seen. The confidence is the label's share of the votes.
+
+    **Prediction set.** All labels that the sample may have: the set holds the true one with probability 1 - `alpha`
+    (conformal prediction [Vovk2005]_, [Angelopoulos2023]_). Several labels: the sample lies between them. No label: the
+    sample is unlike the training samples of every label, as a share of at most `alpha` of known kinds is, too. How well a
+    sample conforms to a label is compared within that label, where it has 30 samples, so that rare labels are covered as
+    well as frequent ones. The level comes from the samples that an `aeverse.models.Autoencoder` keeps out of training (a
+    twentieth, at most 500), if they are at least 2 / `alpha`; else, and with an `aeverse.models.MultimodalAutoencoder` or
+    `reference`, from the training samples, and the sets are somewhat larger than they need be.
+
+    **Typicality.** A p-value: the share of the training samples that lie at least as far from the others as the new sample
+    does (mean distance to the 15 nearest), in the manner of conformal prediction. Small: unlike the training data. The
+    samples that were kept out of training rescale the distances, since the training samples' own lie further apart. Of
+    samples like the training data about 5 % have a typicality of at most 0.05; the fewer the training samples, the
+    rougher. An `aeverse.models.MultimodalAutoencoder` keeps none out: its p-values are too large rather than too small
+    (2 to 3 % at or below 0.05 in single-cell data, fewer in cohorts of some hundred patients).
 
     Parameters
     ----------
@@ -61,6 +72,8 @@ def map_query(
     reference
         Samples to take the labels from instead: for labels that came after training, or from another data set. They are
         encoded by the model too.
+    alpha
+        Probability that a prediction set misses the true label, between 0 and 1.
     layer
         Layer to read; for MuData modality -> layer. None: as for training (MuData), else ``X``.
     key_added
@@ -73,13 +86,16 @@ def map_query(
     `None`, or the copy. Written are
 
     ``obsm[key_added]``
-        The code, (samples, dimensions), in the space of the training data's own.
-    ``obs["ae_outlier"]``
-        The p-value; small: unlike the training data. NaN for a sample without a single count or modality. Beside a code of
-        another name than ``"X_ae"``: ``key_added + "_outlier"``, without a leading ``"X_"``.
+        The embedding, (samples, dimensions), in the space of the training data's own.
+    ``obs["ae_typicality"]``
+        The p-value: from 0, unlike the training data, to 1, typical of them. NaN for a sample without a single count or
+        modality. Beside an embedding of another name than ``"X_ae"``: ``key_added + "_typicality"``, without a leading
+        ``"X_"``.
     ``obs[f"{label}_predicted"]``, ``obs[f"{label}_confidence"]``
         For each label of `transfer`: the label, categorical, and its share of the votes. So a column of the same name
         that `data` has already stays as it is.
+    ``obs[f"{label}_set"]``
+        The prediction set, categorical: its labels, joined by ``" | "``, or ``"none of these"``.
     ``uns["ae"][key_added]``
         Parameters, versions, the share of samples with a p-value of at most 0.05.
 
@@ -88,8 +104,12 @@ def map_query(
     KeyError
         A label is unknown to the model (or to `reference`).
     TypeError, ValueError
-        The model is for the other kind of data, too few features match, or a result would overwrite what aeverse did not
-        write. `data` is then as it was.
+        The model is for the other kind of data, too few features match, `alpha` is not between 0 and 1, or a result would
+        overwrite what aeverse did not write. `data` is then as it was.
+
+    See Also
+    --------
+    aeverse.models.Autoencoder.save : Keep a model in a file.
 
     Examples
     --------
@@ -100,49 +120,66 @@ def map_query(
     >>> ae.tl.map_query(query, model, transfer="cell_type")
     >>> float((query.obs["cell_type_predicted"] == query.obs["cell_type"]).mean()) > 0.9
     True
+    >>> unsure = query.obs["cell_type_set"] != query.obs["cell_type_predicted"].astype(str)
+    >>> query.obs.loc[unsure, "cell_type_predicted"] = None  # only labels that are the only one in their set
     """
     params = _slots.parameters(locals())
     trained = loaded(model)
     data = target_of(trained, data, copy)
     labels = _slots.name_list(transfer)
-    outlier = _slots.side_key(key_added, "outlier")
-    columns = [f"{label}_{what}" for label in labels for what in ("predicted", "confidence")]
-    _slots.check_keys(data, [("obsm", key_added), ("obs", outlier), *(("obs", c) for c in columns)], key_added)
+    if not 0 < alpha < 1:
+        raise ValueError(
+            f"alpha={alpha}: must be between 0 and 1, such as 0.1 for sets that hold 90 % of the true labels."
+        )
+    typicality = _slots.side_key(key_added, "typicality")
+    columns = [f"{label}_{what}" for label in labels for what in ("predicted", "confidence", "set")]
+    _slots.check_keys(data, [("obsm", key_added), ("obs", typicality), *(("obs", c) for c in columns)], key_added)
     if reference is None and labels:
         _require(labels, trained.labels, "the model keeps")
     if reference is not None:
         target_of(trained, reference, copy=False)
         _require(labels, reference.obs.columns, "reference.obs has")
 
-    code: np.ndarray | None = None
-    p_values = np.full(data.n_obs, np.nan)
-    found: dict[str, pd.Categorical] = {}
-    confidence = {label: np.full(data.n_obs, np.nan) for label in labels}
+    embedding: np.ndarray | None = None
+    tables: list[pd.DataFrame] = []
     for group in trained.placed(data, layer=layer):
-        code = np.full((data.n_obs, group.code.shape[1]), np.nan, np.float32) if code is None else code
-        code[group.rows] = group.code
-        if group.reference is None:
-            continue
-        p_values[group.rows] = group.reference.p_values(group.code)
-        source = group.reference if reference is None else trained.labelled(reference, labels, group, layer=layer)
-        for label in labels:
-            names, confidence[label][group.rows] = source.transfer(label, group.code)
-            if label not in found:
-                found[label] = pd.Categorical([None] * data.n_obs, categories=names.categories)
-            found[label][group.rows] = names
-    unlike = float(np.mean(p_values[np.isfinite(p_values)] <= ALPHA)) if np.isfinite(p_values).any() else np.nan
+        if embedding is None:
+            embedding = np.full((data.n_obs, group.code.shape[1]), np.nan, np.float32)
+        embedding[group.rows] = group.code
+        if group.reference is not None:
+            source = group.reference if reference is None else trained.labelled(reference, labels, group, layer=layer)
+            tables.append(pd.DataFrame({typicality: group.reference.p_values(group.code)}, index=group.rows))
+            for label in labels:
+                tables[-1] = tables[-1].join(_transferred(source, label, group, alpha))
+    obs = _joined(tables, [typicality, *columns], data.n_obs)
+    measured = obs[typicality][np.isfinite(obs[typicality])]
+    unlike = float((measured <= ALPHA).mean()) if len(measured) else np.nan
     if unlike > MANY:
         _slots.warn(
-            f"{unlike:.0%} of the samples are unlike the training data ({outlier} of at most {ALPHA}, where {ALPHA:.0%} are "
-            "expected): other kinds of samples, or a batch effect. Labels transferred to them are not to be trusted."
+            f"{unlike:.0%} of the samples are unlike the training data ({typicality} of at most {ALPHA}, where {ALPHA:.0%} "
+            "are expected): other kinds of samples, or a batch effect. Labels transferred to them are not to be trusted."
         )
-    obs: dict[str, Any] = {outlier: p_values}
-    for label in labels:
-        nothing = pd.Categorical([None] * data.n_obs)
-        obs |= {f"{label}_predicted": found.get(label, nothing), f"{label}_confidence": confidence[label]}
     record = {"params": params, "versions": _slots.versions(), "share_unlike": unlike}
-    _slots.write(data, _slots.Results(key_added, record, obsm={} if code is None else {key_added: code}, obs=obs))
+    obsm = {} if embedding is None else {key_added: embedding}
+    _slots.write(data, _slots.Results(key_added, record, obsm=obsm, obs=obs))
     return data if copy else None
+
+
+def _transferred(source: Reference, label: str, group: QueryGroup, alpha: float) -> pd.DataFrame:
+    """Label, confidence and prediction set of the samples of a group."""
+    predicted, confidence = source.transfer(label, group.code)
+    names = source.labels[label].categories
+    sets = [SEPARATOR.join(names[row]) or NONE for row in source.possible(label, group.code, alpha)]
+    values = {"predicted": predicted, "confidence": confidence, "set": sets}
+    return pd.DataFrame({f"{label}_{what}": value for what, value in values.items()}, index=group.rows)
+
+
+def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str], n_obs: int) -> dict[str, Any]:
+    """The tables of all groups as columns of ``obs``, with nothing where nothing was measured."""
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+    table = table.reindex(np.arange(n_obs))
+    words = [name for name in columns if name.endswith(("_predicted", "_set"))]
+    return {name: pd.Categorical(table[name]) if name in words else table[name].to_numpy(float) for name in columns}
 
 
 def _require(labels: Sequence[str], known, where: str) -> None:

@@ -175,7 +175,7 @@ class FittedMultimodal:
         scores = self.scores(mdata, self.read(mdata, group.modalities, layer))
         rows = np.flatnonzero(scores.has.any(1))
         code = self.fusion.encode(scores, self.training, self.same(mdata, scores))[rows]
-        return Reference(code, np.empty(0), {name: read_labels(mdata.obs[name], name)[rows] for name in labels})
+        return Reference.for_labels(code, {name: read_labels(mdata.obs[name], name)[rows] for name in labels})
 
     def attributions(
         self, mdata, groups: pd.Categorical | None, n_top: int, layer: Layers, random_state: int

@@ -168,7 +168,7 @@ class FittedAutoencoder:
     def labelled(self, adata, labels: Sequence[str], group: QueryGroup, layer: str | None) -> Reference:
         """See `Estimator.labelled`."""
         columns = {name: read_labels(adata.obs[name], name) for name in labels}
-        return Reference(self.network.encode(self.samples(adata, layer)), np.empty(0), columns)
+        return Reference.for_labels(self.network.encode(self.samples(adata, layer)), columns)
 
     def attributions(
         self, adata, groups: pd.Categorical | None, n_top: int, layer: str | None, random_state: int
@@ -235,6 +235,5 @@ def remember(
         Positions of the samples that training saw, and of the others.
     """
     kept = learnt[reference_rows(len(learnt), network.settings.random_state)]
-    code = network.encode(samples.some(np.concatenate([kept, kept_out])))
-    calibration = code[len(kept) :] if len(kept_out) else None
-    return Reference.of(code[: len(kept)], label_columns(obs, kept), calibration)
+    rows = np.concatenate([kept, kept_out])
+    return Reference.of(network.encode(samples.some(rows)), label_columns(obs, rows), len(kept_out))

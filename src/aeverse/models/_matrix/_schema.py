@@ -76,19 +76,21 @@ SETTINGS: Schemas = {
     "learns_precision": Flag(),
 }
 
+
 # ---- what was learnt -----------------------------------------------------------------------------------------------
-LABELS = Fields(
-    {
-        "name": Text(),
-        "categories": Items(Text(), size="categories"),
-        "codes": Array("i", ("remembered",), low=-1, below="categories"),
-    }
-)
+def _labels(samples: str) -> Schema:
+    """Columns of labels of some samples."""
+    codes = Array("i", (samples,), low=-1, below="categories")
+    return Items(Apart(Fields({"name": Text(), "categories": Items(Text(), size="categories"), "codes": codes})))
+
+
 REFERENCE = Fields(
     {
         "code": Array("f", ("remembered", "code")),
         "calibration": Array("f", ("remembered",), low=0),
-        "labels": Items(Apart(LABELS)),
+        "labels": _labels("remembered"),
+        "unseen": Array("f", ("unseen", "code")),
+        "unseen_labels": _labels("unseen"),
     }
 )
 FIT: Schemas = {

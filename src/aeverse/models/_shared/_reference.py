@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from aeverse import _slots
+from aeverse.models._shared._conformal import prediction_sets
 from aeverse.nn import nearest
 
 MOST_KEPT = 5000  # samples
@@ -24,29 +25,38 @@ CALIBRATED_AT = (0.7, 0.8, 0.9)  # quantiles: near the tail that counts, and not
 class Reference:
     """Codes of training samples, (samples, dimensions), and their labels by column of ``obs``.
 
-    ``calibration``: how far samples like these lie from them, for the p-value of a new one.
+    ``calibration``: how far samples like these lie from them, for the p-value of a new one. ``unseen``, ``unseen_labels``:
+    codes and labels of samples that were kept out of training, for prediction sets.
     """
 
     code: np.ndarray
     calibration: np.ndarray
-    labels: dict[str, pd.Categorical] = field(default_factory=dict)
+    labels: dict[str, pd.Categorical]
+    unseen: np.ndarray
+    unseen_labels: dict[str, pd.Categorical]
 
     @classmethod
-    def of(
-        cls, code: np.ndarray, labels: Mapping[str, pd.Categorical], calibration: np.ndarray | None = None
-    ) -> Reference:
-        """Training samples, each measured against the others.
+    def of(cls, code: np.ndarray, labels: Mapping[str, pd.Categorical], n_unseen: int = 0) -> Reference:
+        """Training samples, each measured against the others; the last `n_unseen` are those kept out of training.
 
-        Their codes lie further apart than those of new samples, for the net has seen their noise, so that too few new
-        samples would seem strange. ``calibration`` are codes of samples that were kept out of training: distances are
-        rescaled so that their larger quantiles agree with those. (The kept out alone would do for an exactly conformal
-        p-value, but are too few to tell 0.05 from 0.02.)
+        The codes of the others lie further apart than those of new samples, for the net has seen their noise, so that too
+        few new samples would seem strange. Their distances are rescaled so that the larger quantiles agree with those of
+        the samples kept out. (These alone would do for an exactly conformal p-value, but are too few to tell 0.05 from
+        0.02.)
         """
-        own = nonconformity(code)
-        if calibration is not None and (own > 0).all():
-            beyond = np.quantile(nonconformity(code, calibration), CALIBRATED_AT)
+        n = len(code) - n_unseen
+        seen, unseen = code[:n], code[n:]
+        own = nonconformity(seen)
+        if n_unseen and (own > 0).all():
+            beyond = np.quantile(nonconformity(seen, unseen), CALIBRATED_AT)
             own = own * np.exp(np.mean(np.log(np.maximum(beyond, 1e-12)) - np.log(np.quantile(own, CALIBRATED_AT))))
-        return cls(code, own.astype(np.float32), dict(labels))
+        parts = [{name: values[rows] for name, values in labels.items()} for rows in (slice(n), slice(n, None))]
+        return cls(seen, own.astype(np.float32), parts[0], unseen, parts[1])
+
+    @classmethod
+    def for_labels(cls, code: np.ndarray, labels: Mapping[str, pd.Categorical]) -> Reference:
+        """Samples that only lend their labels."""
+        return cls(code, np.empty(0), dict(labels), code[:0], {name: values[:0] for name, values in labels.items()})
 
     def p_values(self, code: np.ndarray) -> np.ndarray:
         """P-values of new codes: the share of the training samples that lie at least as far from the others."""
@@ -65,15 +75,35 @@ class Reference:
         votes /= np.maximum(votes.sum(1, keepdims=True), 1e-12)
         return pd.Categorical.from_codes(votes.argmax(1), labels.categories), votes.max(1)
 
+    def possible(self, column: str, code: np.ndarray, alpha: float) -> np.ndarray:
+        """Which labels belong to the prediction set of each new code, (samples, labels)."""
+        labels, unseen = np.asarray(self.labels[column].codes), np.asarray(self.unseen_labels[column].codes)
+        return prediction_sets(
+            self.code[labels >= 0],
+            labels[labels >= 0],
+            code,
+            n_labels=len(self.labels[column].categories),
+            unseen=self.unseen[unseen >= 0],
+            unseen_labels=unseen[unseen >= 0],
+            alpha=alpha,
+        )
+
     # ---- keeping -----------------------------------------------------------------------------------------------
     def tree(self) -> dict[str, Any]:
         """JSON values and arrays."""
-        return {"code": self.code, "calibration": self.calibration, "labels": labels_tree(self.labels)}
+        return {
+            "code": self.code,
+            "calibration": self.calibration,
+            "labels": labels_tree(self.labels),
+            "unseen": self.unseen,
+            "unseen_labels": labels_tree(self.unseen_labels),
+        }
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Reference:
         """Rebuild from a `tree`."""
-        return cls(tree["code"], tree["calibration"], labels_from_tree(tree["labels"]))
+        seen, unseen = labels_from_tree(tree["labels"]), labels_from_tree(tree["unseen_labels"])
+        return cls(tree["code"], tree["calibration"], seen, tree["unseen"], unseen)
 
 
 @dataclass(frozen=True)
