@@ -100,7 +100,7 @@ def _written(path, header, arrays=ARRAYS):
 
 def test_an_older_format_is_refused(tmp_path):
     path = _written(tmp_path / "old.ae", json.dumps({"format": 1, "kind": "Example", "config": {}}))
-    with pytest.raises(ValueError, match=r"has format 1; this aeverse reads format 2\. Fit the model again"):
+    with pytest.raises(ValueError, match=r"has format 1; this aeverse reads format 3\. Fit the model again"):
         ae.io.load_arrays(path)
 
 
@@ -110,11 +110,11 @@ def test_an_older_format_is_refused(tmp_path):
         '{"format": 1e400, "kind": "Example", "config": {}}',
         '{"format": ' + "9" * 5000 + ', "kind": "Example", "config": {}}',
         '{"format": true, "kind": "Example", "config": {}}',
-        '{"format": 2, "kind": 5, "config": {}}',
-        '{"format": 2, "kind": "Example", "config": []}',
-        '{"format": 2, "kind": "Example", "config": {}, "more": 1}',
-        '{"format": 2, "kind": "Example", "config": ' + "[" * 100_000 + "]" * 100_000 + "}",
-        '{"format": 2, "kind": "Example", "config": ' + '{"a":' * 100_000 + "1" + "}" * 100_001,
+        '{"format": 3, "kind": 5, "config": {}}',
+        '{"format": 3, "kind": "Example", "config": []}',
+        '{"format": 3, "kind": "Example", "config": {}, "more": 1}',
+        '{"format": 3, "kind": "Example", "config": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"format": 3, "kind": "Example", "config": ' + '{"a":' * 100_000 + "1" + "}" * 100_001,
     ],
     ids=["overflow", "digits", "bool", "kind", "config", "more", "brackets", "braces"],
 )
