@@ -594,13 +594,21 @@ def test_prediction_of_cells_that_lack_the_modality():
     partial = md.MuData({"rna": full["rna"], "prot": full["prot"][~held].copy()})
     ae.tl.predict_modality(partial, "prot")
     truth = np.log1p(full["prot"].X)
-    predicted = partial.obsm["prot_predicted"]
+    predicted = partial.obsm["predicted_prot"]
     assert list(predicted.columns) == list(full["prot"].var_names)
     error = np.sqrt(((predicted.to_numpy()[held] - truth[held]) ** 2).mean())
     assert error < 0.8 * np.sqrt(((truth[~held].mean(0) - truth[held]) ** 2).mean())
-    z = (predicted.to_numpy()[held] - truth[held]) / partial.obsm["prot_predicted_sd"].to_numpy()[held]
+    z = (predicted.to_numpy()[held] - truth[held]) / partial.obsm["predicted_prot_sd"].to_numpy()[held]
     assert 0.8 < np.sqrt((z**2).mean()) < 1.25  # standard deviations mean what they say
     np.testing.assert_array_equal(partial["prot"].layers["predicted"], predicted.loc[partial["prot"].obs_names])
+    assert "predicted_prot" in repr(partial)  # MuData hides keys that begin with the name of a modality
+    features = [str(name) for name in full["prot"].var_names[:2]]
+    axes = ae.pl.predicted(partial, "prot", features=features, show=False)
+    points = np.asarray(axes[1].collections[0].get_offsets())
+    np.testing.assert_allclose(points[:, 0], truth[~held, 1], rtol=1e-5)
+    np.testing.assert_allclose(points[:, 1], predicted.to_numpy()[~held, 1], rtol=1e-5)
+    with pytest.raises(KeyError, match="nothing was measured"):
+        ae.pl.predicted(partial, "adt")
 
 
 def test_a_cell_does_not_predict_itself(model):
@@ -633,7 +641,7 @@ def test_bridge_predicts_a_modality_that_the_query_never_had(model, tmp_path):
     query = md.MuData({"rna": simulate(45, seed=8)["rna"]})
     model.save(tmp_path / "m.ae")
     ae.tl.predict_modality(query, "prot", model=tmp_path / "m.ae", features=["protein3", "protein0"])
-    table = query.obsm["prot_predicted"]
+    table = query.obsm["predicted_prot"]
     assert list(table.columns) == ["protein3", "protein0"]
     np.testing.assert_array_equal(table, model.predict(query, "prot")[0][table.columns])
 

@@ -169,3 +169,156 @@ def test_latent_of_patients_by_column_or_feature_of_a_modality():
     assert np.ma.count_masked(axes[3].collections[0].get_array()) == 5  # patients without the modality
     with pytest.raises(KeyError, match=r"neither a column of obs nor 'modality:feature' of \['rna', 'mut'\]"):
         ae.pl.latent(mdata, color="TP53", show=False)
+
+
+# ---- options as in scanpy ----------------------------------------------------------------------------------------
+@pytest.fixture
+def figdir(tmp_path):
+    import scanpy as sc
+
+    before = sc.settings.figdir, sc.settings.file_format_figs
+    sc.settings.figdir, sc.settings.file_format_figs = tmp_path / "figures", "png"
+    yield tmp_path / "figures"
+    sc.settings.figdir, sc.settings.file_format_figs = before
+
+
+def test_figures_are_saved_where_scanpy_saves_them(result, figdir, tmp_path):
+    ae.pl.history(result, save=True)
+    ae.pl.history(result, save="_x.pdf")
+    ae.pl.latent(result, save="_run.2")
+    ae.pl.latent(result, save=str(tmp_path / "_there.png"))
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == [
+        "history.png",
+        "history_x.pdf",
+        "latent_run.2.png",
+    ]
+    assert (tmp_path / "_there.png").exists()
+
+
+def test_figure_and_panels_look_as_asked(result):
+    fig = ae.pl.latent(
+        result, color=["LYZ", "CD79A", "CST3"], ncols=2, title=["a", "b", "c"], figsize=(7, 5), return_fig=True
+    )
+    assert isinstance(fig, matplotlib.figure.Figure)
+    assert tuple(fig.get_size_inches()) == (7, 5)
+    axes = [ax for ax in fig.axes if ax.get_title(loc="left")]
+    assert [ax.get_title(loc="left") for ax in axes] == ["a", "b", "c"]
+    assert [ax.get_subplotspec().colspan.start for ax in axes] == [0, 1, 0]
+    with pytest.raises(ValueError, match="title must be 3"):
+        ae.pl.latent(result, color=["LYZ", "CD79A", "CST3"], title="a", show=False)
+    ax = ae.pl.latent(result, color="LYZ", size=3, cmap="magma", show=False)
+    assert ax.collections[0].get_sizes() == [3]
+    assert ax.collections[0].get_cmap().name == "magma"
+    with pytest.raises(ValueError, match="cmap='no_such'"):
+        ae.pl.latent(result, color="LYZ", cmap="no_such", show=False)
+
+
+def test_palette_is_a_name_a_list_or_a_dict(result):
+    names = list(result.obs["bulk_labels"].cat.categories)
+    wanted = {name: f"#0000{i:02x}" for i, name in enumerate(names)}
+    for palette in (wanted, list(wanted.values())):
+        ax = ae.pl.latent(result, color="bulk_labels", palette=palette, show=False)
+        points = {c.get_label(): matplotlib.colors.to_hex(c.get_facecolor()[0]) for c in ax.collections}
+        assert points == wanted
+    ax = ae.pl.latent(result, color="bulk_labels", palette="tab20", show=False)
+    first = next(c for c in ax.collections if c.get_label() == names[0])
+    assert np.allclose(first.get_facecolor()[0, :3], matplotlib.colormaps["tab20"](0)[:3])
+
+
+# ---- the only training -------------------------------------------------------------------------------------------
+def test_history_finds_the_only_training(result):
+    adata = result.copy()
+    adata.uns["ae"] = {"X_other": adata.uns["ae"]["denoised"], "no training": {"params": {}}}
+    ae.pl.history(adata, show=False)
+    other = dict(adata.uns["ae"]["X_other"])
+    other["history"] = {name: values + 1 for name, values in other["history"].items()}
+    adata.uns["ae"]["another"] = other
+    with pytest.raises(ValueError, match=r"several trainings; pass key=, one of \['X_other', 'another'\]"):
+        ae.pl.history(adata, show=False)
+    adata.uns["ae"] = {"no training": {"params": {}}}
+    with pytest.raises(KeyError, match="no training history"):
+        ae.pl.history(adata, show=False)
+
+
+# ---- plots of several results ------------------------------------------------------------------------------------
+def test_several_genes_at_once(result):
+    axes = ae.pl.denoised(result, ["LYZ", "CST3", "CD79A"], show=False)
+    assert [ax.get_title(loc="left") for ax in axes] == [
+        f"{gene}, {which}" for gene in ("LYZ", "CST3", "CD79A") for which in ("raw", "denoised")
+    ]
+    drawn = np.sort(axes[3].collections[0].get_array())
+    np.testing.assert_allclose(drawn, np.sort(ae.get.denoised(result, "CST3")["CST3"]), rtol=1e-5)
+
+
+def test_dotplot_shows_shares_above_the_cutoff_and_means(result):
+    genes = ["LYZ", "CD79A"]
+    raw, denoised = ae.pl.dotplot(result, genes, groupby="bulk_labels", expression_cutoff=5, show=False)
+    depth = np.asarray(result.X.sum(1))
+    for ax, counts in ((raw, result[:, genes].X.toarray()), (denoised, ae.get.denoised(result, genes).to_numpy())):
+        values = counts / depth * 1e4
+        sizes, colors = np.asarray(ax.collections[0].get_sizes()), np.asarray(ax.collections[0].get_array())
+        groups = result.obs["bulk_labels"].to_numpy()
+        means = np.stack([np.log1p(values[groups == g]).mean(0) for g in result.obs["bulk_labels"].cat.categories])
+        np.testing.assert_allclose(colors, (means / means.max(0)).ravel(), rtol=1e-4, atol=1e-6)
+        for i, name in enumerate(result.obs["bulk_labels"].cat.categories):
+            cells = groups == name
+            np.testing.assert_allclose(
+                sizes[2 * i : 2 * i + 2], 110 * (values[cells] > 5).mean(0), rtol=1e-4, atol=1e-3
+            )
+    with pytest.raises(KeyError, match="NO_GENE"):
+        ae.pl.dotplot(result, "NO_GENE", groupby="bulk_labels")
+
+
+def test_loadings_are_those_of_the_dimension():
+    adata = ae.datasets.pbmc68k_counts()
+    ae.tl.embed(adata, model=ae.models.Autoencoder(n_models=1, n_latent=4, n_epochs=2, decoder="linear").fit(adata))
+    axes = ae.pl.loadings(adata, components=[2, 0], n_points=5, show=False)
+    weights = adata.varm["ae_loadings"][:, 2]
+    top = np.sort(weights[np.argsort(-np.abs(weights))[:5]])[::-1]
+    np.testing.assert_allclose([bar.get_width() for bar in axes[0].patches], top, rtol=1e-5)
+    assert len(ae.pl.loadings(adata, show=False)) == 4
+    with pytest.raises(KeyError, match="components=7 is no dimension"):
+        ae.pl.loadings(adata, components=7)
+
+
+def test_deviance_explained_is_that_of_the_genes(result):
+    adata = result.copy()
+    expected = np.random.default_rng(0).normal(0.1, 0.1, adata.n_vars)
+    adata.var["denoised_deviance_explained"] = expected
+    ax = ae.pl.deviance_explained(adata, genes=["LYZ"], show=False)
+    drawn = np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections])
+    means = np.asarray(adata.X.mean(0)).ravel()
+    wanted = np.stack([means, expected], axis=1)[means > 0]
+    np.testing.assert_allclose(drawn[np.argsort(drawn[:, 1])], wanted[np.argsort(wanted[:, 1])], rtol=1e-5)
+    assert [t.get_text() for t in ax.texts] == ["LYZ"]
+    with pytest.raises(KeyError, match="without model="):
+        ae.pl.deviance_explained(result)
+
+
+def test_associations_are_those_of_the_tool():
+    adata = ae.datasets.pbmc68k_counts()
+    adata.obs["coin"] = np.where(np.random.default_rng(0).random(adata.n_obs) < 0.5, "a", "b")
+    ae.tl.associations(adata, groupby="bulk_labels", columns=["coin", "n_counts", "percent_mito"])
+    tests = adata.uns["ae"]["associations"]["tests"].sort_values("effect", ascending=False)
+    ax = ae.pl.associations(adata, show=False)
+    points = np.asarray(ax.collections[1].get_offsets())
+    np.testing.assert_allclose(points[:, 0], tests["effect"])
+    assert [t.get_text().split(" (")[0] for t in ax.get_yticklabels()] == list(tests.index)
+    assert len(ax.texts) == 3
+
+
+def test_mapping_shows_p_values_and_confusion():
+    adata = ae.datasets.simulate_counts(400, 100, n_types=3)
+    training, query = adata[:300].copy(), adata[300:].copy()
+    model = ae.models.Autoencoder(n_models=1, n_latent=8, n_epochs=5).fit(training, progress=False)
+    ae.tl.map_query(query, model, transfer="cell_type")
+    axes = ae.pl.mapping(query, "cell_type", truth="cell_type", show=False)
+    assert len(axes) == 3
+    assert sum(bar.get_height() for bar in axes[0].patches) == query.n_obs
+    right = (query.obs["cell_type"].astype(str) == query.obs["cell_type_predicted"].astype(str)).mean()
+    shares = np.asarray(axes[2].images[0].get_array())
+    sizes = query.obs["cell_type"].value_counts().sort_index().to_numpy()
+    np.testing.assert_allclose((np.diag(shares) * sizes).sum() / query.n_obs, right, rtol=1e-6)
+    assert len(ae.pl.mapping(query, "cell_type", show=False)) == 2
+    with pytest.raises(KeyError, match="label='other' was not transferred"):
+        ae.pl.mapping(query, "other")

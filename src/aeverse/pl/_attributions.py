@@ -1,4 +1,4 @@
-"""`pl.attributions`: the features behind groups of samples or dimensions of the code, as a heat map."""
+"""`pl.attributions`: the features behind groups of samples or dimensions of the embedding, as a heat map."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from aeverse import _slots
-from aeverse.pl._axes import finish, panels
+from aeverse.pl._axes import colormap, finish, panels, titles
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
     from mudata import MuData
 
 STABLE = 0.8
@@ -29,13 +31,17 @@ def attributions(
     n_top: int = 5,
     sign: str = "positive",
     modality: str | None = None,
+    cmap: str | Colormap | None = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | Path | None = None,
-) -> Axes:
+    save: str | Path | bool | None = None,
+    return_fig: bool = False,
+) -> Axes | Figure:
     """Heat map of what `aeverse.tl.attribute` found: the strongest features of each group, and their values in all groups.
 
-    Groups (or dimensions of the code) are rows, features columns, as in `scanpy.pl.matrixplot`. Red: large values of the
+    Groups (or dimensions of the embedding) are rows, features columns, as in `scanpy.pl.matrixplot`. Red: large values of the
     feature lead towards the group; blue: small ones do. Names in grey belong to features that come back in less than 80 %
     of the resamples.
 
@@ -53,16 +59,16 @@ def attributions(
         ``"positive"``, ``"negative"`` or ``"both"``: of which the strongest are shown.
     modality
         For MuData: of which modality.
+    cmap, title, figsize
+        As in `aeverse.pl.latent`.
     ax
         Axes to draw on.
-    show
-        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
-    save
-        File to write; the ending says the format.
+    show, save, return_fig
+        As in `aeverse.pl.latent`.
 
     Returns
     -------
-    Axes.
+    Axes, or the figure.
 
     Raises
     ------
@@ -87,9 +93,11 @@ def attributions(
     features = [f for _, f in top]
     matrix = values[shown].to_numpy().T[:, features]
     size = (max(3.0, 1.6 + 0.22 * len(features)), max(2.0, 1.3 + 0.3 * len(shown)))
-    [own] = panels(1, ax, size=size)
+    [shown_title] = titles(title, ["features that lead to each group" if modality is None else modality])
+    colors = colormap(cmap, "RdBu_r")
+    [own] = panels(1, ax, size=size, figsize=figsize)
     limit = max(float(np.abs(matrix).max()), 1e-12)
-    image = own.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    image = own.imshow(matrix, cmap=colors, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     own.set_yticks(range(len(shown)), shown)
     own.set_xticks(range(len(features)), [str(values.index[f]) for f in features], rotation=90, fontsize=8)
     for tick, (group, feature) in zip(own.get_xticklabels(), top, strict=True):
@@ -98,11 +106,11 @@ def attributions(
         own.axvline(edge + 0.5, color="white", lw=2.5)
     own.tick_params(length=0)
     own.spines[:].set_visible(False)
-    own.set_title("features that lead to each group" if modality is None else modality, fontsize=11, loc="left")
+    own.set_title(shown_title, fontsize=11, loc="left")
     bar = own.figure.colorbar(image, ax=own, pad=0.02, fraction=0.05)
     bar.set_label("attribution")
     bar.outline.set_visible(False)
-    return finish([own], own=ax is None, show=show, save=save)
+    return finish([own], "attributions", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
 def _tables(data, key: str, modality: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,8 +1,8 @@
-"""What the plots share: Axes to draw on, showing and saving, and scatter plots in colours that all can tell apart."""
+"""What the plots share: Axes to draw on, titles, colors, showing and saving as in scanpy, and scatter plots."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +10,111 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import FuncNorm, Normalize
+from matplotlib.colors import Colormap, FuncNorm, ListedColormap, Normalize
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-# Okabe and Ito's colours, without yellow and black; with the markers they tell 28 categories apart.
+# Okabe and Ito's colors, without yellow and black; with the markers they tell 28 categories apart.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
 MARKERS = ("o", "^", "s", "D")
 MISSING = "#D9D9D9"
 LEGEND_ROWS = 15
 
+Palette = str | Sequence[Any] | Mapping[str, Any] | None
 
-def panels(n: int, ax: Axes | Sequence[Axes] | None, *, size: tuple[float, float] = (4.4, 3.8)) -> list[Axes]:
-    """The user's Axes, if they are as many as needed, else a row of new ones."""
+
+def panels(
+    n: int,
+    ax: Axes | Sequence[Axes] | None,
+    *,
+    size: tuple[float, float] = (4.4, 3.8),
+    ncols: int | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> list[Axes]:
+    """The user's Axes, if they are as many as needed, else new ones: `ncols` in a row, each of `size` inches."""
     if ax is None:
         import matplotlib.pyplot as plt
 
-        _, axes = plt.subplots(1, n, figsize=(size[0] * n, size[1]), layout="constrained", squeeze=False)
-        return list(axes[0])
+        columns = min(n, n if ncols is None else max(int(ncols), 1))
+        rows = -(-n // columns)
+        figsize = (size[0] * columns, size[1] * rows) if figsize is None else figsize
+        figure, axes = plt.subplots(rows, columns, figsize=figsize, layout="constrained", squeeze=False)
+        for unused in axes.flat[n:]:
+            figure.delaxes(unused)
+        return list(axes.flat[:n])
     given = list(np.ravel(np.asarray(ax, dtype=object)))
     if len(given) != n or not all(isinstance(a, Axes) for a in given):
         raise ValueError(f"ax must be {n} matplotlib Axes for this plot, found {len(given)} object(s).")
     return given
 
 
-def finish(axes: list[Axes], *, own: bool, show: bool | None, save: str | Path | None) -> Any:
-    """Save and show a figure as asked; return one Axes, or an array of several."""
-    if save is not None:
-        figure: Any = axes[0].figure  # or a part of one, which cannot be saved
-        figure.savefig(save, dpi=200, bbox_inches="tight")
-    if show or (show is None and own and save is None):
+def finish(
+    axes: list[Axes],
+    name: str,
+    *,
+    own: bool,
+    show: bool | None,
+    save: str | Path | bool | None,
+    return_fig: bool = False,
+) -> Any:
+    """Save and show a figure as asked; return one Axes, an array of several, or the figure."""
+    figure: Any = axes[0].figure  # or a part of one, which cannot be saved
+    if save:
+        figure.savefig(figure_file(name, save), dpi=200, bbox_inches="tight")
+    if return_fig:
+        return figure
+    if show or (show is None and own and not save):
         import matplotlib.pyplot as plt
 
         plt.show()
     return axes[0] if len(axes) == 1 else np.array(axes, dtype=object)
+
+
+def figure_file(name: str, save: str | Path | bool) -> Path:
+    """Where a figure goes: a path as it is; True and ``"_x.png"`` to scanpy's folder of figures, as in scanpy."""
+    suffix = save if isinstance(save, str) and save.startswith(("_", ".")) and Path(save).name == save else ""
+    if not isinstance(save, bool) and not suffix:
+        return Path(save)
+    import scanpy as sc
+
+    folder = Path(sc.settings.figdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    form = "" if suffix.endswith((".png", ".pdf", ".svg")) else f".{sc.settings.file_format_figs}"
+    return folder / f"{name}{suffix}{form}"
+
+
+def titles(title: str | Sequence[str] | None, default: Sequence[str]) -> list[str]:
+    """A title for each panel: the user's, or the default."""
+    if title is None:
+        return list(default)
+    given = [title] if isinstance(title, str) else [str(t) for t in title]
+    if len(given) != len(default):
+        raise ValueError(f"title must be {len(default)} for this plot, one for each panel; found {len(given)}.")
+    return given
+
+
+def colormap(cmap: str | Colormap | None, default: str = "viridis") -> Colormap:
+    """The colormap, with grey for missing values."""
+    found = cmap if isinstance(cmap, Colormap) else colormaps[default] if cmap is None else colormaps.get(cmap)
+    if found is None:
+        raise ValueError(f"cmap={cmap!r} is not a colormap that matplotlib knows.")
+    return found.with_extremes(bad=MISSING)
+
+
+def palette_colors(palette: Palette, names: Sequence[str]) -> list[Any] | None:
+    """A color for each category, from the name of a colormap, a sequence, or a mapping; None: ours."""
+    if palette is None:
+        return None
+    if isinstance(palette, Mapping):
+        return [palette.get(name, MISSING) for name in names]
+    if isinstance(palette, str):
+        found = colormap(palette)
+        for_categories = isinstance(found, ListedColormap) and found.N <= 20
+        colors = list(found(range(found.N)) if for_categories else found(np.linspace(0, 1, max(len(names), 1))))
+    else:
+        colors = list(palette)
+    if not colors:
+        raise ValueError("palette is empty; give at least one color.")
+    return [colors[i % len(colors)] for i in range(len(names))]
 
 
 def tidy(ax: Axes, title: str, x: str, y: str) -> None:
@@ -58,11 +130,13 @@ def point_size(n: int) -> float:
     return float(np.clip(12_000 / max(n, 1), 1.0, 24.0))
 
 
-def scatter_categories(ax: Axes, xy: np.ndarray, values: pd.Series, colors: Sequence[str] | None) -> None:
-    """Points in the colours of their categories, rare ones on top, with a legend beside the Axes."""
+def scatter_categories(
+    ax: Axes, xy: np.ndarray, values: pd.Series, colors: Sequence[Any] | None, *, size: float | None = None
+) -> None:
+    """Points in the colors of their categories, rare ones on top, with a legend beside the Axes."""
     values = pd.Series(pd.Categorical(values)).cat.remove_unused_categories()
     codes, names = values.cat.codes.to_numpy(), list(values.cat.categories)
-    size = point_size(len(xy))
+    size = point_size(len(xy)) if size is None else size
     if (codes < 0).any():
         ax.scatter(
             xy[codes < 0, 0], xy[codes < 0, 1], s=size, c=MISSING, linewidths=0, label="missing", rasterized=True
@@ -98,9 +172,17 @@ def scatter_categories(ax: Axes, xy: np.ndarray, values: pd.Series, colors: Sequ
 
 
 def scatter_values(
-    ax: Axes, xy: np.ndarray, values: np.ndarray, label: str, *, log: bool, high: float | None = None
+    ax: Axes,
+    xy: np.ndarray,
+    values: np.ndarray,
+    label: str,
+    *,
+    log: bool,
+    high: float | None = None,
+    size: float | None = None,
+    cmap: Colormap | None = None,
 ) -> None:
-    """Points coloured by a number (up to `high`), the largest on top, with a colour bar; `log` is ``log1p``."""
+    """Points colored by a number (up to `high`), the largest on top, with a color bar; `log` is ``log1p``."""
     values = np.asarray(values, np.float64)
     finite = values[np.isfinite(values)]
     low = float(finite.min()) if finite.size else 0.0
@@ -112,9 +194,9 @@ def scatter_values(
     points = ax.scatter(
         xy[order, 0],
         xy[order, 1],
-        s=point_size(len(xy)),
+        s=point_size(len(xy)) if size is None else size,
         c=shown,
-        cmap=colormaps["viridis"].with_extremes(bad=MISSING),
+        cmap=colormap(None) if cmap is None else cmap,
         norm=norm,
         linewidths=0,
         rasterized=True,

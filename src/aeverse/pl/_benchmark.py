@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from aeverse import _slots
-from aeverse.pl._axes import COLORS, finish, panels
+from aeverse.pl._axes import COLORS, finish, panels, titles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COSTS = ("fit_seconds", "encode_seconds", "memory_mb")  # less is better
 NO_SCORES = ("split", "n_dims", "n_clusters", "saw_test", *COSTS)  # neither more nor less is better, or costs
@@ -21,11 +25,15 @@ def benchmark(
     table: pd.DataFrame,
     *,
     scores: Sequence[str] | str | None = None,
+    ncols: int = 8,
+    title: str | Sequence[str] | None = None,
+    figsize: tuple[float, float] | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
-    save: str | Path | None = None,
-) -> Axes | np.ndarray:
-    """Scores of methods side by side: a panel a score, a row a method.
+    save: str | Path | bool | None = None,
+    return_fig: bool = False,
+) -> Axes | np.ndarray | Figure:
+    """Scores of methods side by side: one panel for each score, one row for each method.
 
     Small points are folds, large ones their means; the best mean of each score is filled. Methods that saw the test
     samples are marked with a star and are never the best. Costs, if asked for in `scores`, are on a logarithmic axis.
@@ -36,16 +44,16 @@ def benchmark(
         What `aeverse.tl.benchmark` returned.
     scores
         Columns to draw; None: all scores, no costs.
+    ncols, title, figsize
+        As in `aeverse.pl.latent`.
     ax
         Axes to draw on, as many as there are scores.
-    show
-        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
-    save
-        File to write; the ending says the format.
+    show, save, return_fig
+        As in `aeverse.pl.latent`.
 
     Returns
     -------
-    Axes, or an array of several.
+    Axes, an array of several, or the figure.
 
     Raises
     ------
@@ -71,13 +79,16 @@ def benchmark(
         table = table.assign(method=names)
     methods = list(dict.fromkeys(table["method"]))
     cheats = set(table.loc[table["saw_test"].astype(bool), "method"]) if "saw_test" in table else set()
-    axes = panels(len(wanted), ax, size=(2.0, 0.9 + 0.32 * len(methods)))
+    shown = titles(title, [score.replace("_", " ") for score in wanted])
+    axes = panels(len(wanted), ax, size=(2.0, 0.9 + 0.32 * len(methods)), ncols=ncols, figsize=figsize)
+    columns = min(len(wanted), ncols) if ax is None else 1
     for i, (own, score) in enumerate(zip(axes, wanted, strict=True)):
         _panel(own, table, score, methods, cheats)
-        labels = [f"{m} *" if m in cheats else m for m in methods] if i == 0 or ax is not None else [""] * len(methods)
+        own.set_title(shown[i], fontsize=10, loc="left")
+        labels = [f"{m} *" if m in cheats else m for m in methods] if i % columns == 0 else [""] * len(methods)
         own.set_yticks(range(len(methods)), labels)
         own.invert_yaxis()
-    return finish(axes, own=ax is None, show=show, save=save)
+    return finish(axes, "benchmark", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
 def _panel(ax: Axes, table: pd.DataFrame, score: str, methods: list[str], cheats: set[str]) -> None:
@@ -93,7 +104,6 @@ def _panel(ax: Axes, table: pd.DataFrame, score: str, methods: list[str], cheats
         ax.set_xscale("log")
     else:
         ax.xaxis.set_major_locator(MaxNLocator(3))
-    ax.set_title(score.replace("_", " "), fontsize=10, loc="left")
     ax.set_ylim(-0.6, len(methods) - 0.4)
     ax.grid(axis="y", color="#ECECEC", zorder=0)
     ax.set_axisbelow(True)

@@ -12,13 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from aeverse import _slots
-from aeverse.pl._axes import COLORS, MISSING, finish, panels, tidy
-from aeverse.pl._values import gene_values
+from aeverse.pl._axes import COLORS, MISSING, Palette, finish, palette_colors, panels, tidy, titles
+from aeverse.pl._values import gene_values, groups_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.figure import Figure
 
-PARTS = {"counts": COLORS[0], "zero, missed": COLORS[5], "zero, absent": MISSING}
+PARTS = ("counts", "zero, missed", "zero, absent")
+PART_COLORS = (COLORS[0], COLORS[5], MISSING)
 
 
 def dropouts(
@@ -28,37 +30,46 @@ def dropouts(
     groupby: str,
     key: str = "dropout_prob",
     layer: str | None = None,
+    palette: Palette = None,
+    ncols: int = 4,
+    title: str | Sequence[str] | None = None,
+    figsize: tuple[float, float] | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
-    save: str | Path | None = None,
-) -> Axes | np.ndarray:
+    save: str | Path | bool | None = None,
+    return_fig: bool = False,
+) -> Axes | np.ndarray | Figure:
     """What the zeros of a gene mean, by group of cells.
 
-    A bar for each group: the share of its cells that have counts, the share that have none but probably missed the
-    transcript (the sum of the probabilities of its zeros), and the rest, from which the gene is probably absent.
+    One bar for each group: the share of its cells that have counts, the share that have none but would have some at
+    the `depth` of `aeverse.tl.dropouts` (the sum of the probabilities of its zeros), and the rest, from which the gene is
+    probably absent. The legend names the depth: at a greater depth more zeros count as missed, also those of ambient
+    transcripts.
 
     Parameters
     ----------
     adata
         Object in which `aeverse.tl.dropouts` was run with `genes`.
     genes
-        Names of genes, a panel each.
+        Names of genes, one panel for each.
     groupby
-        Column of ``adata.obs``: a bar for each of its values.
+        Column of ``adata.obs``: one bar for each of its values.
     key
         The `key_added` of that run.
     layer
         Layer with the raw counts; None: where `aeverse.tl.dropouts` found them.
+    palette
+        Three colors: of cells with counts, of zeros that were missed, and of absent genes.
+    ncols, title, figsize
+        As in `aeverse.pl.latent`.
     ax
         Axes to draw on, as many as there are genes.
-    show
-        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
-    save
-        File to write; the ending says the format.
+    show, save, return_fig
+        As in `aeverse.pl.latent`.
 
     Returns
     -------
-    Axes, or an array of several where `genes` is a list of several.
+    Axes, an array of several where `genes` is a list of several, or the figure.
 
     Raises
     ------
@@ -81,23 +92,38 @@ def dropouts(
     _slots.positions(genes, adata.var_names)
     params = _slots.read_record(adata, key)["params"]
     _require_all_zeros(genes, key, params)
-    groups = _groups(adata, groupby)
+    groups = groups_of(adata, groupby)
     layer = params.get("layer") if layer is None else layer
     shares = [_shares(adata, gene, groups, key, layer) for gene in genes]
-    axes = panels(len(genes), ax, size=(4.2, 1.3 + 0.24 * len(groups.categories)))
-    for each, gene, parts in zip(axes, genes, shares, strict=True):
+    shown = titles(title, genes)
+    colors = palette_colors(palette, PARTS) or PART_COLORS
+    labels = dict(zip(PARTS, _labels(float(params["depth"])), strict=True))
+    size = (4.2, 1.3 + 0.24 * len(groups.categories))
+    axes = panels(len(genes), ax, size=size, ncols=ncols, figsize=figsize)
+    columns = min(len(genes), ncols) if ax is None else 1
+    for i, (each, parts) in enumerate(zip(axes, shares, strict=True)):
         left = np.zeros(len(parts))
-        for name, color in PARTS.items():
-            each.barh(parts.index, parts[name], left=left, color=color, label=name)
+        for name, color in zip(PARTS, colors, strict=True):
+            each.barh(parts.index, parts[name], left=left, color=color, label=labels[name])
             left += parts[name].to_numpy()
-        tidy(each, gene, "share of the cells", "")
+        tidy(each, shown[i], "share of the cells", "")
         each.set_xlim(0, 1)
         each.xaxis.set_major_formatter(PercentFormatter(1))
         each.invert_yaxis()
-        if ax is None and each is not axes[0]:
-            each.set_yticklabels([])  # those of the first panel serve all
-    axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8)
-    return finish(axes, own=ax is None, show=show, save=save)
+        if i % columns:
+            each.set_yticklabels([])  # those of the first panel in the row serve all
+    last = axes[columns - 1 if ax is None else -1]
+    last.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8)
+    return finish(axes, "dropouts", own=ax is None, show=show, save=save, return_fig=return_fig)
+
+
+def _labels(depth: float) -> tuple[str, str, str]:
+    """What the parts of a bar are: the probabilities of zeros are of a cell sequenced deeper."""
+    return (
+        "counts",
+        f"zero, expected to have counts\nat {depth:g} times the depth",
+        f"zero, also at {depth:g} times the depth",
+    )
 
 
 def _require_all_zeros(genes: list[str], key: str, params: Mapping) -> None:
@@ -117,16 +143,6 @@ def _require_all_zeros(genes: list[str], key: str, params: Mapping) -> None:
         raise ValueError(
             f"layers[{key!r}] does not hold {absent}: run aeverse.tl.dropouts(adata, genes={genes}) first."
         )
-
-
-def _groups(adata: AnnData, groupby: str) -> pd.Categorical:
-    """The groups of the cells, in the user's order."""
-    groups = _slots.read_categories(adata, groupby)
-    assert groups is not None  # as groupby is a name
-    column = adata.obs[groupby]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        groups = groups.reorder_categories([c for c in column.cat.categories.astype(str) if c in groups.categories])
-    return groups
 
 
 def _shares(adata: AnnData, gene: str, groups: pd.Categorical, key: str, layer: str | None) -> pd.DataFrame:

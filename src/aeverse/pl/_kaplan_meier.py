@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from aeverse import _slots
-from aeverse.pl._axes import COLORS, finish, panels, tidy
+from aeverse.pl._axes import COLORS, Palette, finish, palette_colors, panels, tidy, titles
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.figure import Figure
     from mudata import MuData
 
 LINES = ("-", "--", ":")  # with the colours they tell 21 groups apart
@@ -25,10 +26,14 @@ def kaplan_meier(
     data: AnnData | MuData,
     *,
     key: str = "survival",
+    palette: Palette = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | Path | None = None,
-) -> Axes:
+    save: str | Path | bool | None = None,
+    return_fig: bool = False,
+) -> Axes | Figure:
     """Kaplan-Meier curves with 95 % confidence bands, censored patients, numbers at risk and the log-rank test.
 
     Parameters
@@ -37,16 +42,16 @@ def kaplan_meier(
         Cohort in which `aeverse.tl.survival` was run with `groupby`.
     key
         The `key_added` of that run.
+    palette, title, figsize
+        As in `aeverse.pl.latent`; colors are those of groups.
     ax
         Axes to draw on; the numbers at risk are written below its time axis.
-    show
-        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
-    save
-        File to write; the ending says the format.
+    show, save, return_fig
+        As in `aeverse.pl.latent`.
 
     Returns
     -------
-    Axes.
+    Axes, or the figure.
 
     Raises
     ------
@@ -68,13 +73,15 @@ def kaplan_meier(
         raise ValueError(f"uns['ae'][{key!r}] has no curves: run aeverse.tl.survival with groupby=.")
     table, params = record["kaplan_meier"], record["params"]
     groups = list(dict.fromkeys(table["group"].astype(str)))
-    [drawn] = panels(1, ax, size=(6.0, 4.2))
+    [shown] = titles(title, [f"Survival by {params['groupby']}"])
+    colors = palette_colors(palette, groups) or COLORS
+    [drawn] = panels(1, ax, size=(6.0, 4.2), figsize=figsize)
     end = float(table["time"].max())
     ticks = [t for t in MaxNLocator(6, steps=[1, 2, 2.5, 5, 6, 10]).tick_values(0, end) if 0 <= t <= end]
     for i, group in enumerate(groups):
         curve = table[table["group"].astype(str) == group]
-        _draw(drawn, curve, group, COLORS[i % len(COLORS)], LINES[i // len(COLORS) % len(LINES)])
-    tidy(drawn, f"Survival by {params['groupby']}", str(params["time_key"]), "alive")
+        _draw(drawn, curve, group, colors[i % len(colors)], LINES[i // len(COLORS) % len(LINES)])
+    tidy(drawn, shown, str(params["time_key"]), "alive")
     drawn.set_xlim(-0.01 * end, end * 1.02)
     drawn.set_ylim(0, 1.03)
     drawn.set_xticks(ticks)
@@ -85,8 +92,8 @@ def kaplan_meier(
         p = float(record["logrank"]["p"])
         text = f"log-rank p = {p:.2g}" if p >= 1e-4 else "log-rank p < 0.0001"
         drawn.text(1.0, 1.02, text, transform=drawn.transAxes, ha="right", va="bottom", fontsize=9)
-    _numbers_at_risk(drawn, table, groups, ticks)
-    return finish([drawn], own=ax is None, show=show, save=save)
+    _numbers_at_risk(drawn, table, groups, ticks, colors)
+    return finish([drawn], "kaplan_meier", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
 def _draw(ax: Axes, curve: pd.DataFrame, group: str, color: str, line: str) -> None:
@@ -100,7 +107,7 @@ def _draw(ax: Axes, curve: pd.DataFrame, group: str, color: str, line: str) -> N
     ax.plot(time[censored], survival[censored], ls="none", marker="|", ms=5, mew=0.8, color=color)
 
 
-def _numbers_at_risk(ax: Axes, table: pd.DataFrame, groups: list[str], ticks: list[float]) -> None:
+def _numbers_at_risk(ax: Axes, table: pd.DataFrame, groups: list[str], ticks: list[float], colors) -> None:
     """Write below the time axis how many of each group are still observed."""
 
     def write(x: float, text: str, color: str, **place) -> None:
@@ -112,7 +119,7 @@ def _numbers_at_risk(ax: Axes, table: pd.DataFrame, groups: list[str], ticks: li
     for i, group in enumerate(groups):
         curve = table[table["group"].astype(str) == group]
         time, at_risk = curve["time"].to_numpy(), np.append(curve["at_risk"].to_numpy(int), 0)
-        y, color = TOP - ROW * (i + 1), COLORS[i % len(COLORS)]
+        y, color = TOP - ROW * (i + 1), colors[i % len(colors)]
         write(0, group, color, xytext=(-12, y), **names)
         for tick in ticks:
             write(tick, str(at_risk[np.searchsorted(time, tick)]), color, xytext=(0, y), ha="center")

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from aeverse.pl._axes import COLORS, finish, panels, tidy
+from aeverse.pl._axes import COLORS, Palette, finish, palette_colors, panels, tidy, titles
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mudata import MuData
 
 HATCHES = ("", "////", "....")  # beyond seven modalities
@@ -22,11 +23,15 @@ def modality_weights(
     *,
     groupby: str | None = None,
     key: str = "ae_weights",
+    palette: Palette = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | Path | None = None,
-) -> Axes:
-    """How much each modality counts in the code, mean over the samples of each group.
+    save: str | Path | bool | None = None,
+    return_fig: bool = False,
+) -> Axes | Figure:
+    """How much each modality counts in the embedding, mean over the samples of each group.
 
     A modality counts by how much structure it holds (`aeverse.tl.multimodal_embed`), and nothing in a sample that lacks
     it: groups in which it is missing more often show a smaller share. Samples without any modality are left out.
@@ -39,16 +44,16 @@ def modality_weights(
         Column of ``mdata.obs``; None: all samples together.
     key
         Key of the weights in ``mdata.obsm``.
+    palette, title, figsize
+        As in `aeverse.pl.latent`; colors are those of modalities.
     ax
         Axes to draw on.
-    show
-        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
-    save
-        File to write; the ending says the format.
+    show, save, return_fig
+        As in `aeverse.pl.latent`.
 
     Returns
     -------
-    Axes.
+    Axes, or the figure.
 
     Raises
     ------
@@ -79,16 +84,18 @@ def modality_weights(
     means = weights[there].groupby(groups[there], observed=True).mean()
     sizes = groups[there].value_counts()
     labels = [f"{name} ({sizes[name]})" for name in means.index]
-    [own] = panels(1, ax, size=(5.2, max(1.6, 1.1 + 0.28 * len(means))))
+    [shown] = titles(title, ["modality weights"])
+    [own] = panels(1, ax, size=(5.2, max(1.6, 1.1 + 0.28 * len(means))), figsize=figsize)
+    colors = palette_colors(palette, [str(m) for m in means]) or COLORS
     left = np.zeros(len(means))
     for i, modality in enumerate(means):
         share = means[modality].to_numpy()
-        style: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "hatch": HATCHES[i // len(COLORS) % len(HATCHES)]}
+        style: dict[str, Any] = {"color": colors[i % len(colors)], "hatch": HATCHES[i // len(COLORS) % len(HATCHES)]}
         own.barh(range(len(means)), share, left=left, label=str(modality), edgecolor="white", **style)
         left += share
     own.set_yticks(range(len(means)), labels)
     own.invert_yaxis()
     own.set_xlim(0, 1)
-    tidy(own, "weight of the modalities", "share of the code", "" if groupby is None else groupby)
+    tidy(own, shown, "share of the embedding", "" if groupby is None else groupby)
     own.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8)
-    return finish([own], own=ax is None, show=show, save=save)
+    return finish([own], "modality_weights", own=ax is None, show=show, save=save, return_fig=return_fig)

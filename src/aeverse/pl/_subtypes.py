@@ -13,10 +13,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from aeverse import _slots
-from aeverse.pl._axes import COLORS, finish, panels, tidy
+from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.figure import Figure
     from mudata import MuData
 
 SIGNIFICANT = 0.05
@@ -26,10 +27,13 @@ def subtypes(
     data: AnnData | MuData,
     *,
     key: str = "subtype",
+    title: str | Sequence[str] | None = None,
+    figsize: tuple[float, float] | None = None,
     ax: Sequence[Axes] | None = None,
     show: bool | None = None,
-    save: str | Path | None = None,
-) -> np.ndarray:
+    save: str | Path | bool | None = None,
+    return_fig: bool = False,
+) -> np.ndarray | Figure:
     """Consensus matrix of the patients, and stability for each number of subtypes.
 
     Patients are in the order of their subtypes and, within these, of their confidence; blocks without shades speak for
@@ -42,16 +46,16 @@ def subtypes(
         Cohort in which `aeverse.tl.subtypes` found subtypes.
     key
         The `key_added` of that run.
+    title, figsize
+        As in `aeverse.pl.latent`.
     ax
         Two Axes to draw on.
-    show
-        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
-    save
-        File to write; the ending says the format.
+    show, save, return_fig
+        As in `aeverse.pl.latent`.
 
     Returns
     -------
-    Array of two Axes: consensus matrix, stability.
+    Array of two Axes (consensus matrix, stability), or the figure.
 
     Raises
     ------
@@ -72,13 +76,16 @@ def subtypes(
             f"obsp['{key}_consensus'] does not exist: these subtypes were assigned by model=, and only the cohort in "
             "which they were found has a consensus matrix."
         )
-    left, right = axes = panels(2, ax, size=(4.6, 3.9))
-    _consensus(left, data, key)
-    _curve(right, record["curve"], len(record["clusters"]))
-    return finish(axes, own=ax is None, show=show, save=save)
+    n_subtypes = len(record["clusters"])
+    number = f"{n_subtypes} subtypes" if n_subtypes > 1 else "no subtypes"
+    shown = titles(title, ["Consensus of resamples", f"Stability: {number}"])
+    left, right = axes = panels(2, ax, size=(4.6, 3.9), figsize=figsize)
+    _consensus(left, data, key, shown[0])
+    _curve(right, record["curve"], n_subtypes, shown[1])
+    return finish(axes, "subtypes", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
-def _consensus(ax: Axes, data, key: str) -> None:
+def _consensus(ax: Axes, data, key: str, title: str) -> None:
     label, confidence = data.obs[key], data.obs[f"{key}_confidence"].to_numpy()
     codes, names = label.cat.codes.to_numpy(), list(label.cat.categories)
     order = np.lexsort((-confidence, codes))
@@ -96,16 +103,16 @@ def _consensus(ax: Axes, data, key: str) -> None:
     ax.set_yticks([(edges[i] + edges[i + 1] - 1) / 2 for i in shown], [str(names[i]) for i in shown])
     ax.set_xticks([])
     ax.tick_params(length=0, pad=10)
-    tidy(ax, "Consensus of resamples", f"{len(codes)} patients", key)
+    tidy(ax, title, f"{len(codes)} patients", key)
     ax.spines[:].set_visible(False)
-    ax.set_title("Consensus of resamples", fontsize=11, loc="left", pad=14)
+    ax.set_title(title, fontsize=11, loc="left", pad=14)
     bar = ax.figure.colorbar(image, ax=ax, pad=0.03, fraction=0.05)
     bar.set_label("share of resamples together")
     bar.outline.set_visible(False)
 
 
-def _curve(ax: Axes, curve: pd.DataFrame, found: int) -> None:
-    tidy(ax, "Stability", "number of subtypes", "mean Jaccard index in resamples")
+def _curve(ax: Axes, curve: pd.DataFrame, n_subtypes: int, title: str) -> None:
+    tidy(ax, title, "number of subtypes", "mean Jaccard index in resamples")
     ax.set_ylim(0, 1.05)
     if not len(curve):
         ax.text(0.5, 0.5, "too few patients", transform=ax.transAxes, ha="center", color="#555555")
@@ -119,11 +126,9 @@ def _curve(ax: Axes, curve: pd.DataFrame, found: int) -> None:
     compact = curve["p_value"].to_numpy() <= SIGNIFICANT
     face = np.where(compact, COLORS[0], "white")
     ax.scatter(number, stability, s=32, c=list(face), edgecolors=COLORS[0], zorder=4)
-    if found in number:
-        at = float(stability[number == found][0])
-        ax.plot(found, at, marker="o", ms=12, mfc="none", mew=1.8, color=COLORS[3], ls="none", zorder=5)
-    title = f"{found} subtypes" if found > 1 else "no subtypes"
-    ax.set_title(f"Stability: {title}", fontsize=11, loc="left")
+    if n_subtypes in number:
+        at = float(stability[number == n_subtypes][0])
+        ax.plot(n_subtypes, at, marker="o", ms=12, mfc="none", mew=1.8, color=COLORS[3], ls="none", zorder=5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlim(number.min() - 0.4, number.max() + 0.4)
     ax.legend(loc="lower left", frameon=False, fontsize=8)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from aeverse import _slots
-from aeverse.pl._axes import tidy
+from aeverse.pl._axes import Palette, palette_colors, tidy
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +21,7 @@ def view(adata: AnnData | MuData, basis: str) -> tuple[np.ndarray, tuple[str, st
     """Two coordinates of each cell, and what to call them."""
     if basis not in adata.obsm:
         raise KeyError(
-            f"obsm[{basis!r}] does not exist; codes are: {sorted(adata.obsm) or 'none: run aeverse.tl first'}."
+            f"obsm[{basis!r}] does not exist; embeddings are: {sorted(adata.obsm) or 'none: run aeverse.tl first'}."
         )
     if "X_umap" in adata.obsm and _umap_is_of(adata, basis):
         return np.asarray(adata.obsm["X_umap"], np.float64)[:, :2], ("UMAP 1", "UMAP 2")
@@ -47,12 +47,12 @@ def _umap_is_of(adata: AnnData | MuData, basis: str) -> bool:
 
 
 def _principal_components(code: np.ndarray, basis: str) -> tuple[np.ndarray, tuple[str, str]]:
-    centred = code - code.mean(0)
-    variances, axes = np.linalg.eigh(centred.T @ centred)
+    centered = code - code.mean(0)
+    variances, axes = np.linalg.eigh(centered.T @ centered)
     axes = axes[:, :-3:-1]
     axes *= np.sign(axes[np.abs(axes).argmax(0), [0, 1]])  # a fixed sign, so that pictures repeat
     shares = variances[:-3:-1] / max(variances.sum(), 1e-12)
-    return centred @ axes, tuple(f"PC {i + 1} of {basis} ({share:.0%})" for i, share in enumerate(shares))  # type: ignore[return-value]
+    return centered @ axes, tuple(f"PC {i + 1} of {basis} ({share:.0%})" for i, share in enumerate(shares))  # type: ignore[return-value]
 
 
 def column(adata: AnnData | MuData, name: str, layer: str | None) -> pd.Series:
@@ -74,14 +74,26 @@ def gene_values(adata: AnnData, gene: str, layer: str | None) -> np.ndarray:
     return np.asarray(values.todense() if hasattr(values, "todense") else values).ravel()
 
 
+def groups_of(adata: AnnData, groupby: str) -> pd.Categorical:
+    """The groups of the cells, in the user's order."""
+    groups = _slots.read_categories(adata, groupby)
+    assert groups is not None  # as groupby is a name
+    column = adata.obs[groupby]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        groups = groups.reorder_categories([c for c in column.cat.categories.astype(str) if c in groups.categories])
+    return groups
+
+
 def is_categorical(values: pd.Series) -> bool:
     return not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
 
 
-def scanpy_colors(adata: AnnData | MuData, name: str, values: pd.Series) -> list[str] | None:
-    """The user's colours, for the categories that occur."""
+def category_colors(adata: AnnData | MuData, name: str, values: pd.Series, palette: Palette) -> list[Any] | None:
+    """Colors for the categories that occur: of the palette, else those that scanpy left in ``uns``; None: ours."""
+    names = list(pd.Series(pd.Categorical(values)).cat.remove_unused_categories().cat.categories)
+    if palette is not None:
+        return palette_colors(palette, [str(name) for name in names])
     colors = adata.uns.get(f"{name}_colors")
     if colors is None or not isinstance(values.dtype, pd.CategoricalDtype) or len(colors) < len(values.cat.categories):
         return None
-    used = set(values.dropna())
-    return [str(c) for c, category in zip(colors, values.cat.categories, strict=False) if category in used]
+    return [str(c) for c, category in zip(colors, values.cat.categories, strict=False) if category in set(names)]

@@ -66,14 +66,14 @@ def predict_modality(
     -------
     `None`, or the copy. Written are
 
-    ``mdata.obsm[f"{target}_{key_added}"]``, ``mdata.obsm[f"{target}_{key_added}_sd"]``
+    ``mdata.obsm[f"{key_added}_{target}"]``, ``mdata.obsm[f"{key_added}_{target}_sd"]``
         DataFrames (cells of ``mdata.obs``, features): mean and standard deviation for every cell, also for those that
         the target modality does not hold. RNA (normalised to the median depth) and protein counts as log1p, peaks and
         mutations as probabilities, anything else on its own scale.
     ``mdata[target].layers[key_added]``, ``mdata[target].layers[f"{key_added}_sd"]``
         The same for the modality's own cells, NaN in features not asked for, if `mdata` holds the modality. Its cells are
         not added to, for ``X`` has nothing to say about others.
-    ``mdata.uns["ae"][f"{target}_{key_added}"]``
+    ``mdata.uns["ae"][f"{key_added}_{target}"]``
         Parameters, versions, trust and history.
 
     Raises
@@ -89,7 +89,7 @@ def predict_modality(
     >>> mods = {m: ad.AnnData(factors @ rng.normal(size=(2, 20)) + rng.normal(size=(60, 20))) for m in ("rna", "protein")}
     >>> mdata = md.MuData({"rna": mods["rna"], "protein": mods["protein"][:40].copy()})
     >>> ae.tl.predict_modality(mdata, "protein")
-    >>> mdata.obsm["protein_predicted"].shape, mdata["protein"].layers["predicted"].shape
+    >>> mdata.obsm["predicted_protein"].shape, mdata["protein"].layers["predicted"].shape
     ((60, 20), (40, 20))
     """
     params = _slots.parameters(locals())
@@ -98,7 +98,7 @@ def predict_modality(
     mdata = _slots.target_mudata(mdata, copy)
     modalities = None if modalities is None else _slots.name_list(modalities)
     features = None if features is None else _slots.name_list(features)
-    name = f"{target}_{key_added}"
+    name = f"{key_added}_{target}"
     _slots.check_keys(mdata, [("obsm", name), ("obsm", f"{name}_sd")], name)
     if target in mdata.mod:
         _slots.check_keys(mdata[target], [("layers", key_added), ("layers", f"{key_added}_sd")], key_added)
