@@ -174,7 +174,7 @@ def test_bad_input_is_refused_by_name(cells):
         ae.tl.benchmark(cells, ["umap"])
     with pytest.raises(ValueError, match="method 'mofa' is not known"):
         ae.tl.benchmark(cells, ["mofa"])
-    with pytest.raises(ValueError, match="methods is empty"):
+    with pytest.raises(ValueError, match=r"argument methods: found"):
         ae.tl.benchmark(cells, [])
     with pytest.raises(TypeError, match=r"method 'pca' does not know \['regularizer'\]"):
         ae.tl.benchmark(cells, {"pca": {"regularizer": "sparse"}})
@@ -184,7 +184,7 @@ def test_bad_input_is_refused_by_name(cells):
         ae.tl.benchmark(cells, label_key="kind")
     with pytest.raises(KeyError, match="'plate' is not a column"):
         ae.tl.benchmark(cells, batch_key="plate")
-    with pytest.raises(ValueError, match="n_splits=100 must be an integer between 2 and 80"):
+    with pytest.raises(ValueError, match="n_splits=100 must be at most 80"):
         ae.tl.benchmark(cells, n_splits=100)
     with pytest.raises(ValueError, match="drop_modalities=True leaves out modalities"):
         ae.tl.benchmark(cells, drop_modalities=True)
@@ -192,7 +192,7 @@ def test_bad_input_is_refused_by_name(cells):
         ae.tl.benchmark(cells, time_key="months")
     with pytest.raises(ValueError, match="between 2 and 0"):
         ae.tl.benchmark(cells[:1].copy())
-    with pytest.raises(TypeError, match="expected an AnnData"):
+    with pytest.raises(TypeError, match=r"argument data: found .*; pass an AnnData"):
         ae.tl.benchmark(np.zeros((4, 4)))
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 
 import pytest
 
 ROOMS = ("pp", "tl", "pl", "get", "datasets", "metrics", "models", "methods", "io", "nn", "train", "cli")
-FINDER = doctest.DocTestFinder(exclude_empty=True)
+
+
+class Finder(doctest.DocTestFinder):
+    """Finds the examples of functions with decorators, too."""
+
+    def _from_module(self, module, thing):
+        return super()._from_module(module, inspect.unwrap(thing))
+
+
+FINDER = Finder(exclude_empty=True)
 
 
 def examples() -> list[doctest.DocTest]:

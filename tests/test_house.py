@@ -25,21 +25,22 @@ USER_ROOMS = ("pp", "tl", "pl", "get", "datasets", "metrics")  # what users call
 # ---- who imports whom --------------------------------------------------------------------------------------------
 # cli -> tl -> models -> train -> nn. A room may import itself and the rooms named here, nothing else of aeverse.
 MAY_IMPORT = {
+    "_arguments": set(),
     "_settings": set(),
     "_files": set(),
     "_schema": set(),
-    "_slots": {"_settings"},
-    "io": {"_files"},
+    "_slots": {"_arguments", "_settings"},
+    "io": {"_arguments", "_files"},
     "nn": set(),
     "train": {"nn", "_settings"},
-    "models": {"train", "nn", "io", "_slots", "_schema", "_settings"},
+    "models": {"_arguments", "train", "nn", "io", "_slots", "_schema", "_settings"},
     "methods": {"train", "nn", "io", "_slots", "_settings"},
-    "metrics": {"_slots", "_settings"},
-    "datasets": {"_slots", "_settings", "io"},
-    "pp": {"train", "_slots", "_settings"},
-    "get": {"models", "_slots", "_settings"},
-    "tl": {"models", "methods", "metrics", "pp", "train", "io", "_slots", "_settings"},
-    "pl": {"get", "metrics", "_slots", "_settings"},
+    "metrics": {"_arguments", "_slots", "_settings"},
+    "datasets": {"_arguments", "_slots", "_settings", "io"},
+    "pp": {"_arguments", "train", "_slots", "_settings"},
+    "get": {"_arguments", "models", "_slots", "_settings"},
+    "tl": {"_arguments", "models", "methods", "metrics", "pp", "train", "io", "_slots", "_settings"},
+    "pl": {"_arguments", "get", "metrics", "_slots", "_settings"},
 }
 DRIVERS = {"cli", "_demo", "_report", "__main__", "__init__"}  # stand above all rooms
 ONLY_TENSORS = {"torch", "numpy", "scipy"}  # what nn and train may import besides the standard library

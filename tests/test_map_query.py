@@ -196,7 +196,7 @@ def test_prediction_sets_in_words(fitted, query, known):
     ae.tl.map_query(query, fitted, transfer="cell_type", alpha=0.5)
     fewer = query.obs["cell_type_set"].astype(str)
     assert (fewer == "none of these")[own].mean() > (words == "none of these")[own].mean()
-    with pytest.raises(ValueError, match="alpha=90: must be between 0 and 1"):
+    with pytest.raises(ValueError, match="argument alpha: found 90; pass a number above 0 and below 1"):
         ae.tl.map_query(query, fitted, transfer="cell_type", alpha=90)
 
 

@@ -413,15 +413,15 @@ def broken(what: str) -> md.MuData:
         ("stale", {}, "out of date. Call mdata.update"),
         ("infinite", {}, "'prot'.*infinite"),
         ("few", {}, "5 samples are too few"),
-        ("", {"method": "pca"}, "method='pca' must be one of"),
+        ("", {"method": "pca"}, "argument method: found 'pca'; pass 'ae'"),
         ("", {"modalities": ["rna", "adt"]}, "modalities names .'adt'., but the modalities are"),
-        ("", {"modalities": []}, "modalities is empty"),
+        ("", {"modalities": []}, "argument modalities: found"),
         ("", {"layer": {"rna": "counts"}}, "'rna'.*layers.'counts'. does not exist"),
         ("", {"kind": {"rna": "nb"}}, "kind='nb' of modality 'rna' must be"),
-        ("", {"kind": "counts"}, "must be 'auto' or a dict"),
+        ("", {"kind": "counts"}, "argument kind: found 'counts'; pass 'auto' or a dict"),
         ("", {"batch_key": "plate"}, "'plate' is not a column"),
         ("", {"mask_var": {"rna": "hvg"}}, "'rna'.*mask_var='hvg'"),
-        ("", {"n_latent": 0}, "n_latent=0"),
+        ("", {"n_latent": 0}, "argument n_latent: found 0"),
     ],
 )
 def test_refusals_name_the_fault_and_change_nothing(what, arguments, message):
@@ -441,7 +441,7 @@ def test_foreign_results_are_not_overwritten():
 
 
 def test_anndata_is_refused():
-    with pytest.raises(TypeError, match="expected a MuData"):
+    with pytest.raises(TypeError, match=r"argument mdata: found .*; pass a MuData"):
         ae.tl.multimodal_embed(simulate(40)["rna"])
 
 

@@ -358,9 +358,9 @@ def _as_options(message: str) -> str:
             return f"no --{found[1].replace('_', '-')}"
         return f"--{found[1].replace('_', '-')} {value.strip(chr(39))}".rstrip()
 
-    return re.sub(
-        rf"\b({'|'.join([*OPTIONS, 'genes', 'target_sum'])})=('[^']*'|None\b|[\w+-]+(?:\.\w+)*)?", option, message
-    )
+    names = "|".join([*OPTIONS, "genes", "target_sum"])
+    message = re.sub(rf"^tl\.\w+, argument ({names}):", lambda found: f"--{found[1].replace('_', '-')}:", message)
+    return re.sub(rf"\b({names})=('[^']*'|None\b|[\w+-]+(?:\.\w+)*)?", option, message)
 
 
 @contextlib.contextmanager

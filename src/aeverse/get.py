@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots, models
+from aeverse._arguments import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["denoised", "model"]
 
 
+@checked
 def model(adata: AnnData, *, key: str | None = None) -> models.Autoencoder:
     """The fitted model that a tool left in the object, encoder and all: to encode, denoise or save it.
 
@@ -67,6 +69,7 @@ def _model_of(record: Mapping[str, Any], key: str) -> models.Autoencoder:
         raise ValueError(f"uns['ae'][{key!r}]: {error}") from error
 
 
+@checked
 def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised") -> pd.DataFrame:
     """Denoised values of some genes, decoded from the code and the model that `aeverse.tl.denoise` left.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from aeverse import _files
+from aeverse._arguments import checked
 
 FORMAT = 3
 """Version of the file format that this release reads and writes."""
@@ -20,6 +21,7 @@ ARRAY = "$array"
 __all__ = ["FORMAT", "load_arrays", "pack", "save_arrays", "unpack"]
 
 
+@checked
 def save_arrays(path: str | Path, kind: str, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays and a JSON configuration to one file, completely or not at all.
 
@@ -54,6 +56,7 @@ def save_arrays(path: str | Path, kind: str, config: Mapping[str, Any], arrays: 
         new.write_bytes(payload)
 
 
+@checked
 def load_arrays(path: str | Path, kind: str | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
     """Read what `save_arrays` wrote.
 

@@ -73,8 +73,6 @@ def read_modalities(
     for what, names in (("modalities", wanted), ("layer", layer), ("mask_var", mask_var)):
         if unknown := [name for name in names if name not in mdata.mod]:
             raise KeyError(f"{what} names {unknown}, but the modalities are {list(mdata.mod)}.")
-    if not wanted:
-        raise ValueError(f"modalities is empty; choose among {list(mdata.mod)}, or None for all.")
     return {name: _read_modality(mdata, name, layer.get(name), mask_var.get(name, "auto")) for name in wanted}
 
 

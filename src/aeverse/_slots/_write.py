@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from aeverse._arguments import check_name
+
 
 @dataclass
 class Results:
@@ -42,7 +44,7 @@ def check_keys(data, keys: Sequence[tuple[str, str]], name: str, *, tables: bool
     store = data.uns.get("ae", {})
     if not isinstance(store, Mapping) or not all(isinstance(entry, Mapping) for entry in store.values()):
         raise ValueError("uns['ae'] holds something that aeverse did not write; rename it first.")
-    check_name(name)
+    check_name("key_added", name)
     ours = {key for entry in store.values() for key in _written(entry)}
     theirs = _written(store.get(name, {}))
     if name in store and not (theirs & {f"{slot}/{key}" for slot, key in keys} or (tables and not theirs)):
@@ -53,14 +55,6 @@ def check_keys(data, keys: Sequence[tuple[str, str]], name: str, *, tables: bool
                 f"{slot}[{key!r}] exists and was not written by aeverse; pass another key_added= (this call: {name!r}) "
                 f"or delete it: del adata.{slot}[{key!r}]."
             )
-
-
-def check_name(name: str) -> None:
-    """Refuse the name of a result that h5ad or zarr could not hold."""
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ValueError(
-            f"key_added={name!r}: h5ad and zarr could not hold it. It must be a name, without '/' and NUL, other than '.' and '..'."
-        )
 
 
 def _written(record: Mapping[str, Any]) -> set[str]:
@@ -74,7 +68,7 @@ def write(data, results: Results) -> Callable[[], None]:
     What an earlier call of the same name left and this one does not replace is removed; what is taken over from calls of
     other names is struck off their records.
     """
-    check_name(results.name)
+    check_name("key_added", results.name)
     slots = results.slots()
     if slots:
         check_keys(data, [(slot, key) for slot, key, _ in slots], results.name, tables=True)

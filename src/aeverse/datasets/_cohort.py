@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.datasets._clinical import read_clinical, with_survival
 from aeverse.datasets._tables import (
     ALL_NAMES,
@@ -39,6 +40,7 @@ SILENT = {
 }
 
 
+@checked
 def cohort_from_tables(
     layers: Mapping[str, Table], clinical: Table | Sequence[Table] | None = None, *, maf: Table | None = None
 ) -> MuData:

@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from aeverse._arguments import checked
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def simulate_counts(
     n_obs: int = 1000,
     n_vars: int = 500,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from aeverse._arguments import checked
 from aeverse.metrics._codes import as_code, as_labels, inverse_simpson, is_known, neighbours
 
 FEWEST = 10  # cells of a label that is judged
@@ -11,6 +12,7 @@ N_NEIGHBORS, KBET_NEIGHBORS, LISI_NEIGHBORS = 15, 50, 90
 ALPHA = 0.05  # of kBET
 
 
+@checked
 def batch_score(
     code: np.ndarray, batches: np.ndarray, *, labels: np.ndarray | None = None, parts: bool = False
 ) -> float | dict[str, float]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from aeverse._arguments import checked
 from aeverse.metrics._codes import as_code, as_labels, inverse_simpson, is_known, neighbours
 
 RESOLUTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
@@ -15,6 +16,7 @@ FEWEST = 10  # cells of a type that is judged by distances
 N_NEIGHBORS, LISI_NEIGHBORS = 15, 90
 
 
+@checked
 def biology_score(
     code: np.ndarray, labels: np.ndarray, *, parts: bool = False, random_state: int = 0
 ) -> float | dict[str, float]:

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from aeverse._arguments import checked
 from aeverse.metrics._codes import as_code, as_labels, is_known
 
 PRIOR_MOLECULES = 2000.0  # of the mean profile, added to the profile of each cluster
 SMALLEST_MEAN = 1e-6
 
 
+@checked
 def default_clusters(
     code: np.ndarray, labels: np.ndarray | None = None, *, resolution: float = 1.0, random_state: int = 0
 ) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def _agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+@checked
 def cluster_deviance(clusters: np.ndarray, train: np.ndarray | sp.spmatrix, test: np.ndarray | sp.spmatrix) -> float:
     """Share of the Poisson deviance of held-out molecules that clusters explain: a judge of clusters without labels.
 

@@ -8,11 +8,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from aeverse import _slots
+from aeverse._arguments import checked
 
 BLOCK_ENTRIES = 10_000_000
 SMALLEST_MEAN = 1e-6
 
 
+@checked
 def deviance_explained(
     denoised: np.ndarray | sp.spmatrix,
     train: np.ndarray | sp.spmatrix,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from aeverse._arguments import checked
 from aeverse.metrics._codes import as_code, as_labels, is_known
 
 PROBE_PENALTY = 0.1  # C of the logistic regression
 RESTARTS = 20  # of k-means
 
 
+@checked
 def knn_accuracy(
     code: np.ndarray, labels: np.ndarray, *, test_code: np.ndarray, test_labels: np.ndarray, n_neighbors: int = 10
 ) -> float:
@@ -52,6 +54,7 @@ def knn_accuracy(
     return float(balanced_accuracy_score(test_labels, model.predict(test_code)))
 
 
+@checked
 def linear_probe(code: np.ndarray, labels: np.ndarray, *, test_code: np.ndarray, test_labels: np.ndarray) -> float:
     """Balanced accuracy of the labels of held-out samples, from a logistic regression on the standardised code.
 
@@ -89,6 +92,7 @@ def linear_probe(code: np.ndarray, labels: np.ndarray, *, test_code: np.ndarray,
     return float(balanced_accuracy_score(test_labels, model.predict((test_code - mean) / sd)))
 
 
+@checked
 def cluster_agreement(
     code: np.ndarray, labels: np.ndarray, *, n_clusters: int | None = None, random_state: int = 0
 ) -> dict[str, float]:

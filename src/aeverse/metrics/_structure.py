@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.metrics._codes import as_code
 
 MOST_JUDGED = 1500  # samples whose neighbourhoods are compared
@@ -13,6 +14,7 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge regression, per sample
 SHARE_INNER = 0.2  # of the training samples, to choose the penalty
 
 
+@checked
 def variance_explained(
     code: np.ndarray, x: np.ndarray | sp.spmatrix, *, test_code: np.ndarray, test_x: np.ndarray | sp.spmatrix
 ) -> float:
@@ -78,6 +80,7 @@ def _ridge(z: np.ndarray, y: np.ndarray, penalties) -> list[np.ndarray]:
     return [vectors @ (along / (np.maximum(values, 0) + penalty * len(z))[:, None]) for penalty in penalties]
 
 
+@checked
 def trustworthiness(
     code: np.ndarray, x: np.ndarray | sp.spmatrix, *, n_neighbors: int = 15, random_state: int = 0
 ) -> float:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from aeverse import _settings, _slots
+from aeverse._arguments import checked_methods
 from aeverse.models._estimator import Estimator, from_fit
 from aeverse.models._matrix import _choices as choices
 from aeverse.models._matrix._build import build
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked_methods
 class Autoencoder(Estimator[Config, FittedAutoencoder]):
     """Autoencoder of one matrix: fit, encode, decode, save.
 
@@ -345,8 +347,6 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         """
         fit = self.fitted
         network = fit.count_network("dropouts")
-        if not depth > 1:
-            raise ValueError(f"depth={depth!r} must be greater than 1, the cell's own depth.")
         samples, measured = fit.samples(adata, layer), self.var_names.isin(adata.var_names)
         return network.dropouts(samples, measured, fit.columns(genes), depth=depth, threshold=threshold, code=code)
 

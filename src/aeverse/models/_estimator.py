@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from aeverse import _settings, _slots, io
+from aeverse._arguments import checked
 from aeverse.models._shared._attribution import Attribution
 from aeverse.models._shared._reference import QueryGroup, Reference
 
@@ -69,6 +70,7 @@ class Estimator(Generic[ConfigType, FitType]):
             )
         return self._fit
 
+    @checked
     def to(self, device: str) -> Self:
         """Move a fitted model (one that was loaded, too) to a device.
 
@@ -107,6 +109,7 @@ class Estimator(Generic[ConfigType, FitType]):
         return self.fitted.attributions(data, groups, n_top, layer, random_state)
 
     # ---- keeping -----------------------------------------------------------------------------------------------
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the model to one file (safetensors with a JSON header), which `models.load` reads.
 

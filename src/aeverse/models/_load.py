@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from aeverse import io
+from aeverse._arguments import checked
 from aeverse.models._autoencoder import Autoencoder
 from aeverse.models._multimodal import MultimodalAutoencoder
 
 ESTIMATORS = {estimator.__name__: estimator for estimator in (Autoencoder, MultimodalAutoencoder)}
 
 
+@checked
 def load(path: str | Path) -> Autoencoder | MultimodalAutoencoder:
     """Read a model that the `save` of an estimator wrote. Runs no code from the file.
 

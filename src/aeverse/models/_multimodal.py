@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _settings, _slots
+from aeverse._arguments import check_fields, checked_methods
 from aeverse.models._estimator import Estimator, from_fit
 from aeverse.models._joint._data import kinds_of, require_enough, without_empty
 from aeverse.models._joint._fitted import FUSIONS, FittedMultimodal
@@ -46,7 +47,7 @@ class MultimodalConfig:
         Seed.
     """
 
-    recipe: str = "auto"
+    recipe: Literal["auto", "samples", "cells"] = "auto"
     n_latent: int = 32
     n_models: int | None = None
     n_steps: int | None = None
@@ -54,17 +55,13 @@ class MultimodalConfig:
     random_state: int = 0
 
     def __post_init__(self):
-        if self.recipe not in ("auto", *FUSIONS):
-            raise ValueError(f"recipe={self.recipe!r} must be 'auto' or one of {list(FUSIONS)}.")
+        check_fields(self)
         for name in ("n_latent", "n_models", "n_steps", "n_inputs", "random_state"):
-            value, least = getattr(self, name), 0 if name == "random_state" else 1
-            if value is None and name in ("n_models", "n_steps"):
-                continue
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name}={value!r} must be an integer, at least {least}.")
-            object.__setattr__(self, name, int(value))
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else int(value))
 
 
+@checked_methods
 class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     """Autoencoder over several modalities, any of which a sample may lack: fit, encode, predict, save.
 
@@ -117,7 +114,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     def __init__(
         self,
         *,
-        recipe: str = "auto",
+        recipe: Literal["auto", "samples", "cells"] = "auto",
         n_latent: int = 32,
         n_models: int | None = None,
         n_steps: int | None = None,
@@ -132,7 +129,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         self,
         mdata: MuData,
         *,
-        modalities: Sequence[str] | None = None,
+        modalities: str | Sequence[str] | None = None,
         kind: str | Mapping[str, str] = "auto",
         layer: Mapping[str, str | None] | None = None,
         mask_var: Mapping[str, str | np.ndarray | None] | None = None,
@@ -205,7 +202,11 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     # ---- using -------------------------------------------------------------------------------------------------
     @_settings.one_thread()
     def encode(
-        self, mdata: MuData, *, modalities: Sequence[str] | None = None, layer: Mapping[str, str | None] | None = None
+        self,
+        mdata: MuData,
+        *,
+        modalities: str | Sequence[str] | None = None,
+        layer: Mapping[str, str | None] | None = None,
     ) -> np.ndarray:
         """Code of each sample of ``mdata.obs``, in order, from whatever modalities it has.
 
@@ -233,7 +234,11 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
 
     @_settings.one_thread()
     def weights(
-        self, mdata: MuData, *, modalities: Sequence[str] | None = None, layer: Mapping[str, str | None] | None = None
+        self,
+        mdata: MuData,
+        *,
+        modalities: str | Sequence[str] | None = None,
+        layer: Mapping[str, str | None] | None = None,
     ) -> pd.DataFrame:
         """How much each modality counts in the code of each sample: (samples, modalities), rows summing to one.
 
@@ -247,8 +252,8 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         mdata: MuData,
         target: str,
         *,
-        features: Sequence[str] | None = None,
-        modalities: Sequence[str] | None = None,
+        features: str | Sequence[str] | None = None,
+        modalities: str | Sequence[str] | None = None,
         layer: Mapping[str, str | None] | None = None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Predict one modality from the others, for every sample of ``mdata.obs``.

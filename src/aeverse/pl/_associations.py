@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SIGNIFICANT = 0.05
 
 
+@checked
 def associations(
     data: AnnData | MuData,
     *,

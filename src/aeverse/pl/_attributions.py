@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import colormap, finish, panels, titles
 
 if TYPE_CHECKING:
@@ -23,13 +24,14 @@ STABLE = 0.8
 MOST_GROUPS = 10  # shown where the caller does not say which
 
 
+@checked
 def attributions(
     data: AnnData | MuData,
     *,
     key: str = "ae_attributions",
     groups: Sequence[str] | str | None = None,
     n_top: int = 5,
-    sign: str = "positive",
+    sign: Literal["positive", "negative", "both"] = "positive",
     modality: str | None = None,
     cmap: str | Colormap | None = None,
     title: str | None = None,
@@ -87,8 +89,6 @@ def attributions(
     shown = list(values.columns[:MOST_GROUPS]) if groups is None else _slots.name_list(groups)
     if unknown := [g for g in shown if g not in values]:
         raise KeyError(f"groups={unknown} have no attributions; groups are: {list(values.columns)}.")
-    if sign not in ("positive", "negative", "both"):
-        raise ValueError(f"sign={sign!r} must be 'positive', 'negative' or 'both'.")
     top = [(g, f) for g in shown for f in _strongest(values[g], n_top, sign)]
     features = [f for _, f in top]
     matrix = values[shown].to_numpy().T[:, features]

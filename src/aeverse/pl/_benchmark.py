@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, titles
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ COSTS = ("fit_seconds", "encode_seconds", "memory_mb")  # less is better
 NO_SCORES = ("split", "n_dims", "n_clusters", "saw_test", *COSTS)  # neither more nor less is better, or costs
 
 
+@checked
 def benchmark(
     table: pd.DataFrame,
     *,

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from aeverse import _slots, get
+from aeverse._arguments import checked
 from aeverse.pl._axes import (
     COLORS,
     MISSING,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@checked
 def denoised(
     adata: AnnData,
     x: str | Sequence[str],

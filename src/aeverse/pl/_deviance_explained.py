@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, point_size, tidy, titles
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 FEWEST_MOLECULES = 200  # of a gene, for its held-out share to say something
 
 
+@checked
 def deviance_explained(
     adata: AnnData,
     *,

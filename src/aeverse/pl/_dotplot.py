@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from aeverse import _slots, get
+from aeverse._arguments import checked
 from aeverse.pl._axes import colormap, finish, panels, tidy, titles
 from aeverse.pl._values import gene_values, groups_of
 
@@ -25,6 +26,7 @@ SHARES = (0.25, 0.5, 1.0)  # in the legend
 PER = 1e4  # counts of a cell, to which raw and denoised values are brought
 
 
+@checked
 def dotplot(
     adata: AnnData,
     var_names: Sequence[str] | str,

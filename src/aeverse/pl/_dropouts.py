@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, MISSING, Palette, finish, palette_colors, panels, tidy, titles
 from aeverse.pl._values import gene_values, groups_of
 
@@ -23,6 +24,7 @@ PARTS = ("counts", "zero, missed", "zero, absent")
 PART_COLORS = (COLORS[0], COLORS[5], MISSING)
 
 
+@checked
 def dropouts(
     adata: AnnData,
     genes: Sequence[str] | str,
@@ -77,7 +79,7 @@ def dropouts(
         The result, a gene or the column does not exist.
     ValueError
         The probabilities of all zeros are not there, since the run left out the small ones or other genes; there are no
-        raw counts in the layer any more; `groupby` has missing values; or `genes` is empty.
+        raw counts in the layer any more; or `groupby` has missing values.
 
     Examples
     --------
@@ -87,8 +89,6 @@ def dropouts(
     >>> axes = ae.pl.dropouts(adata, ["LYZ", "CD79A"], groupby="bulk_labels", show=False)
     """
     genes = _slots.name_list(genes)
-    if not genes:
-        raise ValueError("genes is empty; name at least one.")
     _slots.positions(genes, adata.var_names)
     params = _slots.read_record(adata, key)["params"]
     _require_all_zeros(genes, key, params)

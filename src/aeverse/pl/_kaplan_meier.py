@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, Palette, finish, palette_colors, panels, tidy, titles
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ LINES = ("-", "--", ":")  # with the colours they tell 21 groups apart
 TOP, ROW = -44, 12  # of the table below the curves: its first line and the height of a line, in points
 
 
+@checked
 def kaplan_meier(
     data: AnnData | MuData,
     *,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
+from aeverse._arguments import checked
 from aeverse.pl._axes import (
     COLORS,
     Palette,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
+@checked
 def latent(
     adata: AnnData | MuData,
     *,

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 MOST = 8  # dimensions shown where the caller names none
 
 
+@checked
 def loadings(
     adata: AnnData,
     *,

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, MISSING, colormap, finish, panels, tidy, titles
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ OF_LABELS = ("_predicted", "_confidence", "_set")  # endings of the columns of l
 WRITE_UP_TO = 15  # categories, up to which shares are written into the fields
 
 
+@checked
 def mapping(
     data: AnnData | MuData,
     label: str,

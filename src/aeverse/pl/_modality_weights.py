@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, Palette, finish, palette_colors, panels, tidy, titles
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 HATCHES = ("", "////", "....")  # beyond seven modalities
 
 
+@checked
 def modality_weights(
     mdata: MuData,
     *,

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, colormap, finish, panels, point_size, tidy, titles
 from aeverse.pl._values import gene_values
 
@@ -25,6 +26,7 @@ DENSE = 3000  # cells from which on their density is drawn
 SCALES = {"counts": "log1p, normalized", "protein": "log1p of counts", "peaks": "accessible", "binary": "mutated"}
 
 
+@checked
 def predicted(
     mdata: MuData,
     target: str,

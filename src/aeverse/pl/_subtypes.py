@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SIGNIFICANT = 0.05
 
 
+@checked
 def subtypes(
     data: AnnData | MuData,
     *,

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aeverse import _slots
+from aeverse._arguments import checked
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def check_counts(adata: AnnData, *, layer: str | None = None) -> None:
     """Check that a matrix holds raw counts, as the count likelihoods need them.
 

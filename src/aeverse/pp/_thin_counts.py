@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.train import split_molecules
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def thin_counts(
     adata: AnnData,
     p: float = 0.5,
@@ -61,8 +63,6 @@ def thin_counts(
     >>> bool((adata.layers["thinned"] + adata.layers["thinned_rest"] != adata.X).nnz == 0)
     True
     """
-    if not 0 < p < 1:
-        raise ValueError(f"p={p!r} must lie between 0 and 1.")
     adata = _slots.target(adata, copy)
     _slots.check_keys(adata, [("layers", key_added), ("layers", f"{key_added}_rest")], key_added)
     kept, rest = split_molecules(_slots.read_counts(adata, layer), p, np.random.default_rng(random_state))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.tl._multiple_testing import benjamini_hochberg
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ FEW = 5  # expected patients of a cell of the table, below which the chi-square 
 MAX_CATEGORIES = 50
 
 
+@checked
 def associations(
     data: AnnData | MuData,
     *,

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots, models
+from aeverse._arguments import checked
+from aeverse.models import Autoencoder, MultimodalAutoencoder
 from aeverse.models._shared._reference import read_labels
 from aeverse.tl._fit_or_load import loaded, target_of
 
@@ -17,9 +19,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from aeverse.models import Autoencoder, MultimodalAutoencoder
 
-
+@checked
 def attribute(
     data: AnnData | MuData,
     model: Autoencoder | MultimodalAutoencoder | str | Path,
@@ -100,8 +101,6 @@ def attribute(
     trained = loaded(model)
     data = target_of(trained, data, copy)
     keys = [key_added, f"{key_added}_stability"]
-    if not isinstance(n_top, (int, np.integer)) or n_top < 1:
-        raise ValueError(f"n_top={n_top!r} must be a positive integer.")
     of_one = isinstance(trained, models.Autoencoder)
     for part in [data] if of_one else list(data.mod.values()):
         _slots.check_keys(part, [("varm", key) for key in keys], key_added)

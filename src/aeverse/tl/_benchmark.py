@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _settings, _slots, methods, models
+from aeverse._arguments import checked
 from aeverse.tl._benchmark_clusters import cluster_scores, split_in_halves
 from aeverse.tl._benchmark_fits import ALL, Result, Run, fit_matrix, fit_modalities
 from aeverse.tl._benchmark_scores import Judge, Known, features_of
@@ -26,9 +27,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@checked
 def benchmark(
     data: AnnData | MuData,
-    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("ae", "pca"),
+    methods: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = ("ae", "pca"),
     *,
     label_key: str | None = None,
     batch_key: str | None = None,
@@ -149,7 +151,7 @@ def benchmark(
             train, test = (data[samples].copy() for samples in fold)
             judge = Judge(features_of(train, test, layer), known.of(fold[0]), known.of(fold[1]), random_state)
             for name, (method, options) in plan.items():
-                run = Run(method, options, layer, batch_key, random_state + split)
+                run = Run(method, options, layer, batch_key, (random_state + split) % 2**32)
                 with _named(f"in method {name!r}, split {split}"):
                     if several:
                         result = fit_modalities(run, train, test, data, fold, drop=drop_modalities)
@@ -228,10 +230,8 @@ def draw_folds(n: int, known: Known, n_splits: int, random_state: int) -> list[t
     """Folds alike in labels and events; what is rarer than there are folds is dealt out as one stratum."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    if not isinstance(n_splits, (int, np.integer)) or not 2 <= n_splits <= n // 2:
-        raise ValueError(
-            f"n_splits={n_splits!r} must be an integer between 2 and {n // 2}, half the number of samples."
-        )
+    if n_splits > n // 2:
+        raise ValueError(f"n_splits={n_splits!r} must be at most {n // 2}, half the number of samples.")
     strata = np.full(n, "", object)
     events = None if known.outcome is None else known.outcome[:, 1]
     for values in (known.labels, events):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aeverse import _settings, _slots
+from aeverse._arguments import checked
 from aeverse.models import Autoencoder
 from aeverse.tl._fit_or_load import check_save_model, fit_or_load, record, save, warn_of_unused
 
@@ -19,6 +20,7 @@ LARGEST_SHARE, BYTES_PER_VALUE = 0.5, 4  # of the available memory for dense lay
 NOTHING_TO_GIVE = 0.005  # deviance explained below which denoising hardly changes anything
 
 
+@checked
 def denoise(
     adata: AnnData,
     *,
@@ -27,7 +29,7 @@ def denoise(
     layer: str | None = None,
     mask_var: str | np.ndarray | None = "auto",
     batch_key: str | None = None,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     target_sum: float | None = None,
     n_latent: int = 32,
     n_models: int = 3,
@@ -150,10 +152,6 @@ def denoise(
     layers = [key_added, f"{key_added}_sd"] if uncertainty else [key_added]
     keys = [*(("layers", name) for name in layers), ("obsm", "X_ae")] + ([("var", column)] if model is None else [])
     _slots.check_keys(adata, keys, key_added)
-    if target_sum is not None and not 0 < target_sum < np.inf:
-        raise ValueError(
-            f"target_sum={target_sum!r} must be a positive number, or None for the cell's own library size."
-        )
     if genes is not None:
         genes = _slots.name_list(genes)
         _slots.positions(genes, adata.var_names)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.models import Autoencoder
 from aeverse.tl._fit_or_load import check_save_model, fit_or_load, record, save, warn_of_unused
 
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@checked
 def dropouts(
     adata: AnnData,
     *,
     depth: float = 10.0,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     threshold: float = 0.5,
     layer: str | None = None,
     mask_var: str | np.ndarray | None = "auto",
@@ -100,8 +102,6 @@ def dropouts(
     adata = _slots.target(adata, copy)
     summary = f"{key_added}_mean"
     _slots.check_keys(adata, [("layers", key_added), ("var", summary), ("obs", summary)], key_added)
-    if not depth > 1:
-        raise ValueError(f"depth={depth!r} must be greater than 1, the cell's own depth.")
     if genes is not None:
         genes = _slots.name_list(genes)
         _slots.positions(genes, adata.var_names)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots, methods, models
+from aeverse._arguments import checked
 from aeverse.models import Autoencoder
 from aeverse.models._shared._kinds import kind_for
 from aeverse.tl._fit_or_load import check_save_model, fit_or_load, record, refuse_unused, save, warn_of_unused
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ACTIVE_VARIANCE = 0.01  # of the means of a variational dimension, above which it is in use
 
 
+@checked
 def embed(
     adata: AnnData,
     *,
@@ -131,8 +133,6 @@ def embed(
     """
     params = _slots.parameters(locals())
     check_save_model(save_model)
-    if method != "ae" and method not in methods.MATRIX:
-        raise ValueError(f"method={method!r} must be one of {['ae', *methods.MATRIX]}.")
     kind = None if likelihood == "auto" else kind_for(likelihood)
     describing = ("regularizer", "decoder", "gene_sets", "n_models")
     if method != "ae":

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots
+from aeverse._arguments import checked
+from aeverse.models import Autoencoder, MultimodalAutoencoder
 from aeverse.tl._fit_or_load import loaded, target_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from aeverse.models import Autoencoder, MultimodalAutoencoder
     from aeverse.models._shared._reference import QueryGroup, Reference
 
 ALPHA = 0.05
@@ -24,6 +25,7 @@ MANY = 0.2  # share of samples unlike the training data from which on a warning 
 NONE, SEPARATOR = "none of these", " | "  # of the column with prediction sets
 
 
+@checked
 def map_query(
     data: AnnData | MuData,
     model: Autoencoder | MultimodalAutoencoder | str | Path,
@@ -127,10 +129,6 @@ def map_query(
     trained = loaded(model)
     data = target_of(trained, data, copy)
     labels = _slots.name_list(transfer)
-    if not 0 < alpha < 1:
-        raise ValueError(
-            f"alpha={alpha}: must be between 0 and 1, such as 0.1 for sets that hold 90 % of the true labels."
-        )
     typicality = _slots.side_key(key_added, "typicality")
     columns = [f"{label}_{what}" for label in labels for what in ("predicted", "confidence", "set")]
     _slots.check_keys(data, [("obsm", key_added), ("obs", typicality), *(("obs", c) for c in columns)], key_added)

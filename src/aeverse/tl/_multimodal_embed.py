@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aeverse import _slots, methods, models
+from aeverse._arguments import checked
 from aeverse.models import MultimodalAutoencoder
 from aeverse.tl._fit_or_load import (
     check_save_model,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
+@checked
 def multimodal_embed(
     mdata: MuData,
     *,
@@ -121,8 +123,6 @@ def multimodal_embed(
     """
     params = _slots.parameters(locals())
     check_save_model(save_model)
-    if method != "ae" and method not in methods.MULTIMODAL:
-        raise ValueError(f"method={method!r} must be one of {['ae', *methods.MULTIMODAL]}.")
     if method != "ae":
         batches = () if methods.MULTIMODAL[method].takes_batches else ("batch_key",)
         refuse_unused(multimodal_embed, locals(), ("model", "save_model", "device", *batches), method)

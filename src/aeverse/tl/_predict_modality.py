@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.models import MultimodalAutoencoder
 from aeverse.tl._fit_or_load import check_save_model, fit_or_load, multimodal_record, save, warn_of_unused
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
+@checked
 def predict_modality(
     mdata: MuData,
     target: str,

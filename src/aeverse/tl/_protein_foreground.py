@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aeverse import _slots, models
+from aeverse._arguments import checked
 from aeverse.models._joint._background import foreground
 
 if TYPE_CHECKING:
     from mudata import MuData
 
 
+@checked
 def protein_foreground(
     mdata: MuData,
     *,

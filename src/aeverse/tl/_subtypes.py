@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.tl._linear_code import linear_code
 from aeverse.tl._number_of_subtypes import MIN_SIZE, choose_number, principal_axes, stability_curve
 from aeverse.tl._resampled_kmeans import (
@@ -31,6 +32,7 @@ MAX_PATIENTS = 10_000  # the consensus matrix is dense
 MAX_SUBTYPES = 100  # labels are int8
 
 
+@checked
 def subtypes(
     data: AnnData | MuData,
     *,
@@ -212,16 +214,14 @@ def _find(
     n_resamples: int,
     random_state: int,
 ) -> _Found:
-    if n_resamples < 10:
-        raise ValueError(f"n_resamples={n_resamples}: at least 10 are needed to tell what is stable.")
     distinct = len(np.unique(code, axis=0))
     most = min(distinct, MAX_SUBTYPES)
-    if n_subtypes is not None and not 1 <= n_subtypes <= most:
+    if n_subtypes is not None and n_subtypes > most:
         raise ValueError(
             f"n_subtypes={n_subtypes}: must be between 1 and {most} (there are {distinct} different codes)."
         )
-    if not 2 <= max_subtypes <= MAX_SUBTYPES:
-        raise ValueError(f"max_subtypes={max_subtypes}: must be between 2 and {MAX_SUBTYPES}.")
+    if max_subtypes > MAX_SUBTYPES:
+        raise ValueError(f"max_subtypes={max_subtypes}: must be at most {MAX_SUBTYPES}.")
     rng = np.random.default_rng(random_state)
     points = principal_axes(code)
     largest = min(max_subtypes, len(code) // MIN_SIZE, distinct)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.tl._cox import cox, cross_validated, terms_of
 from aeverse.tl._multiple_testing import holm
 from aeverse.tl._outcome import names_in_order, outcome, require_lifelines
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MAX_GROUPS = 20
 
 
+@checked
 def survival(
     data: AnnData | MuData,
     *,

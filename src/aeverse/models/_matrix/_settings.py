@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
+import pandas as pd
 
 from aeverse import _settings
+from aeverse._arguments import check_fields
 from aeverse.models._matrix import _choices as choices
-from aeverse.models._matrix._choices import REGULARIZERS
 from aeverse.models._shared._gene_sets import parse_gene_sets
 from aeverse.nn import LIKELIHOODS
 from aeverse.train import Schedule
@@ -151,41 +151,18 @@ class Config:
     random_state: int = 0
 
     def __post_init__(self):
-        for name, known in (
-            ("likelihood", ("auto", *LIKELIHOODS)),
-            ("decoder", choices.DECODERS),
-            ("corruption", (None, *choices.CORRUPTIONS)),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {list(known)}.")
+        if isinstance(self.gene_sets, (Mapping, pd.DataFrame)):
+            object.__setattr__(self, "gene_sets", parse_gene_sets(self.gene_sets))
+        check_fields(self)
         object.__setattr__(self, "regularizer", _one_or_several(self.regularizer))
         for name in ("n_latent", "n_models", "n_inputs", "n_epochs", "batch_size", "random_state"):
-            object.__setattr__(self, name, self._integer(name))
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else int(value))
         object.__setattr__(self, "n_hidden", tuple(int(width) for width in self.n_hidden))
-        self._check_shares()
         if "graph" in self.regularizers and self.n_latent == 1:
             raise ValueError("regularizer='graph' needs n_latent of at least 2: half of the code are coordinates.")
         if self.gene_sets is not None:
-            object.__setattr__(self, "gene_sets", parse_gene_sets(self.gene_sets))
             self._check_gene_sets(len(self.gene_sets))
-
-    def _integer(self, name: str) -> int | None:
-        value, least = getattr(self, name), 0 if name == "random_state" else 1
-        if value is None and name in ("n_latent", "n_models", "n_epochs", "batch_size"):
-            return None
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name}={value!r} must be an integer, at least {least}.")
-        return int(value)
-
-    def _check_shares(self) -> None:
-        if not 0 < self.share_heldout < 1:
-            raise ValueError(f"share_heldout={self.share_heldout!r} must lie between 0 and 1.")
-        if not 0 <= self.share_calibration <= 0.5:
-            raise ValueError(f"share_calibration={self.share_calibration!r} must lie between 0 and 0.5.")
-        if not self.strength >= 0:
-            raise ValueError(f"strength={self.strength!r} must be a number, not negative.")
-        if self.target_activity is not None and not 0 < self.target_activity < 1:
-            raise ValueError(f"target_activity={self.target_activity!r} must lie between 0 and 1, or be None.")
 
     def _check_gene_sets(self, n_sets: int) -> None:
         if self.decoder != "linear":
@@ -348,10 +325,8 @@ def inherit(config: Config, source: Settings, n_samples: int) -> Settings:
 
 
 def _one_or_several(value: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
-    """One name, several, or None, checked; several without repetition."""
+    """One name, several, or None; several without repetition."""
     names = () if value is None else tuple(dict.fromkeys([value] if isinstance(value, str) else value))
-    if unknown := [name for name in names if name not in REGULARIZERS and value != "auto"]:
-        raise ValueError(f"regularizer={value!r} must be None, 'auto', or among {list(REGULARIZERS)}; not {unknown}.")
     return None if not names else names[0] if len(names) == 1 else names
 
 
