@@ -11,6 +11,7 @@ knn        balanced accuracy of the ten nearest training patients
 lr         balanced accuracy of logistic regression on the code
 c          concordance of a ridge Cox model on the code, its penalty chosen in three folds of the training patients (needs
            lifelines; its Cox model has the same objective and takes a hundred times as long as the one taken)
+ibs        integrated Brier score of the same model (0 is perfect); dcal: p-value of its D-calibration, over all folds
 logrank    -log10 p of the log-rank test between groups of held-out patients (k-means of the training codes)
 less       ari with one modality missing in every held-out patient, mean over the modalities; patients who had no other
            are left out
@@ -36,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results"
 COHORTS = ["tcga_brca", "tcga_kirc", "brca_mixomics", "cll_mofa"]
-COLUMNS = ["ari", "nmi", "knn", "lr", "c", "logrank", "less", "only", "seconds"]
+COLUMNS = ["ari", "nmi", "knn", "lr", "c", "ibs", "dcal", "logrank", "less", "only", "seconds"]
 UNKNOWN = ("NA", "nan", "None")
 
 
@@ -48,8 +49,8 @@ def aeverse(train, seed):
     return ae.models.MultimodalAutoencoder(random_state=seed).fit(train).encode
 
 
-def pca(train, seed, modalities=None):
-    """32 components of all features side by side, standardised; what is missing takes the mean."""
+def standardised(train, modalities=None):
+    """Function to all features side by side, in standard deviations of the training patients, missing ones at their mean."""
     modalities = list(train.mod) if modalities is None else modalities
 
     def matrix(mdata):
@@ -65,13 +66,34 @@ def pca(train, seed, modalities=None):
     x = matrix(train)
     mean, sd = np.nanmean(x, 0), np.nanstd(x, 0)
     sd[sd < 1e-6] = np.inf
-    axes = np.linalg.svd(np.nan_to_num((x - mean) / sd), full_matrices=False)[2][:32]
-    return lambda mdata: np.nan_to_num((matrix(mdata) - mean) / sd) @ axes.T
+    return lambda mdata: np.nan_to_num((matrix(mdata) - mean) / sd)
+
+
+def pca(train, seed, modalities=None):
+    """32 components of all features side by side, standardised; what is missing takes the mean."""
+    features_of = standardised(train, modalities)
+    axes = np.linalg.svd(features_of(train), full_matrices=False)[2][:32]
+    return lambda mdata: features_of(mdata) @ axes.T
 
 
 def pca_first(train, seed):
     """The same of the first modality alone: expression, in cll_mofa the response to drugs."""
     return pca(train, seed, [next(iter(train.mod))])
+
+
+def features(train, seed):
+    """All features themselves."""
+    return standardised(train)
+
+
+def clinical(train, seed):
+    """Age and stage; only survival is judged. A patient of unknown stage counts as one of the first."""
+
+    def encode(mdata):
+        stages = mdata.obs["stage"].astype(str)
+        return np.column_stack([mdata.obs["age"].astype(float), *(stages == s for s in ("II", "III", "IV"))])
+
+    return encode
 
 
 def foreign(name):
@@ -98,9 +120,12 @@ METHODS = {
     "aeverse": aeverse,
     "pca": pca,
     "pca_first": pca_first,
+    "features": features,
+    "clinical": clinical,
     **{name: foreign(name) for name in ("concat_pca", "kernel_pca", "mfa", "mofa", "snf")},
 }
 TRANSDUCTIVE = ("snf",)
+WITH_CLINICAL = ("tcga_brca", "tcga_kirc")
 
 
 # ---- codes -----------------------------------------------------------------------------------------------------
@@ -153,13 +178,13 @@ def cached(folder: Path | None, name: str, compute) -> dict[str, np.ndarray]:
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------
-def scores(codes: dict[str, np.ndarray], train, test) -> dict[str, float]:
+def scores(method: str, codes: dict[str, np.ndarray], train, test) -> dict[str, float]:
     """All scores of one fold."""
     from scoring import cohort_scores
 
     labels = [d.obs["label"].astype(str).to_numpy() for d in (train, test)]
     pair = codes["train"], codes["test"]
-    row = cohort_scores(*pair, *labels)
+    row = {} if method == "clinical" else cohort_scores(*pair, *labels)
     n_types = len(set(np.concatenate(labels)) - set(UNKNOWN))
     for what in ("less", "only"):
         partial = [z for name, z in codes.items() if name.startswith(what)]
@@ -167,16 +192,18 @@ def scores(codes: dict[str, np.ndarray], train, test) -> dict[str, float]:
             row[what] = float(np.mean([grouped(z, labels[1], n_types) for z in partial]))
     if "OS_time" in train.obs:
         outcome = [d.obs[c].to_numpy(float) for d in (train, test) for c in ("OS_time", "event")]
-        row["c"] = concordance(*pair, *outcome)
-        row["logrank"] = log_rank(*pair, n_types, *outcome[2:])
+        row |= predicted_survival(*pair, *outcome)
+        if method != "clinical":
+            row["logrank"] = log_rank(*pair, n_types, *outcome[2:])
     return {**row, "seconds": float(codes["seconds"])}
 
 
-def concordance(train_code, test_code, train_time, train_event, test_time, test_event) -> float:
-    """Held-out C-index of a ridge Cox model on the standardised code."""
+def predicted_survival(train_code, test_code, train_time, train_event, test_time, test_event) -> dict:
+    """C-index and integrated Brier score of a ridge Cox model on the standardised code, and what `calibrated` needs."""
     from lifelines.utils import concordance_index
 
-    from aeverse.tl._cox import choose_penalty, penalties, predict
+    from aeverse.tl._cox import choose_penalty, predict
+    from aeverse.tl._survival_scores import integrated_brier, survival_curves
 
     own, new = (
         np.isfinite(t) & np.isfinite(e) & (t > 0) for t, e in ((train_time, train_event), (test_time, test_event))
@@ -184,8 +211,25 @@ def concordance(train_code, test_code, train_time, train_event, test_time, test_
     x, t, e = train_code[own].astype(np.float64), train_time[own], train_event[own]
     is_code = np.ones(x.shape[1], bool)
     penalty = choose_penalty(x, t, e, is_code, 0)
-    risk = predict(x, t, e, test_code[new].astype(np.float64), penalties(is_code, penalty))
-    return float(concordance_index(test_time[new], -risk, test_event[new]))
+    risk = predict(x, t, e, np.vstack([x, test_code[new]]), is_code, penalty)
+    risk, new_risk, new_time, new_event = risk[: len(x)], risk[len(x) :], test_time[new], test_event[new]
+    curves = survival_curves(risk, t, e, new_risk)
+    return {
+        "c": float(concordance_index(new_time, -new_risk, new_event)),
+        "ibs": integrated_brier(curves, new_time, new_event, t, e),
+        "survival": curves.of_each(new_time),
+        "event": new_event,
+    }
+
+
+def calibrated(rows: list[dict]) -> list[dict]:
+    """The rows of all folds with the p-value of their D-calibration, instead of what it is made of."""
+    from aeverse.tl._survival_scores import d_calibration
+
+    if "survival" in rows[0]:
+        p = d_calibration(*(np.concatenate([row.pop(name) for row in rows]) for name in ("survival", "event")))[1]
+        rows = [{**row, "dcal": p} for row in rows]
+    return rows
 
 
 def grouped(code: np.ndarray, labels: np.ndarray, n_types: int) -> float:
@@ -227,8 +271,10 @@ def report(rows: list[dict]) -> None:
     columns = [c for c in COLUMNS if c in table]
     runs_of = table.groupby(["method", "data"], sort=False)
     mean = runs_of[columns].mean().assign(seconds=runs_of["seconds"].min())
-    shared = [d for d, part in mean.groupby("data", sort=False) if len(part) == table["method"].nunique()]
-    total = mean[mean.index.isin(shared, level="data")].groupby("method", sort=False).mean()
+    everywhere = mean.drop("clinical", level="method", errors="ignore")
+    n_methods = everywhere.index.get_level_values("method").nunique()
+    shared = [d for d, part in everywhere.groupby("data", sort=False) if len(part) == n_methods]
+    total = everywhere[everywhere.index.isin(shared, level="data")].groupby("method", sort=False).mean()
     runs = table.groupby("method", sort=False)["seed"].nunique()
     lines = ["`python benchmarks/cohorts.py`, see there; five folds. The machine was shared: times are rough.", ""]
     for data, part in [("all", total), *((d, mean.xs(d, level="data")) for d in table["data"].unique())]:
@@ -301,8 +347,11 @@ def main() -> None:
         events = mdata.obs["event"].to_numpy(float) if "event" in mdata.obs else None
         folds = cohort_folds(mdata.obs["label"].astype(str).to_numpy(), events)
         for method in args.methods:
+            if method == "clinical" and data not in WITH_CLINICAL:
+                continue
             rows = []
             for seed in args.seeds:
+                folds_of_seed = []
                 for fold, (train, test) in enumerate(folds):
                     train, test = mdata[train].copy(), mdata[test].copy()
 
@@ -310,8 +359,9 @@ def main() -> None:
                         return codes_of(*parts)
 
                     codes = cached(args.codes, f"{method}-{data}-{seed}-{fold}", compute)
-                    row = {"method": method, "data": data, "seed": seed, "fold": fold, **scores(codes, train, test)}
-                    rows.append(row)
+                    row = {"method": method, "data": data, "seed": seed, "fold": fold}
+                    folds_of_seed.append({**row, **scores(method, codes, train, test)})
+                rows += calibrated(folds_of_seed)
             report(rows)
             print(pd.DataFrame(rows).groupby(["method", "data"]).mean(numeric_only=True).round(3), flush=True)
 

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.integrate import trapezoid
 
 import aeverse as ae
-from aeverse.tl._cox import ridge_cox
+from aeverse.tl._cox import COVARIATE_PENALTY, predict, ridge_cox
 from aeverse.tl._multiple_testing import benjamini_hochberg, holm
+from aeverse.tl._survival_scores import Curves, d_calibration, integrated_brier, survival_curves
 
 matplotlib.use("Agg")
 lifelines = pytest.importorskip("lifelines", reason='lifelines is not installed: pip install "aeverse[survival]"')
@@ -115,22 +117,56 @@ def test_the_risk_of_a_code_and_all_predictors_together(result):
     assert len(cox.query("model == 'together'")) == 2 + 1 + 1 + 1  # groups, age, noise, code
 
 
-def test_concordance_is_held_out(result):
-    means = result.uns["ae"]["survival"]["concordance"].groupby("predictors")["c_index"].mean()
-    assert means["code"] > 0.68
-    assert 0.55 < means["covariates"] < means["both"]
-    assert means["both"] > means["code"]
+def test_scores_are_held_out(result):
+    record = result.uns["ae"]["survival"]
+    means = record["held_out"].groupby("predictors")[["c_index", "integrated_brier"]].mean()
+    assert list(record["calibration"].index) == ["none", "X_ae", "covariates", "X_ae + covariates"]
+    assert means.loc["none", "c_index"] == 0.5
+    assert means.loc["X_ae", "c_index"] > 0.68
+    assert 0.55 < means.loc["covariates", "c_index"] < means.loc["X_ae + covariates", "c_index"]
+    assert means.loc["X_ae + covariates", "c_index"] > means.loc["X_ae", "c_index"]
+    brier = means["integrated_brier"]
+    assert brier["X_ae + covariates"] < brier["X_ae"] < brier["none"] < 0.25
+    assert (record["calibration"]["p"] > 0.01).all()
+    assert (record["calibration"]["patients"] == 300).all()
     assert result.obs["survival_risk"].notna().all()
     assert np.corrcoef(result.obs["survival_risk"], result.obsm["X_ae"][:, 0])[0, 1] > 0.9
+
+
+def test_all_features_as_a_baseline():
+    adata = simulated(150)
+    rng = np.random.default_rng(0)
+    x = adata.obsm["X_ae"] @ rng.normal(size=(6, 400)) + rng.normal(size=(150, 400))
+    x[3, :30] = np.nan
+    wide = anndata.AnnData(x, obs=adata.obs)
+    ae.tl.survival(wide, **KEYS, use_rep="X")
+    held_out = wide.uns["ae"]["survival"]["held_out"]
+    assert held_out.query("predictors == 'X'")["c_index"].mean() > 0.6
+    mdata = mudata.MuData({"a": wide[:, :150].copy(), "b": wide[:, 150:].copy()})
+    mdata.obs = adata.obs.copy()
+    ae.tl.survival(mdata, **KEYS, use_rep="X")
+    np.testing.assert_allclose(mdata.uns["ae"]["survival"]["held_out"]["c_index"], held_out["c_index"])
+
+
+def test_more_columns_than_patients_are_the_same_ridge():
+    rng = np.random.default_rng(0)
+    x, new = rng.normal(size=(40, 60)), rng.normal(size=(5, 60))
+    time, event, is_code = rng.exponential(np.exp(-x[:, 0])), (rng.random(40) < 0.8).astype(float), np.arange(60) > 1
+    found = predict(x, time, event, new, is_code, 0.3)
+    mean, sd = x.mean(0), x.std(0)
+    penalty = np.where(is_code, 0.3 * 58 / 32, COVARIATE_PENALTY)  # the code's columns weigh as much as 32
+    expected = ((new - mean) / sd) @ ridge_cox((x - mean) / sd, time, event, penalty)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_code_of_noise_tells_nothing():
     adata = simulated(200, 40, effect=0)
     ae.tl.survival(adata, **KEYS, use_rep="X_ae")
     record = adata.uns["ae"]["survival"]
-    assert 0.4 < record["concordance"]["c_index"].mean() < 0.6  # in sample, 40 columns of noise reach 0.75
+    held_out = record["held_out"].query("predictors == 'X_ae'")
+    assert 0.4 < held_out["c_index"].mean() < 0.6  # in sample, 40 columns of noise reach 0.75
     assert record["cox"]["p"].item() > 0.01
-    assert sorted(record["concordance"]["predictors"].unique()) == ["code"]
+    assert sorted(record["held_out"]["predictors"].unique()) == ["X_ae", "none"]
 
 
 @given(st.integers(0, 10_000), st.floats(0.01, 10), st.booleans())
@@ -160,6 +196,61 @@ def _breslow(beta, x, time, event, penalty):
     for i in np.flatnonzero(event):
         value += score[i] - np.log(np.exp(score[time >= time[i]]).sum())
     return value / len(x) - penalty * (beta**2).sum() / 2
+
+
+# ---- scores of predicted survival ---------------------------------------------------------------------------------
+def test_survival_curves_are_those_of_lifelines():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=80)})
+    frame["time"] = np.ceil(10 * rng.exponential(np.exp(-frame["x"])))  # with ties
+    frame["event"] = rng.random(80) < 0.7
+    fit = lifelines.CoxPHFitter().fit(frame, "time", "event")
+    risk = frame["x"].to_numpy() * fit.params_["x"]
+    curves = survival_curves(risk, frame["time"].to_numpy(), frame["event"].to_numpy(float), risk[:7])
+    expected = fit.predict_survival_function(frame[:7])
+    np.testing.assert_allclose(curves.at(expected.index.to_numpy()), expected.to_numpy().T, atol=1e-6)
+    np.testing.assert_allclose(curves.of_each(np.full(7, 3.0)), curves.at(np.array([3.0]))[:, 0])
+    without = survival_curves(np.zeros(80), frame["time"].to_numpy(), frame["event"].to_numpy(float), np.zeros(1))
+    hazard = lifelines.NelsonAalenFitter(nelson_aalen_smoothing=False).fit(frame["time"], frame["event"])
+    at = hazard.cumulative_hazard_.index.to_numpy()
+    tied = frame["time"].nunique() < len(frame)
+    np.testing.assert_allclose(without.at(at)[0], np.exp(-hazard.cumulative_hazard_.iloc[:, 0]), atol=0.05 * tied)
+
+
+def squared_error(curves, death, grid):
+    """Mean over patients and time of the squared error, the times of death all being known."""
+    error = ((death[:, None] > grid) - curves.at(grid)) ** 2
+    return trapezoid(error.mean(0), grid) / (grid[-1] - grid[0])
+
+
+def test_brier_score_is_the_squared_error_that_complete_follow_up_would_give():
+    rng = np.random.default_rng(1)
+    hazard = np.exp(rng.normal(size=2000))
+    death, leave, ones = rng.exponential(size=2000) / hazard, rng.exponential(2, 2000), np.ones(2000)
+    times = np.linspace(0.01, 3, 200)
+    curves = Curves(times, np.exp(-np.outer(hazard, times)))
+    grid = np.unique(death[death <= np.quantile(death, 0.8)])
+    assert integrated_brier(curves, death, ones, death, ones) == pytest.approx(squared_error(curves, death, grid))
+    seen, event = np.minimum(death, leave), (death <= leave).astype(float)
+    grid = np.unique(seen[(seen <= np.quantile(seen, 0.8)) & (event > 0)])
+    score = integrated_brier(curves, seen, event, seen, event)  # four in ten patients are censored
+    assert score == pytest.approx(squared_error(curves, death, grid), rel=0.03)
+    wrong = Curves(times, np.exp(-np.outer(1 / hazard, times)))
+    assert integrated_brier(wrong, seen, event, seen, event) > 1.2 * score
+
+
+def test_d_calibration_is_uniform_for_the_truth_and_tells_what_is_not():
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(200):
+        hazard, death, leave = np.exp(rng.normal(size=300)), rng.exponential(size=300), rng.exponential(1.5, 300)
+        death = death / hazard
+        time, event = np.minimum(death, leave), (death <= leave).astype(float)
+        p.append(d_calibration(np.exp(-hazard * time), event)[1])
+    assert np.mean(np.array(p) < 0.05) < 0.08  # spreading the censored makes the test cautious
+    assert d_calibration(np.exp(-3 * hazard * time), event)[1] < 1e-4
+    assert d_calibration(np.full(50, 0.05), np.ones(50))[0] == pytest.approx(450)
+    assert d_calibration(np.ones(50), np.zeros(50)) == pytest.approx((0, 1))  # nobody died: nothing speaks against it
 
 
 def test_a_rare_category_converges_and_one_without_events_is_left_out():
@@ -272,7 +363,7 @@ def test_mudata_its_file_and_a_second_call(tmp_path, random_states):
     assert random_states() == before
     mdata.write_h5mu(tmp_path / "cohort.h5mu")
     again = mudata.read_h5mu(tmp_path / "cohort.h5mu")
-    for name in ("cox", "concordance", "kaplan_meier", "pairwise", "medians"):
+    for name in ("cox", "held_out", "calibration", "kaplan_meier", "pairwise", "medians"):
         table = mdata.uns["ae"]["survival"][name]
         pd.testing.assert_frame_equal(again.uns["ae"]["survival"][name], table, check_names=False)
     ae.tl.survival(again, **KEYS, groupby="group")
@@ -373,4 +464,25 @@ def test_kaplan_meier_draws_what_was_found(result, fingerprint, tmp_path):
         ae.pl.kaplan_meier(adata)
     with pytest.raises(KeyError, match="nothing"):
         ae.pl.kaplan_meier(result, key="nothing")
+    plt.close("all")
+
+
+def test_forest_draws_what_was_found(result, fingerprint, tmp_path):
+    import matplotlib.pyplot as plt
+
+    before = fingerprint(result)
+    ax = ae.pl.forest(result, save=tmp_path / "forest.png")
+    assert fingerprint(result) == before
+    table = result.uns["ae"]["survival"]["cox"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(dict.fromkeys(table["term"]))
+    drawn = np.concatenate([line.get_xdata() for line in ax.lines if line.get_label() in ("alone", "together")])
+    np.testing.assert_allclose(sorted(drawn), sorted(table["hazard_ratio"]))
+    assert f"{table['hazard_ratio'][0]:.2f} (" in ax.texts[0].get_text()
+    adata = simulated(60)
+    with pytest.raises(KeyError, match="survival"):
+        ae.pl.forest(adata)
+    adata.obs["group"] = "one"
+    ae.tl.survival(adata, **KEYS, groupby="group")
+    with pytest.raises(ValueError, match="no hazard ratios"):
+        ae.pl.forest(adata)
     plt.close("all")

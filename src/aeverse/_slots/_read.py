@@ -63,6 +63,18 @@ def read_code(data, use_rep: str) -> np.ndarray:
     return code
 
 
+def read_features(data) -> np.ndarray:
+    """All features of an AnnData or a MuData side by side, (observations, features), missing values at their means."""
+    parts = getattr(data, "mod", {"X": data}).values()
+    blocks = []
+    for adata in parts:
+        block = np.full((data.n_obs, adata.n_vars), np.nan)
+        block[data.obs_names.get_indexer(adata.obs_names)] = dense(read_matrix(adata))
+        blocks.append(block[:, np.isfinite(block).any(0)])
+    values = np.hstack(blocks)
+    return np.where(np.isfinite(values), values, np.nanmean(values, axis=0, where=np.isfinite(values)))
+
+
 def place(layer: str | None) -> str:
     """Name of the matrix as a user would write it."""
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"

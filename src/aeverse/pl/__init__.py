@@ -7,6 +7,7 @@ from aeverse.pl._denoised import denoised
 from aeverse.pl._deviance_explained import deviance_explained
 from aeverse.pl._dotplot import dotplot
 from aeverse.pl._dropouts import dropouts
+from aeverse.pl._forest import forest
 from aeverse.pl._history import history
 from aeverse.pl._kaplan_meier import kaplan_meier
 from aeverse.pl._latent import latent
@@ -30,6 +31,7 @@ __all__ = [
     "attributions",
     "benchmark",
     "kaplan_meier",
+    "forest",
     "subtypes",
     "associations",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from aeverse import _slots, metrics, models
 from aeverse.methods import Features
-from aeverse.tl._cox import choose_penalty, comparable, penalties, predict
+from aeverse.tl._cox import choose_penalty, comparable, predict
 
 FEWEST_JUDGED = 10  # samples for a score of neighbourhoods
 
@@ -111,5 +111,5 @@ def _concordance(code, test_code, train: np.ndarray, test: np.ndarray, random_st
         return np.nan
     is_code = np.ones(x.shape[1], bool)
     penalty = choose_penalty(x, t, e, is_code, random_state)
-    risk = predict(x, t, e, test_code[new].astype(float), penalties(is_code, penalty))
+    risk = predict(x, t, e, test_code[new].astype(float), is_code, penalty)
     return float(concordance_index(test_t, -risk, test_e))

@@ -1,4 +1,4 @@
-"""Cox models: hazard ratios, and the cross-validated concordance of a ridge Cox model on a code."""
+"""Cox models: hazard ratios, and how well a ridge Cox model on a code predicts patients that it has not seen."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import pandas as pd
 
 from aeverse import _slots
 from aeverse.tl._outcome import names_in_order
+from aeverse.tl._survival_scores import d_calibration, integrated_brier, survival_curves
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0)  # ridge on the standardised code; chosen in inner folds
+USUAL_COLUMNS = 32  # of a code; more columns than patients weigh together as much as so many
 COVARIATE_PENALTY = 0.01  # a handful of clinical covariates needs hardly any
 INNER_FOLDS = 3
 DOUBTFUL = 0.01  # p-value of the test of proportional hazards
@@ -101,8 +103,13 @@ def cross_validated(
     clinical: pd.DataFrame | None,
     n_splits: int,
     random_state: int,
-) -> tuple[pd.DataFrame, pd.Series]:
-    """C-index of every held-out fold for code, covariates and both; and the held-out risk by the code alone."""
+    *,
+    name: str,
+) -> tuple[dict[str, pd.DataFrame], pd.Series]:
+    """Scores of the held-out patients for code (called `name`), covariates, both and nothing; their risk by the code alone.
+
+    The scores are tables, ``held_out`` by fold and ``calibration`` over all folds.
+    """
     from lifelines.utils import concordance_index
     from sklearn.model_selection import StratifiedKFold
 
@@ -113,26 +120,42 @@ def cross_validated(
         raise ValueError(
             f"n_splits={n_splits}: must be between 2 and {fewest}, the number of events (or of censored patients)."
         )
-    z = code[use].to_numpy()
-    sets = {"code": (z, np.ones(z.shape[1], bool))}
-    if clinical is not None:
-        c = clinical[use].to_numpy()
-        sets["covariates"] = (c, np.zeros(c.shape[1], bool))
-        sets["both"] = (np.hstack([z, c]), np.r_[np.ones(z.shape[1], bool), np.zeros(c.shape[1], bool)])
+    sets = _sets_of_predictors(code[use].to_numpy(), None if clinical is None else clinical[use].to_numpy(), name)
     rows, risk = [], np.full(len(t), np.nan)
+    survival = {predictors: np.full(len(t), np.nan) for predictors in sets}  # at each patient's time
     for fold, (train, test) in enumerate(
-        StratifiedKFold(n_splits, shuffle=True, random_state=random_state).split(z, e)
+        StratifiedKFold(n_splits, shuffle=True, random_state=random_state).split(code[use], e)
     ):
-        for name, (x, is_code) in sets.items():
+        for predictors, (x, is_code) in sets.items():
             penalty = choose_penalty(x[train], t[train], e[train], is_code, random_state)
-            predicted = predict(x[train], t[train], e[train], x[test], penalties(is_code, penalty))
-            if name == "code":
-                risk[test] = predicted
+            predicted = predict(x[train], t[train], e[train], x, is_code, penalty)
+            curves = survival_curves(predicted[train], t[train], e[train], predicted[test])
+            survival[predictors][test] = curves.of_each(t[test])
+            if predictors == name:
+                risk[test] = predicted[test]
             if comparable(t[test], e[test]):
-                c_index = concordance_index(t[test], -predicted, e[test])
-                rows.append((name, fold, c_index, penalty if is_code.any() else np.nan, len(test), int(e[test].sum())))
-    columns = ["predictors", "fold", "c_index", "penalty", "patients", "events"]
-    return _slots.numbered(pd.DataFrame(rows, columns=columns)), pd.Series(risk, time.index[use]).reindex(time.index)
+                c_index = concordance_index(t[test], -predicted[test], e[test])
+                brier = integrated_brier(curves, t[test], e[test], t[train], e[train])
+                used_penalty = penalty if is_code.any() else np.nan
+                rows.append((predictors, fold, c_index, brier, used_penalty, len(test), int(e[test].sum())))
+    columns = ["predictors", "fold", "c_index", "integrated_brier", "penalty", "patients", "events"]
+    tested = {predictors: (*d_calibration(values, e), len(t)) for predictors, values in survival.items()}
+    calibration = pd.DataFrame.from_dict(tested, orient="index", columns=["d_calibration", "p", "patients"])
+    tables = {"held_out": _slots.numbered(pd.DataFrame(rows, columns=columns)), "calibration": calibration}
+    return tables, pd.Series(risk, time.index[use]).reindex(time.index)
+
+
+def _sets_of_predictors(
+    code: np.ndarray, clinical: np.ndarray | None, name: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Columns, and which of them are the code's, by the name of a set; ``"none"`` is the Kaplan-Meier curve."""
+    is_code = np.ones(code.shape[1], bool)
+    sets = {"none": (code[:, :0], is_code[:0]), name: (code, is_code)}
+    if clinical is not None:
+        not_code = np.zeros(clinical.shape[1], bool)
+        sets["covariates"] = (clinical, not_code)
+        sets[f"{name} + covariates"] = (np.hstack([code, clinical]), np.r_[is_code, not_code])
+    return sets
 
 
 def choose_penalty(x: np.ndarray, t: np.ndarray, e: np.ndarray, is_code: np.ndarray, random_state: int) -> float:
@@ -145,8 +168,9 @@ def choose_penalty(x: np.ndarray, t: np.ndarray, e: np.ndarray, is_code: np.ndar
     scores = np.zeros(len(PENALTIES))
     for train, test in StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=random_state).split(x, e):
         if comparable(t[test], e[test]):
+            own, new, columns = _standardised(x[train], x[test], is_code)
             for i, penalty in enumerate(PENALTIES):
-                predicted = predict(x[train], t[train], e[train], x[test], penalties(is_code, penalty))
+                predicted = new @ ridge_cox(own, t[train], e[train], penalties(columns, penalty))
                 scores[i] += concordance_index(t[test], -predicted, e[test])
     return PENALTIES[int(scores.argmax())]
 
@@ -160,11 +184,31 @@ def comparable(t: np.ndarray, e: np.ndarray) -> bool:
     return bool(e.any()) and bool((t > t[e > 0].min()).any())
 
 
-def predict(x: np.ndarray, t: np.ndarray, e: np.ndarray, new: np.ndarray, penalty: np.ndarray) -> np.ndarray:
+def predict(
+    x: np.ndarray, t: np.ndarray, e: np.ndarray, new: np.ndarray, is_code: np.ndarray, penalty: float
+) -> np.ndarray:
     """Log hazard of new patients, relative to the mean training patient."""
+    own, new, columns = _standardised(x, new, is_code)
+    return new @ ridge_cox(own, t, e, penalties(columns, penalty))
+
+
+def _standardised(x: np.ndarray, new: np.ndarray, is_code: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns in standard deviations of the training patients, and which of them are the code's.
+
+    More columns of a code than patients are rotated into the space that the patients span: a rotation changes no ridge.
+    """
     mean, sd = x.mean(0), x.std(0)
     sd = np.where(sd > 1e-9, sd, np.inf)  # what did not vary says nothing
-    return ((new - mean) / sd) @ ridge_cox((x - mean) / sd, t, e, penalty)
+    x, new = (x - mean) / sd, (new - mean) / sd
+    n_code = int(is_code.sum())
+    if n_code <= len(x):
+        return x, new, is_code
+    x_code, new_code = (values[:, is_code] * np.sqrt(USUAL_COLUMNS / n_code) for values in (x, new))
+    squares, axes = np.linalg.eigh(x_code @ x_code.T)
+    kept = squares > 1e-9 * squares[-1]
+    axes = x_code.T @ (axes[:, kept] / np.sqrt(squares[kept]))
+    columns = np.r_[np.ones(axes.shape[1], bool), np.zeros(len(is_code) - n_code, bool)]
+    return np.hstack([x_code @ axes, x[:, ~is_code]]), np.hstack([new_code @ axes, new[:, ~is_code]]), columns
 
 
 def ridge_cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, penalty: np.ndarray) -> np.ndarray:
@@ -173,6 +217,8 @@ def ridge_cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, penalty: np.nd
     Newton steps, halved until the objective grows; the second derivative needs two matrix products. lifelines has the
     same objective and takes a hundred times as long, which cross-validation would feel.
     """
+    if x.shape[1] == 0:
+        return np.zeros(0)
     order = np.argsort(-time, kind="stable")
     x, time, event = x[order], time[order], event[order] > 0
     # The risk set of a patient: all down to the last with the same time, in descending order of time.

@@ -1,4 +1,4 @@
-"""`tl.survival`: do groups of patients, or a code, say who lives longer?"""
+"""`tl.survival`: do groups of patients, or an embedding, predict who lives longer?"""
 
 from __future__ import annotations
 
@@ -35,14 +35,21 @@ def survival(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Compare the survival of groups of patients, and test what a code adds to clinical covariates.
+    """Compare the survival of groups of patients, and test what an embedding adds to clinical covariates.
 
-    With `groupby`: Kaplan-Meier curves, log-rank tests of all groups and of each pair (Holm), and hazard ratios. With
-    `use_rep`: cross-validated concordance of a ridge Cox model [Simon2011]_ on the code alone, on the covariates alone
-    and on both, and the hazard ratio of the code's risk score, where the risk of each patient comes from a model that
-    did not see that patient (pre-validation, [Tibshirani2002]_). What is held out is the Cox model: the code has usually
-    seen all patients, though not their survival. For the figure that a new patient would meet, fit the encoder to a part
-    of the patients too and encode the others.
+    With `groupby`: Kaplan-Meier curves, log-rank tests of all groups and of each pair (Holm), and hazard ratios.
+
+    With `use_rep`: how well a ridge Cox model [Simon2011]_ predicts patients that it has not seen, from the embedding alone,
+    from the covariates alone, from both, and from nothing (the Kaplan-Meier curve of the others). Three scores: the
+    C-index (who dies first), the integrated Brier score [Graf1999]_ (how far the predicted survival is off) and
+    D-calibration [Haider2020]_ (whether the predicted probabilities come true). Also the hazard ratio of the embedding's
+    risk score, where the risk of each patient comes from a model that did not see that patient (pre-validation,
+    [Tibshirani2002]_). What is held out is the Cox model: the embedding has usually seen all patients, though not their
+    survival. For the figure that a new patient would meet, fit the encoder to a part of the patients too and encode the
+    others.
+
+    An embedding is worth having if it predicts better than the features that it was made of: run the same with
+    ``use_rep="X"`` and another `key_added`. The folds are the same.
 
     Parameters
     ----------
@@ -57,7 +64,8 @@ def survival(
     groupby
         Column of ``data.obs`` with groups, such as that of `aeverse.tl.subtypes`.
     use_rep
-        Key of a code in ``data.obsm``.
+        Key of an embedding in ``data.obsm``; ``"X"``: all features, of a MuData those of all modalities side by side, each
+        with one penalty and standardised, missing values at the mean.
     covariates
         Columns of ``data.obs`` for the Cox models: numbers as they are, others as categories compared with the most
         frequent one. Patients who lack one (NaN, ``"NA"``, ``"[Not Available]"``, …) are left out of the Cox models.
@@ -84,8 +92,13 @@ def survival(
         A row per term of each model (``model`` is ``"alone"``: this predictor only, or ``"together"``): hazard ratio
         with 95 % interval, ``p``, and ``ph_p``, the p-value of proportional hazards (scaled Schoenfeld residuals
         against the rank of time, [Grambsch1994]_): when it is small the hazard ratio is an average over time.
-    ``concordance``
-        C-index of each held-out fold for each set of predictors.
+    ``held_out``
+        A row per fold and set of `predictors`: ``c_index`` (1 is perfect, 0.5 is chance), ``integrated_brier`` (0 is
+        perfect; compare with ``predictors == "none"``), the ``penalty`` that inner folds chose. The Brier score is
+        integrated up to the time at which a fifth of the training patients is still observed.
+    ``calibration``
+        A row per set of predictors, over the held-out patients of all folds: the chi-square of D-calibration and its
+        ``p``. Small: the predicted probabilities do not come true.
 
     With `use_rep`, ``obs[key_added + "_risk"]`` is the held-out log hazard of each patient (NaN where there is none).
 
@@ -95,6 +108,11 @@ def survival(
         lifelines is not installed: ``pip install "aeverse[survival]"``.
     KeyError, TypeError, ValueError
         A column does not exist or does not hold times or events, or too few events happened. `data` is then as it was.
+
+    See Also
+    --------
+    aeverse.pl.kaplan_meier : The curves.
+    aeverse.pl.forest : The hazard ratios.
 
     Examples
     --------
@@ -130,9 +148,11 @@ def survival(
         predictors[name] = terms_of(_slots.known(_slots.read_column(obs, name)), name, event)
     risk = None
     if use_rep is not None:
-        code = pd.DataFrame(_slots.read_code(data, use_rep), index=obs.index)
+        values = _slots.read_features(data) if use_rep == "X" else _slots.read_code(data, use_rep)
+        code = pd.DataFrame(values, index=obs.index)
         clinical = pd.concat([predictors[name] for name in covariates], axis=1) if covariates else None
-        record["concordance"], risk = cross_validated(time, event, code, clinical, n_splits, random_state)
+        tables, risk = cross_validated(time, event, code, clinical, n_splits, random_state, name=use_rep)
+        record |= tables
         label = f"{use_rep} risk (per s.d.)"
         predictors[use_rep] = ((risk - risk.mean()) / risk.std()).rename(label).to_frame()
     record["cox"] = cox(time, event, predictors)
