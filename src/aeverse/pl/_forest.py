@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from aeverse import _slots
-from aeverse.pl._axes import COLORS, finish, panels, tidy
+from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from matplotlib.figure import Figure
     from mudata import MuData
 
 STYLES = {"alone": ("o", "white"), "together": ("s", None)}  # marker, and its face; None: filled
@@ -24,10 +25,13 @@ def forest(
     data: AnnData | MuData,
     *,
     key: str = "survival",
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
-    save: str | Path | None = None,
-) -> Axes:
+    save: str | Path | bool | None = None,
+    return_fig: bool = False,
+) -> Axes | Figure:
     """Forest plot: the hazard ratio of each predictor of survival, with its 95 % interval.
 
     Open circles: the predictor alone in a Cox model; filled squares: together with all others. Right of the line patients
@@ -39,16 +43,16 @@ def forest(
         Cohort in which `aeverse.tl.survival` was run.
     key
         The `key_added` of that run.
+    title, figsize
+        As in `aeverse.pl.latent`.
     ax
         Axes to draw on.
-    show
-        Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.
-    save
-        File to write; the ending says the format.
+    show, save, return_fig
+        As in `aeverse.pl.latent`.
 
     Returns
     -------
-    Axes.
+    Axes, or the figure.
 
     Raises
     ------
@@ -76,7 +80,8 @@ def forest(
     table = record["cox"]
     terms = list(dict.fromkeys(table["term"].astype(str)))
     models = [model for model in STYLES if (table["model"] == model).any()]
-    [drawn] = panels(1, ax, size=(8.0, 1.6 + 0.5 * len(terms)))
+    [shown] = titles(title, ["Survival"])
+    [drawn] = panels(1, ax, size=(8.0, 1.6 + 0.5 * len(terms)), figsize=figsize)
     for i, model in enumerate(models):
         rows = table[table["model"] == model]
         y = np.array([terms.index(term) for term in rows["term"].astype(str)]) + 0.24 * (i - (len(models) - 1) / 2)
@@ -93,12 +98,12 @@ def forest(
         for height, row in zip(y, rows.itertuples(), strict=True):
             text = f"{row.hazard_ratio:.2f} ({row.lower:.2f} to {row.upper:.2f})"
             drawn.text(1.02, height, text, transform=drawn.get_yaxis_transform(), va="center", fontsize=8, color=color)
-    tidy(drawn, "Survival", "hazard ratio, 95 % interval", "")
-    drawn.set_title("Survival", fontsize=11, loc="left", y=1.02)  # matplotlib's own place is far above the terms
+    tidy(drawn, shown, "hazard ratio, 95 % interval", "")
+    drawn.set_title(shown, fontsize=11, loc="left", y=1.02)  # matplotlib's own place is far above the terms
     _axes_of_ratios(drawn, terms)
     if len(models) > 1:
         drawn.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8)
-    return finish([drawn], own=ax is None, show=show, save=save)
+    return finish([drawn], "forest", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
 def _axes_of_ratios(ax: Axes, terms: list[str]) -> None:
