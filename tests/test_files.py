@@ -8,9 +8,16 @@ import sys
 import threading
 from pathlib import Path
 
+import anndata as ad
+import matplotlib
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+import aeverse as ae
 from aeverse import _files
+
+matplotlib.use("Agg")
 
 OLD, NEW = "old " * 5000, "new " * 7000
 STEPS = ("open", "os.", "shutil.", "tempfile.", "ctypes.", "fcntl.")  # audit events that a write raises
@@ -179,3 +186,61 @@ def test_inside(tmp_path):
     assert _files.inside(folder, link)
     assert not _files.inside(folder, file)
     assert not _files.inside(tmp_path / "a.zarr2", folder)
+
+
+# ---- what aeverse writes: models, .h5ad, .zarr --------------------------------------------------------------------
+def save_model(path: Path, which: str) -> None:
+    ae.io.save_arrays(path, "Example", {"which": which}, {"x": np.full(3000, float(which == NEW))})
+
+
+def model_at(path: Path) -> str:
+    config, arrays, _ = ae.io.load_arrays(path)
+    assert (arrays["x"] == float(config["which"] == NEW)).all()
+    return config["which"]
+
+
+def write_object(path: Path, which: str) -> None:
+    adata = ad.AnnData(np.full((40, 10), float(which == NEW)), uns={"which": which})
+    with _files.replacing(path) as new:
+        adata.write_h5ad(new) if path.suffix == ".h5ad" else adata.write_zarr(new)
+
+
+def object_at(path: Path) -> str:
+    adata = ad.read_h5ad(path) if path.suffix == ".h5ad" else ad.read_zarr(path)
+    assert (float(adata.uns["which"] == NEW) == adata.X).all()
+    return adata.uns["which"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("name", "write", "read"),
+    [("out.ae", save_model, model_at), ("out.h5ad", write_object, object_at), ("out.zarr", write_object, object_at)],
+)
+def test_killed_while_writing_a_model_or_an_object(tmp_path, name, write, read):
+    path, found, step, status = tmp_path / name, set(), 0, None
+    write(path, OLD)
+    while status != 0:
+        step += 1 + step // 2  # an object is written in many steps
+        status = ended(lambda: write(path, NEW), step, kill)
+        found.add(read(path))
+        assert len(list(tmp_path.iterdir())) <= 2
+        write(path, OLD)
+        assert list(tmp_path.iterdir()) == [path], "leftovers stay"
+    assert step > 8
+    assert found == {OLD, NEW}
+
+
+def test_a_picture_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+    adata = ad.AnnData(np.zeros((5, 2)), obsm={"X_ae": np.random.default_rng(0).normal(size=(5, 2))})
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"old")
+
+    def broken(self, path, **options):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", broken)
+    with pytest.raises(OSError, match="disk full"):
+        ae.pl.latent(adata, show=False, save=picture)
+    assert picture.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [picture]

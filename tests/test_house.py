@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "pp": {"_arguments", "train", "_slots", "_settings"},
     "get": {"_arguments", "models", "_slots", "_settings"},
     "tl": {"_arguments", "models", "methods", "metrics", "pp", "train", "io", "_slots", "_settings"},
-    "pl": {"_arguments", "get", "metrics", "_slots", "_settings"},
+    "pl": {"_arguments", "get", "metrics", "_slots", "_settings", "_files"},
 }
 DRIVERS = {"cli", "_demo", "_report", "__main__", "__init__"}  # stand above all rooms
 ONLY_TENSORS = {"torch", "numpy", "scipy"}  # what nn and train may import besides the standard library

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
+from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, FuncNorm, ListedColormap, Normalize
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from aeverse import _files
 
 # Okabe and Ito's colors, without yellow and black; with the markers they tell 28 categories apart.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
@@ -59,7 +61,7 @@ def finish(
     """Save and show a figure as asked; return one Axes, an array of several, or the figure."""
     figure: Any = axes[0].figure  # or a part of one, which cannot be saved
     if save:
-        figure.savefig(figure_file(name, save), dpi=200, bbox_inches="tight")
+        _save(figure, figure_file(name, save))
     if return_fig:
         return figure
     if show or (show is None and own and not save):
@@ -80,6 +82,16 @@ def figure_file(name: str, save: str | Path | bool) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     form = "" if suffix.endswith((".png", ".pdf", ".svg")) else f".{sc.settings.file_format_figs}"
     return folder / f"{name}{suffix}{form}"
+
+
+def _save(figure: Any, path: Path) -> None:
+    if not path.suffix:
+        path = path.with_name(f"{path.name}.{rcParams['savefig.format']}")  # as matplotlib does
+    with _files.replacing(path) as new:
+        try:
+            figure.savefig(new, dpi=200, bbox_inches="tight")
+        except ValueError as error:
+            raise ValueError(f"save={str(path)!r} cannot be written: {error}") from error
 
 
 def titles(title: str | Sequence[str] | None, default: Sequence[str]) -> list[str]:
