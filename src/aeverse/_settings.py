@@ -46,6 +46,15 @@ def available_memory() -> float:
     return max(0.0, min(found))
 
 
+def has_dask() -> bool:
+    """Whether dask is installed."""
+    try:
+        import_dask_array("")
+    except ImportError:
+        return False
+    return True
+
+
 def import_dask_array(what: str) -> Any:
     """The package dask.array, which `what` needs; an ImportError says how to install it."""
     try:

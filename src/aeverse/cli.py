@@ -258,7 +258,7 @@ def _model(args: argparse.Namespace) -> dict[str, Any]:
 def _run_tool(args: argparse.Namespace, tool: Any, done: str) -> None:
     """Read, run and write; everything that can be refused is refused before the work starts."""
     _check_paths(args)
-    from aeverse import _report
+    from aeverse import _report, _slots
 
     with contextlib.ExitStack() as outputs:
         new = outputs.enter_context(_files.staged(args.output))
@@ -270,7 +270,7 @@ def _run_tool(args: argparse.Namespace, tool: Any, done: str) -> None:
         if page is not None:
             html = _report.page(adata, args.key_added, title=args.input.name, seconds=seconds, model=args.model)
             page.write_text(html, "utf-8")
-        _write(adata, new)
+        _slots.write_file(adata, new)
         _publish(args, [(new, args.output), (page, args.report)] if page is not None else [(new, args.output)])
     print(f"{done} {adata.n_obs:,} cells x {adata.n_vars:,} genes in {seconds:.1f} s")
     where = " (where the model was trained)" if args.model else ""
@@ -316,21 +316,14 @@ def _publish(args: argparse.Namespace, outputs: Sequence[tuple[Path, Path]]) -> 
 
 
 def _read(path: Path) -> AnnData:
-    import anndata
+    from aeverse import _slots
 
     try:
-        return anndata.read_h5ad(path) if path.suffix == ".h5ad" else anndata.read_zarr(path)
+        return _slots.open_file(path)
     except Exception as error:
         if "encoding_type='MuData'" in str(error):
             raise UserError(f"{path} holds a MuData; save one of its modalities as an AnnData.") from error
         raise UserError(f"cannot read {path} as {path.suffix}: {_message(error)}") from error
-
-
-def _write(adata: AnnData, path: Path) -> None:
-    if path.suffix == ".h5ad":
-        adata.write_h5ad(path, compression="gzip", compression_opts=1)
-    else:
-        adata.write_zarr(path)
 
 
 # ---- messages --------------------------------------------------------------------------------------------------

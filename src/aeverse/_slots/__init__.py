@@ -1,6 +1,7 @@
 """The only reader and writer of AnnData and MuData: features in, results out, all or nothing."""
 
 from aeverse._settings import warn
+from aeverse._slots._disk import open_file, write_file
 from aeverse._slots._fingerprint import check_cells, checksum, fingerprint_of_fit, hashes_of_cells
 from aeverse._slots._mudata import (
     FEWEST_COMMON,
@@ -30,6 +31,7 @@ from aeverse._slots._read import (
     target,
 )
 from aeverse._slots._record import parameters, read_record, versions
+from aeverse._slots._stored import StoredCounts, first_rows, stored_counts
 from aeverse._slots._words import happened, known
 from aeverse._slots._write import (
     Results,
@@ -48,6 +50,7 @@ __all__ = [
     "FEWEST_COMMON",
     "Modality",
     "Results",
+    "StoredCounts",
     "as_modality",
     "check_cells",
     "check_count_values",
@@ -56,6 +59,7 @@ __all__ = [
     "cohort",
     "dense",
     "fingerprint_of_fit",
+    "first_rows",
     "happened",
     "hashes_of_cells",
     "in_columns",
@@ -67,6 +71,7 @@ __all__ = [
     "masks_of",
     "name_list",
     "numbered",
+    "open_file",
     "parameters",
     "place",
     "positions",
@@ -81,6 +86,7 @@ __all__ = [
     "read_record",
     "require_linked",
     "side_key",
+    "stored_counts",
     "target",
     "target_mudata",
     "versions",
@@ -88,4 +94,5 @@ __all__ = [
     "writable",
     "write",
     "write_all",
+    "write_file",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse._slots._read import read_categories, read_counts, read_mask
+from aeverse._slots._stored import count_blocks, stored_counts
 
 ODD = np.uint64(0x9E3779B97F4A7C15)  # a product with it, modulo 2**64, can be undone: no two hashes become one
 
@@ -17,12 +18,15 @@ ODD = np.uint64(0x9E3779B97F4A7C15)  # a product with it, modulo 2**64, can be u
 def fingerprint_of_fit(adata, layer: str | None, mask_var, batch_key: str | None, described: str) -> str:
     """Hash of all that a fit to counts depends on: counts, names, mask, batches, and what describes the model."""
     digest = hashlib.blake2b(digest_size=16)
-    counts = read_counts(adata, layer)
     mask, batches = read_mask(adata, mask_var), read_categories(adata, batch_key)
-    parts = [np.asarray(counts.shape), counts.indptr, counts.indices]
+    if stored_counts(adata, layer) is None:
+        counts = read_counts(adata, layer)
+        parts, values = [np.asarray(counts.shape), counts.indptr, counts.indices], counts.data
+    else:  # too large for the memory: a number for each cell
+        parts, values = [np.asarray(adata.shape)], _hash_counts(adata, layer, adata.var_names.astype(str))
     parts += [] if batches is None else [np.asarray(batches.codes)]
     parts = [np.asarray(part, np.int64) for part in parts]
-    for part in (*parts, counts.data, np.asarray([] if mask is None else mask, bool)):
+    for part in (*parts, values, np.asarray([] if mask is None else mask, bool)):
         digest.update(np.ascontiguousarray(part).tobytes())
     known = None if batches is None else [str(name) for name in batches.categories]
     digest.update(repr((list(adata.var_names.astype(str)), batch_key, known, described)).encode())
@@ -49,7 +53,7 @@ def _hash_counts(adata, layer: str | None, names: pd.Index) -> np.ndarray:
     """Sum over the genes of count times the hash of the gene's name, so that no order matters."""
     own = adata.var_names.astype(str)
     weights = np.where(own.isin(names), _hash_words(own), np.uint64(0))
-    return read_counts(adata, layer).astype(np.uint64) @ weights
+    return np.concatenate([counts.astype(np.uint64) @ weights for _, counts in count_blocks(adata, layer)])
 
 
 def _hash_words(words) -> np.ndarray:

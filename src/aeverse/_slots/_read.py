@@ -85,14 +85,19 @@ def layer_names(adata) -> list[str]:
     return sorted(name for name in adata.layers if name is not None)
 
 
-def read_matrix(adata, layer: str | None = None) -> sp.csr_matrix | np.ndarray:
-    """Return ``X`` or a layer in memory: CSR for anything sparse (backed files too), else a dense array. Never `.raw`."""
+def find_matrix(adata, layer: str | None = None) -> Any:
+    """``X`` or a layer as it is stored. Never `.raw`."""
     if layer is not None and layer not in adata.layers:
         raise KeyError(f"{place(layer)} does not exist; layers are: {layer_names(adata) or 'none'}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         hint = f" Pass layer=, one of {layer_names(adata)}." if layer_names(adata) else ""
         raise ValueError(f"{place(layer)} is empty.{hint}")
+    return matrix
+
+
+def in_memory(matrix: Any, layer: str | None) -> sp.csr_matrix | np.ndarray:
+    """A matrix of numbers in memory: CSR for anything sparse (files and dask arrays too), else a dense array."""
     if hasattr(matrix, "to_memory"):  # a sparse matrix on disk
         matrix = matrix.to_memory()
     elif hasattr(matrix, "compute"):  # a dask array
@@ -108,6 +113,11 @@ def read_matrix(adata, layer: str | None = None) -> sp.csr_matrix | np.ndarray:
     return matrix
 
 
+def read_matrix(adata, layer: str | None = None) -> sp.csr_matrix | np.ndarray:
+    """Return ``X`` or a layer in memory, all of it. Never `.raw`."""
+    return in_memory(find_matrix(adata, layer), layer)
+
+
 def stored(matrix: Any) -> np.ndarray:
     """The entries that a matrix stores, all of them if it is dense."""
     return matrix.data if sp.issparse(matrix) else matrix
@@ -120,7 +130,11 @@ def dense(matrix: Any) -> np.ndarray:
 
 def read_counts(adata, layer: str | None = None) -> sp.csr_matrix:
     """Return checked counts as a new float32 CSR matrix with sorted indices and no stored zeros."""
-    matrix = read_matrix(adata, layer)
+    return as_counts(read_matrix(adata, layer), adata, layer)
+
+
+def as_counts(matrix: sp.csr_matrix | np.ndarray, adata, layer: str | None) -> sp.csr_matrix:
+    """As `read_counts`, of a matrix in memory that was found in `adata`."""
     check_count_values(stored(matrix), adata, layer)
     counts = sp.csr_matrix(matrix, dtype=np.float32, copy=True)
     counts.sum_duplicates()

@@ -24,6 +24,7 @@ from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._kinds import likelihood_of
 from aeverse.models._shared._reference import Reference, calibration_rows
 from aeverse.nn import Ensemble
+from aeverse.train import in_memory
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -151,15 +152,17 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         seen, heldout = data[rows].hold_out(settings.share_heldout, rng)
         codes = None if all_codes is None else all_codes[rows]
         features = choose_features(feature_names(adata), seen, mask, settings, source)
-        samples = seen.samples(features.inputs, batches.one_hot(codes), to_device)
+        training = seen.samples(features.inputs, batches.one_hot(codes), to_device)
+        samples, codes = in_memory(training), seen.in_memory(codes)
         generator = torch.Generator().manual_seed(settings.random_state)
-        parts = data.net_parts(settings, samples, None if source is None else input_from(source, features))
+        parts = seen.net_parts(settings, samples, data, None if source is None else input_from(source, features))
         if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
             samples.guide = seen.graph_target(samples, features, parts, settings, codes, mask)
-        network = build(settings, features, batches, parts, generator, n_samples=len(samples), device=to_device)
+        network = build(settings, features, batches, parts, generator, n_samples=len(training), device=to_device)
         if source is not None:
             start_from(source, network, features)
-        history = learn(network, samples, heldout, rng, generator, keep_start=source is not None, progress=progress)
+        keep_start = source is not None
+        history = learn(network, training, samples, heldout, rng, generator, keep_start=keep_start, progress=progress)
         deviances = finish(network, samples, heldout, rng)
         if codes is not None and not settings.dimensions_mean_something:
             network.align(samples, codes, len(batches.names))
@@ -173,7 +176,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         """What `fit` would do with these data: the configuration with everything decided."""
         likelihood: str = self.config.likelihood
         if likelihood == "auto":
-            likelihood = likelihood_of(_slots.read_matrix(adata, layer), feature_names(adata))
+            likelihood = likelihood_of(_slots.first_rows(adata, layer), feature_names(adata))
         return resolve(self.config, likelihood, adata.n_obs)
 
     def _describe(self) -> str:
@@ -278,7 +281,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         fit = self.fitted
         data, covariate = fit.read(adata, layer)
         shown, hidden = data.hold_out(share_heldout, np.random.default_rng(random_state))
-        return fit.network.deviances(shown.samples(self.inputs, covariate, self.device), hidden).explained
+        samples = in_memory(shown.samples(self.inputs, covariate, self.device))
+        return fit.network.deviances(samples, hidden).explained
 
     def denoise(
         self,

@@ -89,7 +89,8 @@ def denoise(
         True: the layers are dask arrays, and a block of cells is decoded when it is asked for. They go through scanpy's
         functions that know dask and through ``write_h5ad`` and ``write_zarr`` without ever being in memory as a whole. They hold
         a copy of the counts, so that changing ``X`` later changes nothing. Needs dask: ``pip install "aeverse[scale]"``.
-        ``"auto"``: where the layers would take more than half of the memory that is available, which a warning says.
+        ``"auto"``: where the layers would take more than half of the memory that is available, which a warning says, and
+        where the counts are too many to be read whole from a file.
     model
         A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training; genes are matched
         by name, and the layer is sparse and empty for those that the model does not know. The parameters that describe a
@@ -155,7 +156,8 @@ def denoise(
     if genes is not None:
         genes = _slots.name_list(genes)
         _slots.positions(genes, adata.var_names)
-    goes_lazy = _goes_lazy(lazy, len(layers) * adata.n_obs * (adata.n_vars if genes is None else len(genes)))
+    n_values = len(layers) * adata.n_obs * (adata.n_vars if genes is None else len(genes))
+    goes_lazy = _goes_lazy(lazy, n_values, _slots.stored_counts(adata, layer) is not None)
     config = {
         "likelihood": likelihood,
         "regularizer": regularizer,
@@ -195,7 +197,7 @@ def denoise(
     return adata if copy else None
 
 
-def _goes_lazy(lazy: bool | Literal["auto"], n_values: int) -> bool:
+def _goes_lazy(lazy: bool | Literal["auto"], n_values: int, on_disk: bool) -> bool:
     """Whether layers of so many values become dask arrays; says so where the user did not ask for it."""
     if lazy is True:
         _settings.import_dask_array("lazy=True")
@@ -203,11 +205,9 @@ def _goes_lazy(lazy: bool | Literal["auto"], n_values: int) -> bool:
         return bool(lazy)
     size, available = n_values * BYTES_PER_VALUE, _settings.available_memory()
     if size <= LARGEST_SHARE * available:
-        return False
+        return on_disk and _settings.has_dask()
     needs = f"the denoised values would take {size / 1e9:.1f} GB, with {available / 1e9:.1f} GB of memory available"
-    try:
-        _settings.import_dask_array("")
-    except ImportError:
+    if not _settings.has_dask():
         _slots.warn(f'{needs}: pip install "aeverse[scale]" for lazy=True, or name genes=.')
         return False
     _slots.warn(f"{needs}: the layer is a dask array, decoded block by block (lazy=False for a dense one).")

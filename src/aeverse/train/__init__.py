@@ -3,5 +3,15 @@
 from aeverse.train._heldout import Deviances, split_entries, split_molecules
 from aeverse.train._loop import Schedule, train
 from aeverse.train._samples import Samples
+from aeverse.train._stored import StoredSamples, in_memory
 
-__all__ = ["Deviances", "Samples", "Schedule", "split_entries", "split_molecules", "train"]
+__all__ = [
+    "Deviances",
+    "Samples",
+    "Schedule",
+    "StoredSamples",
+    "in_memory",
+    "split_entries",
+    "split_molecules",
+    "train",
+]

@@ -31,7 +31,7 @@ from aeverse.nn import (
     Rows,
     Units,
 )
-from aeverse.train import Deviances, Samples, split_molecules
+from aeverse.train import Deviances, Samples, StoredSamples, split_molecules
 
 NO_COUNTS = -1e4  # logit of a gene without molecules: its mean is exactly zero
 NOISE_CELLS, MOST_DRAWS = 5000, 5  # cells that show what sampling noise does, and how often each is halved, at most
@@ -85,6 +85,10 @@ class Counts:
             raise ValueError(f"{self.place} holds {int(self.x.sum())} molecules, too few to learn from.")
         return self._with(seen), heldout
 
+    def in_memory(self, values: np.ndarray | None) -> np.ndarray | None:
+        """Of values for all cells, those for the cells in memory: all."""
+        return values
+
     def choose_inputs(self, n_inputs: int) -> np.ndarray:
         """Genes that the encoder reads where no mask says which."""
         return overdispersed_genes(self.x, n_inputs)
@@ -102,25 +106,12 @@ class Counts:
         library = np.asarray(self.x.sum(1), np.float32).ravel()
         return Samples(self.x, library=library, input_features=inputs, covariate=covariate, device=device)
 
-    def net_parts(self, settings: Settings, seen: Samples, input_layer: InputLayer | None = None) -> NetParts:
-        """What of a net depends on these counts, of which training sees `seen`.
-
-        With the `input_layer` of a model to start from, every gene has an output of its own, as it has there.
-        """
+    def net_parts(
+        self, settings: Settings, seen: Samples, whole: Any, input_layer: InputLayer | None = None
+    ) -> NetParts:
+        """What of a net depends on these counts, which training sees as `seen`; `whole` has the molecules held out, too."""
         molecules: np.ndarray = np.asarray(seen.data.sum(0), np.float64).ravel()
-        # a gene of which all molecules are held out is rare, one without molecules is absent
-        expressed = np.asarray(self.x.sum(0)).ravel() > 0
-        bias = np.where(expressed, np.log(np.maximum(molecules, 0.5) / molecules.sum()), NO_COUNTS)
-        rare = None
-        if input_layer is None:
-            input_layer = _input_layer(seen)
-            # gene sets say which gene belongs to which dimension
-            rare = None if settings.gene_sets else RareGenes.among(seen.data, bias, settings.prior_precision)
-        if rare is not None:
-            molecules, bias = np.bincount(rare.output, weights=molecules), rare.pooled_bias
-        information = torch.as_tensor(molecules.astype(np.float32) * np.float32(CODE_VARIANCE))[:, None]
-        likelihood = LIKELIHOODS[settings.likelihood].empty(len(bias))
-        return NetParts(input_layer, likelihood, bias, information if settings.learns_precision else None, rare)
+        return count_parts(settings, seen, molecules, np.asarray(whole.x.sum(0)).ravel() > 0, input_layer)
 
     def graph_target(
         self,
@@ -134,6 +125,38 @@ class Counts:
         """What the leading dimensions of the code are to predict of each cell."""
         columns = None if mask is None else np.flatnonzero(mask)
         return smoothed_target(self.x, features.names, settings.n_guided, batches, columns)
+
+
+def count_parts(
+    settings: Settings, seen: Samples, molecules: np.ndarray, expressed: np.ndarray, input_layer: InputLayer | None
+) -> NetParts:
+    """What of a net depends on counts.
+
+    Parameters
+    ----------
+    settings
+        What the net is.
+    seen
+        Cells that show how what the encoder reads is distributed.
+    molecules
+        That training sees of each gene, (genes,).
+    expressed
+        Genes with any molecule, held out or not, (genes,) booleans.
+    input_layer
+        Of a model to start from, in which every gene has an output of its own; None: a new one.
+    """
+    # a gene of which all molecules are held out is rare, one without molecules is absent
+    bias = np.where(expressed, np.log(np.maximum(molecules, 0.5) / molecules.sum()), NO_COUNTS)
+    rare = None
+    if input_layer is None:
+        input_layer = _input_layer(seen)
+        # gene sets say which gene belongs to which dimension
+        rare = None if settings.gene_sets else RareGenes.among(molecules, bias, settings.prior_precision)
+    if rare is not None:
+        molecules, bias = np.bincount(rare.output, weights=molecules), rare.pooled_bias
+    information = torch.as_tensor(molecules.astype(np.float32) * np.float32(CODE_VARIANCE))[:, None]
+    likelihood = LIKELIHOODS[settings.likelihood].empty(len(bias))
+    return NetParts(input_layer, likelihood, bias, information if settings.learns_precision else None, rare)
 
 
 def _input_layer(seen: Samples) -> CountInput:
@@ -241,11 +264,13 @@ class CountNetwork(Network):
         matrix = population_units(latent, differences, self.settings.random_state)
         self.ensemble.units = Units(torch.as_tensor(latent.mean(0)), torch.as_tensor(matrix)).to(self.device)
 
-    def as_trained(self, samples: Samples, heldout: Matrix) -> tuple[Samples, Matrix]:
+    def as_trained(self, samples: Samples) -> Samples:
+        """The cells, with counts by output of the network."""
+        return samples if self.rare is None else self.rare.pooled(samples)
+
+    def heldout_as_trained(self, heldout: Matrix) -> Matrix:
         """The counts by output of the network."""
-        return (
-            (samples, heldout) if self.rare is None else (self.rare.pooled(samples), self.rare.pooled_counts(heldout))
-        )
+        return heldout if self.rare is None else self.rare.pooled_counts(heldout)
 
     def split_rare(self) -> None:
         """Give each rare gene an output of its own; dispersions are then to be fitted again."""
@@ -259,7 +284,9 @@ class CountNetwork(Network):
 
     # ---- what only counts have -------------------------------------------------------------------------------
     @torch.no_grad()
-    def priors(self, samples: Samples, measured: np.ndarray, code: np.ndarray | None) -> Iterator[Block]:
+    def priors(
+        self, samples: Samples | StoredSamples, measured: np.ndarray, code: np.ndarray | None
+    ) -> Iterator[Block]:
         """As `means`, with the library shared by the genes that were measured, (genes,) booleans."""
         known = torch.as_tensor(measured, device=self.device)
         for rows, batch, z, mu in self.means(samples, code):
@@ -272,7 +299,7 @@ class CountNetwork(Network):
     @torch.no_grad()
     def denoise(
         self,
-        samples: Samples,
+        samples: Samples | StoredSamples,
         measured: np.ndarray,
         columns: np.ndarray,
         *,
@@ -298,7 +325,7 @@ class CountNetwork(Network):
     @torch.no_grad()
     def dropouts(
         self,
-        samples: Samples,
+        samples: Samples | StoredSamples,
         measured: np.ndarray,
         columns: np.ndarray,
         *,

@@ -16,6 +16,7 @@ from aeverse.models._matrix._counts import CountNetwork, Counts
 from aeverse.models._matrix._lazy import DenoisedValues
 from aeverse.models._matrix._learn import History
 from aeverse.models._matrix._network import Network
+from aeverse.models._matrix._on_disk import CountsOnDisk
 from aeverse.models._matrix._read import feature_names, read
 from aeverse.models._matrix._schema import check_model
 from aeverse.models._matrix._settings import Settings
@@ -25,7 +26,7 @@ from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._reference import QueryGroup, Reference, label_columns, read_labels, reference_rows
 from aeverse.nn import generator_on
-from aeverse.train import Samples
+from aeverse.train import Samples, StoredSamples
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,14 @@ class FittedAutoencoder:
     # ---- new data ----------------------------------------------------------------------------------------------
     def read(
         self, adata, layer: str | None, *, may_lack_batch: bool = False
-    ) -> tuple[Counts | Values, np.ndarray | None]:
+    ) -> tuple[Counts | CountsOnDisk | Values, np.ndarray | None]:
         """New data in the model's order of features, and their covariates."""
         data = read(adata, layer, self.settings.likelihood)
         positions = self.features.positions_in(feature_names(adata), data.absent)
         codes = self.batches.codes_in(adata, may_lack_column=may_lack_batch)
         return data.columns(positions), self.batches.one_hot(codes)
 
-    def samples(self, adata, layer: str | None, *, may_lack_batch: bool = False) -> Samples:
+    def samples(self, adata, layer: str | None, *, may_lack_batch: bool = False) -> Samples | StoredSamples:
         """New data, to be given out as batches."""
         data, covariate = self.read(adata, layer, may_lack_batch=may_lack_batch)
         return data.samples(self.features.inputs, covariate, self.network.device)
@@ -221,7 +222,7 @@ class FittedAutoencoder:
 
 
 def remember(
-    network: Network, samples: Samples, obs: pd.DataFrame, learnt: np.ndarray, kept_out: np.ndarray
+    network: Network, samples: Samples | StoredSamples, obs: pd.DataFrame, learnt: np.ndarray, kept_out: np.ndarray
 ) -> Reference:
     """The training samples that are remembered, compared with those that were kept out of training.
 

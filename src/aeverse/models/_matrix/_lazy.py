@@ -9,7 +9,7 @@ import numpy as np
 
 from aeverse import _settings
 from aeverse.models._matrix._counts import CountNetwork
-from aeverse.train import Samples
+from aeverse.train import Samples, StoredSamples
 
 CHUNK_BLOCKS = (
     4  # blocks in which the network decodes that make a chunk: whole ones, so that bits are those of a dense layer
@@ -25,7 +25,7 @@ class DenoisedValues:
     network
         What decodes.
     samples
-        The cells, with counts of their own: what becomes of the user's matrix later changes nothing here.
+        The cells. In memory, they are a copy: what becomes of the user's matrix later changes nothing here.
     measured
         Which of the network's genes the data have, (genes,) booleans.
     columns
@@ -39,7 +39,7 @@ class DenoisedValues:
     """
 
     network: CountNetwork
-    samples: Samples
+    samples: Samples | StoredSamples
     measured: np.ndarray
     columns: np.ndarray
     target_sum: float | None

@@ -8,7 +8,7 @@ import torch
 from aeverse.models._matrix._network import Matrix, Network
 from aeverse.models._matrix._regularizers import penalties
 from aeverse.nn import AutoencoderNet
-from aeverse.train import Deviances, Samples, train
+from aeverse.train import Deviances, Samples, StoredSamples, train
 
 UNGUIDED_LENGTH = 0.1  # of the dimensions beside guided ones: there for linear models, not felt by neighbors
 MOMENT_ROWS = 4096  # samples whose second moments are taken at a time
@@ -18,6 +18,7 @@ History = dict[str, list[float]]
 
 def learn(
     network: Network,
+    source: Samples | StoredSamples,
     samples: Samples,
     heldout: Matrix,
     rng: np.random.Generator,
@@ -32,8 +33,10 @@ def learn(
     ----------
     network
         To be trained, in place.
+    source
+        What is learnt from.
     samples, heldout
-        What is learnt from, and what training does not see of the same samples.
+        The same samples, or some of them, in memory, and what training does not see of them.
     rng
         Gives the samples that judge, and the batches.
     generator
@@ -44,7 +47,8 @@ def learn(
         Show a bar; None: on a terminal or in a notebook.
     """
     settings = network.settings
-    shown, hidden = network.as_trained(samples, heldout)
+    shown, hidden = network.as_trained(samples), network.heldout_as_trained(heldout)
+    batches = shown if isinstance(source, Samples) else source.mapped(network.as_trained)
     judged = np.sort(rng.permutation(len(shown))[: settings.recipe.n_judged])
 
     def judge() -> float:
@@ -52,14 +56,14 @@ def learn(
         network.refresh(part, quick=True)  # dispersions: training goes on with them
         return network.deviances(part, hidden[judged]).explained
 
-    n_steps = settings.n_steps(shown.n_batches(settings.batch_size))
+    n_steps = settings.n_steps(batches.n_batches(settings.batch_size))
     if {*settings.regularizers} - {"denoising"}:
         unit = network.null_loss(shown)
         for member in network.ensemble.members:
             member.penalties = penalties(settings, unit, n_steps, shown.guide)
     history = train(
         network.ensemble,
-        shown.shuffled(rng, settings.batch_size, generator),
+        batches.shuffled(rng, settings.batch_size, generator),
         judge,
         settings.schedule(n_steps, keep_start),
         progress=progress,

@@ -17,7 +17,7 @@ from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._alignment import alignment
 from aeverse.models._shared._kinds import Matrix
 from aeverse.nn import Batch, Ensemble, InputLayer, Likelihood
-from aeverse.train import Deviances, Samples
+from aeverse.train import Deviances, Samples, StoredSamples
 
 ENCODED_ROWS = 4096  # samples that are encoded at a time
 BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
@@ -79,14 +79,14 @@ class Network(ABC):
     # ---- what all networks do --------------------------------------------------------------------------------
     @_settings.one_thread()
     @torch.no_grad()
-    def encode(self, samples: Samples, *, raw: bool = False) -> np.ndarray:
+    def encode(self, samples: Samples | StoredSamples, *, raw: bool = False) -> np.ndarray:
         """Codes, (samples, n_code); `raw`: the latent values of the members, in no units and with batches as they are."""
         encode = self.ensemble.latent if raw else self.ensemble.encode
         blocks = [encode(batch) for _, batch in samples.blocks(ENCODED_ROWS)]
         return torch.cat(blocks).cpu().numpy() if blocks else np.zeros((0, self.settings.n_code), np.float32)
 
     @torch.no_grad()
-    def means(self, samples: Samples, code: np.ndarray | None = None) -> Iterator[Block]:
+    def means(self, samples: Samples | StoredSamples, code: np.ndarray | None = None) -> Iterator[Block]:
         """The decoder's means, block by block, for the samples' own codes or for those given."""
         for rows, batch in samples.blocks(self.block_rows):
             z = self.ensemble.encode(batch) if code is None else torch.as_tensor(code[rows], device=self.device)
@@ -142,9 +142,13 @@ class Network(ABC):
         """
         return self.deviances(samples, heldout)
 
-    def as_trained(self, samples: Samples, heldout: Matrix) -> tuple[Samples, Matrix]:
+    def as_trained(self, samples: Samples) -> Samples:
         """The data by output of the network; outputs are features, unless rare ones share one while training."""
-        return samples, heldout
+        return samples
+
+    def heldout_as_trained(self, heldout: Matrix) -> Matrix:
+        """The same for what was held out."""
+        return heldout
 
     def split_rare(self) -> None:
         """Give each rare feature an output of its own, after training."""

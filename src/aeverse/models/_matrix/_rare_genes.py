@@ -35,9 +35,9 @@ class RareGenes:
     bias: np.ndarray
 
     @classmethod
-    def among(cls, counts: sp.csr_matrix, bias: np.ndarray, precision: float) -> RareGenes | None:
-        """The rare genes; None where there are fewer than two, or nothing else."""
-        rare = np.asarray(counts.sum(0)).ravel() < SHRUNK_BELOW * precision
+    def among(cls, molecules: np.ndarray, bias: np.ndarray, precision: float) -> RareGenes | None:
+        """The rare genes, by their molecules; None where there are fewer than two, or nothing else."""
+        rare = molecules < SHRUNK_BELOW * precision
         if rare.sum() < 2 or rare.all():
             return None
         output = np.cumsum(~rare) - 1

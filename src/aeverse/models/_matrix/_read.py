@@ -6,6 +6,7 @@ import pandas as pd
 
 from aeverse import _slots
 from aeverse.models._matrix._counts import Counts
+from aeverse.models._matrix._on_disk import CountsOnDisk
 from aeverse.models._matrix._values import Values
 from aeverse.models._shared._kinds import likelihood_of
 from aeverse.nn import LIKELIHOODS
@@ -16,8 +17,11 @@ def feature_names(adata) -> pd.Index:
     return pd.Index(adata.var_names.astype(str))
 
 
-def read(adata, layer: str | None, likelihood: str) -> Counts | Values:
-    """The matrix, checked for a likelihood; ``"auto"`` infers that from the values."""
+def read(adata, layer: str | None, likelihood: str) -> Counts | CountsOnDisk | Values:
+    """The matrix, checked for a likelihood; ``"auto"`` infers that from the values. Many counts on disk stay there."""
     if likelihood == "auto":
-        likelihood = likelihood_of(_slots.read_matrix(adata, layer), feature_names(adata))
-    return (Counts if LIKELIHOODS[likelihood].is_count else Values).read(adata, layer, likelihood)
+        likelihood = likelihood_of(_slots.first_rows(adata, layer), feature_names(adata))
+    if not LIKELIHOODS[likelihood].is_count:
+        return Values.read(adata, layer, likelihood)
+    stored = _slots.stored_counts(adata, layer)
+    return Counts.read(adata, layer, likelihood) if stored is None else CountsOnDisk.of(stored, likelihood)

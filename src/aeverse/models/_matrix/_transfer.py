@@ -12,6 +12,7 @@ from aeverse import _settings
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._matrix._fitted import FittedAutoencoder
 from aeverse.models._matrix._network import Network
+from aeverse.models._matrix._on_disk import CountsOnDisk
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._matrix._values import Values
 from aeverse.models._shared._features import Features
@@ -29,7 +30,7 @@ def shared_features(source: FittedAutoencoder, names: pd.Index) -> Features:
 
 def choose_features(
     names: pd.Index,
-    seen: Counts | Values,
+    seen: Counts | CountsOnDisk | Values,
     mask: np.ndarray | None,
     settings: Settings,
     source: FittedAutoencoder | None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -97,6 +97,10 @@ class Values:
         heldout.data = np.asarray(self.x[row, column], np.float32).ravel()
         return self._with(sp.csr_matrix(self.x - self.x.multiply(chosen) + chosen * np.float32(np.nan))), heldout
 
+    def in_memory(self, values: np.ndarray | None) -> np.ndarray | None:
+        """Of values for all samples, those for the samples in memory: all."""
+        return values
+
     def choose_inputs(self, n_inputs: int) -> np.ndarray:
         """Features that the encoder reads where no mask says which: all of them."""
         return np.arange(self.x.shape[1])
@@ -115,7 +119,9 @@ class Values:
         """The samples, to be given out as batches."""
         return Samples(self.x, input_features=inputs, covariate=covariate, dense=True, device=device)
 
-    def net_parts(self, settings: Settings, seen: Samples, input_layer: InputLayer | None = None) -> NetParts:
+    def net_parts(
+        self, settings: Settings, seen: Samples, whole: Any, input_layer: InputLayer | None = None
+    ) -> NetParts:
         """What of a net depends on these values, of which training sees `seen`; `input_layer`: of a model to start from."""
         kind = value_likelihood(settings.likelihood)
         likelihood, bias = kind.start(seen.data)

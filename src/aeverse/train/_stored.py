@@ -1,0 +1,132 @@
+"""Samples that are read from disk while they are used, in blocks of contiguous ones."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from aeverse.nn import Batch, generator_on
+from aeverse.train._samples import Samples
+
+BUFFER_BLOCKS = 16  # from all over the data, whose samples are shuffled together
+
+
+class StoredSamples:
+    """Samples on disk, given out as batches like `Samples`; what is in memory does not grow with their number.
+
+    Parameters
+    ----------
+    read
+        Gives the samples of a block, by its number.
+    sizes
+        Samples in each block.
+    kept
+        Some of the samples, in memory.
+    device
+        Where batches go.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], Samples],
+        sizes: Sequence[int] | np.ndarray,
+        *,
+        kept: Samples | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.read, self.sizes, self.kept, self.device = read, np.asarray(sizes, np.int64), kept, device
+
+    def __len__(self) -> int:
+        return int(self.sizes.sum())
+
+    def n_batches(self, size: int) -> int:
+        """Number of batches in a pass."""
+        return max(1, len(self) // size)
+
+    def mapped(self, function: Callable[[Samples], Samples]) -> StoredSamples:
+        """The same samples, with something done to each block after it is read."""
+        return StoredSamples(lambda i: function(self.read(i)), self.sizes, device=self.device)
+
+    def parts(self) -> Iterator[tuple[int, Samples]]:
+        """All blocks in order, each with the position of its first sample."""
+        first = np.concatenate([[0], np.cumsum(self.sizes)])
+        for i in range(len(self.sizes)):
+            yield int(first[i]), self.read(i)
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, Batch]]:
+        """All samples in order."""
+        for first, part in self.parts():
+            for rows, batch in part.blocks(size):
+                yield slice(first + rows.start, first + rows.stop), batch
+
+    def measured(self) -> np.ndarray:
+        """Which samples hold anything."""
+        return np.concatenate([part.measured() for _, part in self.parts()])
+
+    def some(self, rows: np.ndarray) -> Samples:
+        """Some of the samples (positions or booleans), in memory."""
+        positions = np.arange(len(self))[rows]
+        order = np.argsort(positions, kind="stable")
+        edges = np.concatenate([[0], np.cumsum(self.sizes)])
+        block = np.searchsorted(edges, positions[order], side="right") - 1
+        found = [
+            self.read(int(i)).some(positions[order][block == i] - edges[i])
+            for i in (np.unique(block) if len(block) else [0])
+        ]
+        return joined(found).some(np.argsort(order, kind="stable"))
+
+    def shuffled(
+        self, rng: np.random.Generator, size: int, generator: torch.Generator | None = None
+    ) -> Iterator[Batch]:
+        """Batches without end, as of `Samples`.
+
+        Blocks are read in random order into a buffer of several, and its samples are shuffled. The next buffer is read
+        while the present one is used.
+        """
+        own = generator_on(self.device, generator)
+        for buffer in self._buffers(rng):
+            for rows in np.array_split(rng.permutation(len(buffer)), buffer.n_batches(size)):
+                yield dataclasses.replace(buffer.batch(rows), generator=own)
+
+    def _buffers(self, rng: np.random.Generator) -> Iterator[Samples]:
+        coming: Future | None = None
+        with ThreadPoolExecutor(1) as reader:
+            while True:
+                order = rng.permutation(np.flatnonzero(self.sizes))
+                for some in np.array_split(order, -(-len(order) // BUFFER_BLOCKS)):
+                    present, coming = coming, reader.submit(self._buffer, some)
+                    if present is not None:
+                        yield present.result()
+
+    def _buffer(self, blocks: np.ndarray) -> Samples:
+        return joined([self.read(int(i)) for i in blocks])
+
+
+def in_memory(samples: Samples | StoredSamples) -> Samples:
+    """The samples or, of those on disk, those that are kept in memory."""
+    if isinstance(samples, Samples):
+        return samples
+    assert samples.kept is not None
+    return samples.kept
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Samples of the same kind one after the other."""
+    whole = copy.copy(parts[0])
+    whole.data = _stack([part.data for part in parts])
+    shared = parts[0].inputs is parts[0].data
+    whole.inputs = whole.data if shared else _stack([part.inputs for part in parts])
+    for name in ("library", "covariate", "guide"):
+        values = [getattr(part, name) for part in parts]
+        setattr(whole, name, None if values[0] is None else np.concatenate(values))
+    return whole
+
+
+def _stack(matrices: Sequence) -> sp.csr_matrix | np.ndarray:
+    return sp.vstack(matrices, format="csr") if sp.issparse(matrices[0]) else np.concatenate(matrices)
