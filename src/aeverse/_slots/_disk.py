@@ -26,8 +26,7 @@ def open_file(path: Path) -> AnnData:
     parts: dict[str, Any] = {name: anndata.io.read_elem(store[name]) for name in IN_MEMORY if name in store}
     layers = store.get("layers", {})
     parts["layers"] = {name: _matrix(layers[name]) for name in layers}
-    if "raw" in store:
-        raw = store["raw"]
+    if "raw" in store and hasattr(raw := store["raw"], "keys"):  # in a zarr, nothing is an element, too
         others = {name: anndata.io.read_elem(raw[name]) for name in ("var", "varm") if name in raw}
         parts["raw"] = {"X": _lazy(raw["X"]), **others}
     return anndata.AnnData(_matrix(store["X"]), **parts)

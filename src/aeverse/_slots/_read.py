@@ -208,13 +208,18 @@ def read_column(obs: pd.DataFrame, key: str) -> pd.Series:
     return obs[key]
 
 
+def in_memory_table(table: Any) -> pd.DataFrame:
+    """``obs`` or ``var``; those of `anndata.experimental.read_lazy` are read from their file."""
+    return table.to_memory() if hasattr(table, "to_memory") else table
+
+
 def read_categories(adata, key: str | None) -> pd.Categorical | None:
     """Categories of ``adata.obs[key]`` without unused levels; None for ``key=None``."""
     if key is None:
         return None
     if key not in adata.obs:
         raise KeyError(f"{key!r} is not a column of adata.obs; columns are: {list(adata.obs.columns)}.")
-    values = adata.obs[key]
+    values = in_memory_table(adata.obs)[key]
     missing = int(values.isna().sum())
     if missing:
         raise ValueError(f"adata.obs[{key!r}] has {missing} missing values; fill them or leave those cells out.")

@@ -167,7 +167,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         if codes is not None and not settings.dimensions_mean_something:
             network.align(samples, codes, len(batches.names))
         everyone = data.samples(features.inputs, batches.one_hot(all_codes), to_device)
-        reference = remember(network, everyone, adata.obs, rows, kept_out)
+        reference = remember(network, everyone, _slots.in_memory_table(adata.obs), rows, kept_out)
         explained, by_feature = deviances.explained, deviances.explained_by_feature
         self._fit = FittedAutoencoder(settings, features, batches, network, history, explained, by_feature, reference)
         return self
