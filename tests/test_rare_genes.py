@@ -20,7 +20,7 @@ def test_a_softmax_with_pooled_genes_is_the_same_when_they_are_spread():
     counts = some_counts()
     molecules = np.asarray(counts.sum(0)).ravel()
     bias = np.where(molecules > 0, np.log(np.maximum(molecules, 0.5) / molecules.sum()), -1e4)
-    pool = RareGenes.among(counts, bias, precision=1000.0)
+    pool = RareGenes.among(np.asarray(counts.sum(0)).ravel(), bias, precision=1000.0)
     assert pool.output.tolist() == [0, 1, 2, 3, 4, 5] + [6] * 9
     assert (pool.pooled_counts(counts).toarray()[:, 6] == counts[:, 6:].sum(1).A1).all()
     decoder = Decoder(2, (), 7, bias=torch.as_tensor(pool.pooled_bias, dtype=torch.float32), n_covariates=2)
@@ -42,8 +42,8 @@ def test_a_softmax_with_pooled_genes_is_the_same_when_they_are_spread():
 
 def test_nothing_is_pooled_where_all_genes_or_none_are_rare():
     counts = some_counts()
-    assert RareGenes.among(counts, np.zeros(15), precision=1e-6) is None
-    assert RareGenes.among(counts, np.zeros(15), precision=1e9) is None
+    assert RareGenes.among(np.asarray(counts.sum(0)).ravel(), np.zeros(15), precision=1e-6) is None
+    assert RareGenes.among(np.asarray(counts.sum(0)).ravel(), np.zeros(15), precision=1e9) is None
 
 
 def test_a_model_answers_for_every_gene_and_survives_saving(tmp_path):
