@@ -28,7 +28,7 @@ def models() -> dict[str, tuple]:
     values = ad.AnnData(np.random.default_rng(0).normal(size=(60, 12)).astype("float32"))
     counts = ae.datasets.simulate_counts(60, 30)
     mdata = md.MuData({"a": values[:, :6].copy(), "b": values[:, 6:].copy()})
-    small = {"n_latent": 4, "n_epochs": 2, "n_models": 1}
+    small = {"n_latent": 4, "max_epochs": 2, "n_models": 1}
     found = {}
     for name, data, options in (
         ("counts", counts, {"likelihood": "nb"}),

@@ -24,7 +24,7 @@ def main() -> None:
     colors = plt.get_cmap("tab10")(types.codes.to_numpy())
     figure, axes = plt.subplots(2, 6, figsize=(13, 5), height_ratios=[1, 1.1], layout="constrained")
     for regularizer, (above, below) in zip(REGULARIZERS, axes.T, strict=True):
-        model = ae.models.Autoencoder(regularizer=regularizer, n_models=1, n_latent=16, n_epochs=30).fit(adata)
+        model = ae.models.Autoencoder(regularizer=regularizer, n_models=1, n_latent=16, max_epochs=30).fit(adata)
         code = model.encode(adata)
         centred = code - code.mean(0)
         left, size, _ = np.linalg.svd(centred, full_matrices=False)

@@ -46,7 +46,7 @@ def small(pbmc):
 @pytest.fixture(scope="session")
 def model(pbmc):
     """A fitted model of the 100 x 100 corner, not to be changed."""
-    return ae.models.Autoencoder(n_models=2, n_latent=4, n_epochs=3).fit(pbmc[:100, :100].copy())
+    return ae.models.Autoencoder(n_models=2, n_latent=4, max_epochs=3).fit(pbmc[:100, :100].copy())
 
 
 @pytest.fixture

@@ -80,12 +80,12 @@ def cells():
 
 @pytest.fixture(scope="module")
 def fitted(cells):
-    return Autoencoder(n_latent=8, n_models=2, n_epochs=20).fit(cells, batch_key="batch")
+    return Autoencoder(n_latent=8, n_models=2, max_epochs=20).fit(cells, batch_key="batch")
 
 
 def test_batches_mix_and_types_do_not(cells, fitted):
     kinds, batches = cells.obs["type"].to_numpy(), cells.obs["batch"].to_numpy()
-    plain = Autoencoder(n_latent=8, n_models=2, n_epochs=20).fit(cells).encode(cells)
+    plain = Autoencoder(n_latent=8, n_models=2, max_epochs=20).fit(cells).encode(cells)
     code = fitted.encode(cells)
     scores = [ae.metrics.batch_score(z, batches, labels=kinds, parts=True)["ilisi"] for z in (plain, code)]
     assert scores[0] < 0.2 < 0.6 < scores[1]
@@ -104,7 +104,7 @@ def test_what_is_decoded_does_not_change(cells, fitted, tmp_path):
 
 
 def test_seeds_and_files_give_the_same_code(cells, fitted, tmp_path):
-    again = Autoencoder(n_latent=8, n_models=2, n_epochs=20).fit(cells, batch_key="batch")
+    again = Autoencoder(n_latent=8, n_models=2, max_epochs=20).fit(cells, batch_key="batch")
     np.testing.assert_array_equal(again.encode(cells), fitted.encode(cells))
     fitted.save(tmp_path / "m.ae")
     np.testing.assert_array_equal(load(tmp_path / "m.ae").encode(cells), fitted.encode(cells))
@@ -120,5 +120,5 @@ def test_the_decoder_in_the_object_decodes_the_code_beside_it(cells, fitted):
 
 @pytest.mark.parametrize("options", [{"regularizer": "sparse"}, {"gene_sets": {"a": ["1", "2", "3"], "b": ["4", "5"]}}])
 def test_dimensions_that_mean_something_are_not_shifted(cells, options):
-    model = Autoencoder(n_epochs=1, likelihood="nb", **options).fit(cells, batch_key="batch")
+    model = Autoencoder(max_epochs=1, likelihood="nb", **options).fit(cells, batch_key="batch")
     assert model.net.alignment is None

@@ -128,7 +128,7 @@ def test_values_that_are_no_counts(kind):
     x = rng.normal(size=(120, 3)) @ rng.normal(size=(3, 25)) + 0.3 * rng.normal(size=(120, 25))
     adata = ad.AnnData((x if kind == "gaussian" else x > 0).astype(np.float32))
     table = ae.tl.benchmark(
-        adata, {"ae": {"likelihood": kind, "regularizer": None, "n_epochs": 150}, "pca": {}}, n_splits=2, n_latent=4
+        adata, {"ae": {"likelihood": kind, "regularizer": None, "max_epochs": 150}, "pca": {}}, n_splits=2, n_latent=4
     )
     assert table[["cluster_deviance", "n_clusters"]].isna().all(axis=None)
     ours, pca = (table[table["method"] == m].mean(numeric_only=True) for m in ("ae", "pca"))

@@ -34,7 +34,9 @@ def counts(tmp_path_factory):
 def model(counts, tmp_path_factory):
     """A small model in a file: what is not about training need not wait for it."""
     path = tmp_path_factory.mktemp("model") / "pbmc.ae"
-    ae.models.Autoencoder(n_models=1, n_latent=8, n_epochs=2).fit(anndata.read_h5ad(counts), progress=False).save(path)
+    ae.models.Autoencoder(n_models=1, n_latent=8, max_epochs=2).fit(anndata.read_h5ad(counts), progress=False).save(
+        path
+    )
     return path
 
 

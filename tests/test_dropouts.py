@@ -29,7 +29,7 @@ def probabilities(small, model):
 def blood(pbmc):
     """Blood cells with the probabilities of three genes, not to be changed."""
     adata = pbmc.copy()
-    ae.tl.dropouts(adata, genes=GENES, model=ae.models.Autoencoder(n_models=1, n_epochs=8).fit(adata))
+    ae.tl.dropouts(adata, genes=GENES, model=ae.models.Autoencoder(n_models=1, max_epochs=8).fit(adata))
     return adata
 
 

@@ -186,7 +186,7 @@ def test_a_linear_net_finds_the_subspace_of_pca():
         n_latent=3,
         share_heldout=1e-4,
         prior_precision=1e-3,
-        n_epochs=600,
+        max_epochs=600,
         batch_size=200,
     ).fit(adata)
     standardised = (adata.X - adata.X.mean(0)) / adata.X.std(0)
@@ -208,7 +208,7 @@ def test_sparse_codes_have_few_active_units(values):
     assert share[3.0] < 0.6 * share[0.1]
     model, code = _code(values[0], regularizer="sparse", n_latent=12, target_activity=0.2, strength=10)
     assert code.mean() == pytest.approx(0.2, abs=0.06)
-    model, code = _code(values[3], likelihood="nb", regularizer="sparse", n_latent=12, n_epochs=100)
+    model, code = _code(values[3], likelihood="nb", regularizer="sparse", n_latent=12, max_epochs=100)
     assert 0.05 < model.active_share(code).mean() < 0.95
     adata = values[0].copy()
     ae.tl.embed(adata, regularizer="sparse", n_latent=12)
@@ -266,7 +266,7 @@ def test_variational_codes_are_in_use_and_can_be_sampled(values):
     np.testing.assert_allclose(drawn.mean(0), values[0].X.mean(0), atol=2.5)
     np.testing.assert_allclose(drawn.std(0), values[0].X.std(0), rtol=0.3)
     with pytest.raises(ValueError, match="only a model with regularizer='variational' can be sampled from"):
-        ae.models.Autoencoder(n_latent=3, n_epochs=1).fit(values[0]).sample(3)
+        ae.models.Autoencoder(n_latent=3, max_epochs=1).fit(values[0]).sample(3)
 
 
 @pytest.mark.full_training

@@ -22,7 +22,7 @@ def _fit(kind, seed=0):
         return ae.models.MultimodalAutoencoder(n_steps=20, random_state=seed).fit(mdata, progress=False).encode(mdata)
     x = _values() if kind == "gaussian" else ae.datasets.simulate_counts(60, 30)
     regularizer = ("denoising", "variational", "contractive")
-    options = {"likelihood": kind, "regularizer": regularizer, "n_latent": 4, "n_models": 2, "n_epochs": 4}
+    options = {"likelihood": kind, "regularizer": regularizer, "n_latent": 4, "n_models": 2, "max_epochs": 4}
     return ae.models.Autoencoder(**options, random_state=seed).fit(x, progress=False).encode(x)
 
 
@@ -73,7 +73,7 @@ def test_loading_and_decoding_move_no_global_state(tmp_path, model, small, rando
 
 def test_a_variational_model_of_one_epoch():
     x = _values()
-    model = ae.models.Autoencoder(likelihood="gaussian", regularizer="variational", n_latent=4, n_epochs=1)
+    model = ae.models.Autoencoder(likelihood="gaussian", regularizer="variational", n_latent=4, max_epochs=1)
     assert np.isfinite(model.fit(x, progress=False).encode(x)).all()
 
 

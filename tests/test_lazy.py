@@ -22,7 +22,7 @@ def pair(pbmc):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_network, "BLOCK_ENTRIES", 1000)  # 10 cells; 40 in a block of the dask array
         small = pbmc[:100, :100].copy()
-        model = ae.models.Autoencoder(n_models=2, n_latent=4, n_epochs=3).fit(small)
+        model = ae.models.Autoencoder(n_models=2, n_latent=4, max_epochs=3).fit(small)
         options = {"model": model, "uncertainty": True, "copy": True}
         yield ae.tl.denoise(small, lazy=False, **options), ae.tl.denoise(small, lazy=True, **options)
 

@@ -94,7 +94,7 @@ def test_unknown_labels_are_never_transferred(cells):
     words = some.obs["cell_type"].astype(str)
     words[::3] = "unknown"
     some.obs["told"] = words
-    model = ae.models.Autoencoder(n_models=1, n_latent=4, n_epochs=2).fit(some)
+    model = ae.models.Autoencoder(n_models=1, n_latent=4, max_epochs=2).fit(some)
     query = cells[200:260].copy()
     ae.tl.map_query(query, model, transfer="told")
     assert "unknown" not in list(query.obs["told_predicted"].cat.categories)
@@ -233,7 +233,7 @@ def test_missing_features_are_told_and_too_few_refused(fitted, query, fingerprin
 
 
 def test_new_batches_are_coded_as_an_average_one(cells, query):
-    model = ae.models.Autoencoder(n_models=1, n_latent=4, n_epochs=2).fit(cells[:200].copy(), batch_key="batch")
+    model = ae.models.Autoencoder(n_models=1, n_latent=4, max_epochs=2).fit(cells[:200].copy(), batch_key="batch")
     query.obs["batch"] = "c"
     with pytest.warns(UserWarning, match="batches \\['c'\\] are not known"):
         ae.tl.map_query(query, model, transfer="cell_type")

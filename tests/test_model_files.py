@@ -13,7 +13,7 @@ from aeverse.models import Autoencoder
 def model():
     adata = ae.datasets.simulate_counts(60, 30)
     adata.obs["batch"] = ["a", "b"] * 30
-    return Autoencoder(n_latent=4, n_models=2, n_epochs=1, likelihood="nb").fit(
+    return Autoencoder(n_latent=4, n_models=2, max_epochs=1, likelihood="nb").fit(
         adata, batch_key="batch", progress=False
     )
 
@@ -75,7 +75,7 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_every_model_fits_its_own_schema(tmp_path, config):
     adata = ae.datasets.simulate_counts(60, 30)
-    model = Autoencoder(n_latent=4, n_epochs=1, **config).fit(adata, progress=False)
+    model = Autoencoder(n_latent=4, max_epochs=1, **config).fit(adata, progress=False)
     model.save(tmp_path / "model.ae")
     np.testing.assert_array_equal(ae.models.load(tmp_path / "model.ae").encode(adata), model.encode(adata))
 

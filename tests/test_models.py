@@ -17,7 +17,7 @@ from aeverse.models import Autoencoder, Config, load
 def batched(pbmc):
     adata = pbmc[:100, :60].copy()
     adata.obs["batch"] = ["a", "b"] * 50
-    return Autoencoder(n_models=1, n_latent=3, n_epochs=2).fit(adata, batch_key="batch"), adata
+    return Autoencoder(n_models=1, n_latent=3, max_epochs=2).fit(adata, batch_key="batch"), adata
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------
@@ -29,7 +29,7 @@ def test_the_configuration_is_frozen_and_checked():
         config.n_latent = 3
     with pytest.raises(TypeError, match="unexpected keyword argument 'n_layers'"):
         Autoencoder(n_layers=3)
-    for wrong in ({"n_models": 0}, {"batch_size": 1.5}, {"n_epochs": 0}, {"random_state": -1}, {"share_heldout": 1.0}):
+    for wrong in ({"n_models": 0}, {"batch_size": 1.5}, {"max_epochs": 0}, {"random_state": -1}, {"share_heldout": 1.0}):
         with pytest.raises((TypeError, ValueError), match=f"models.Autoencoder, argument {next(iter(wrong))}: found"):
             Autoencoder(**wrong)
 
@@ -51,7 +51,7 @@ def test_a_fit_that_was_interrupted_is_no_fit(small, monkeypatch, tmp_path):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    model = Autoencoder(n_models=1, n_latent=3, n_epochs=1).fit(small)
+    model = Autoencoder(n_models=1, n_latent=3, max_epochs=1).fit(small)
     monkeypatch.setattr(torch.Tensor, "backward", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(small)
@@ -61,7 +61,7 @@ def test_a_fit_that_was_interrupted_is_no_fit(small, monkeypatch, tmp_path):
 
 def test_fit_changes_neither_the_data_nor_global_random_states(small, fingerprint, random_states):
     before, state = fingerprint(small), random_states()
-    model = Autoencoder(n_models=1, n_latent=3, n_epochs=1)
+    model = Autoencoder(n_models=1, n_latent=3, max_epochs=1)
     assert model.fit(small) is model
     assert (fingerprint(small), random_states()) == (before, state)
 
@@ -247,3 +247,14 @@ def test_files_hold_data_only(model, tmp_path):
         content = json.loads(file.metadata()["aeverse"])
     assert content["kind"] == "Autoencoder"
     assert content["config"]["config"]["n_models"] == 2
+
+
+def test_training_ends_by_patience_by_steps_or_where_the_callback_says(small):
+    def last_step(callback=None, **options):
+        model = ae.models.Autoencoder(n_models=1, n_latent=4, **options)
+        return model.fit(small, callback=callback, progress=False).history["step"][-1]
+
+    assert last_step(max_steps=30) == 30
+    assert last_step(max_steps=30, max_epochs=2) == 4
+    assert last_step(max_steps=2000, patience=1) < 2000
+    assert last_step(lambda history: True) == 88

@@ -45,7 +45,7 @@ def test_what_is_left_open_is_decided_by_the_kind_of_data(likelihood, n_models, 
     assert settings.corruption == corruption
     assert settings.learns_precision == (likelihood == "nb")
     left_open = {f.name for f in dataclasses.fields(Settings) if getattr(settings, f.name) is None}
-    assert left_open == {"gene_sets", "n_epochs", "target_activity"}  # where None means something
+    assert left_open == {"gene_sets", "max_epochs", "target_activity"}  # where None means something
 
 
 def test_what_was_asked_for_is_done():
@@ -89,7 +89,7 @@ def test_training_takes_so_many_steps_or_so_many_epochs(monkeypatch):
     monkeypatch.setattr(_settings, "N_STEPS", 100)
     settings = resolve(Config(), "nb", 1000)
     assert [settings.n_steps(n) for n in (1, 10, 50)] == [100, 100, 400]
-    assert resolve(Config(n_epochs=3), "nb", 1000).n_steps(50) == 150
+    assert resolve(Config(max_epochs=3), "nb", 1000).n_steps(50) == 150
     assert settings.n_steps(10_000) == 2000, "a million cells take no more steps than thirty thousand"
     assert settings.schedule(100, keep_start=False).judge_every == 25
     assert resolve(Config(regularizer="graph"), "nb", 1000).schedule(100, keep_start=False).judge_every == 100
@@ -98,9 +98,9 @@ def test_training_takes_so_many_steps_or_so_many_epochs(monkeypatch):
 
 def test_a_model_that_starts_from_another_is_the_same_net_and_learns_more_slowly():
     source = resolve(Config(n_latent=7, regularizer="graph"), "nb", 1000)
-    settings = inherit(Config(n_latent=3, n_epochs=2, random_state=5), source, 1000)
+    settings = inherit(Config(n_latent=3, max_epochs=2, random_state=5), source, 1000)
     assert (settings.n_latent, settings.regularizers, settings.likelihood) == (7, ("graph",), "nb")
-    assert (settings.n_epochs, settings.random_state) == (2, 5)
+    assert (settings.max_epochs, settings.random_state) == (2, 5)
     assert settings.learning_rate < source.learning_rate / 2
 
 
@@ -329,7 +329,7 @@ def test_a_missing_array_is_an_error():
 
 # ---- the estimator -----------------------------------------------------------------------------------------------------
 def test_a_refit_that_fails_leaves_no_model(small):
-    model = Autoencoder(n_models=1, n_latent=3, n_epochs=1).fit(small)
+    model = Autoencoder(n_models=1, n_latent=3, max_epochs=1).fit(small)
     with pytest.raises(KeyError):
         model.fit(small, batch_key="nowhere")
     for ask in (lambda: model.settings, lambda: model.history, lambda: model.encode(small), lambda: model.net):
@@ -358,7 +358,7 @@ def test_models_move(model, small, tmp_path):
 
 
 def test_tools_move_the_model_that_they_are_given(small):
-    model = Autoencoder(n_models=1, n_latent=3, n_epochs=1).fit(small)
+    model = Autoencoder(n_models=1, n_latent=3, max_epochs=1).fit(small)
     for tool in (ae.tl.denoise, ae.tl.embed, ae.tl.dropouts):
         with pytest.raises(ValueError, match="device='nowhere' is not a device"):
             tool(small, model=model, device="nowhere", copy=True)
@@ -368,7 +368,7 @@ def test_tools_move_the_model_that_they_are_given(small):
 
 def test_the_score_is_that_of_new_samples(small):
     adata = _counts(400)
-    model = Autoencoder(likelihood="nb", n_models=1, n_latent=4, n_epochs=40).fit(adata[:300])
+    model = Autoencoder(likelihood="nb", n_models=1, n_latent=4, max_epochs=40).fit(adata[:300])
     score = model.score(adata[300:])
     assert score == model.score(adata[300:]) != model.score(adata[300:], random_state=1)
     as_in_training = model.score(adata[300:], share_heldout=0.05)
@@ -376,5 +376,5 @@ def test_the_score_is_that_of_new_samples(small):
     shuffled = ad.AnnData(sp.csr_matrix(np.random.default_rng(0).permuted(adata.X.toarray(), axis=0)), var=adata.var)
     assert model.score(shuffled) < score - 0.05
     values = _values(200)
-    model = Autoencoder(n_latent=3, n_epochs=30).fit(values[:150])
+    model = Autoencoder(n_latent=3, max_epochs=30).fit(values[:150])
     assert 0.2 < model.score(values[150:]) < 1  # measured: 0.33

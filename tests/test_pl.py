@@ -15,7 +15,7 @@ import aeverse as ae
 
 def small_model(adata):
     """One that is trained in a second."""
-    return ae.models.Autoencoder(n_models=1, n_latent=8, n_epochs=2).fit(adata, progress=False)
+    return ae.models.Autoencoder(n_models=1, n_latent=8, max_epochs=2).fit(adata, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_dotplot_shows_shares_above_the_cutoff_and_means(result):
 
 def test_loadings_are_those_of_the_dimension():
     adata = ae.datasets.pbmc68k_counts()
-    ae.tl.embed(adata, model=ae.models.Autoencoder(n_models=1, n_latent=4, n_epochs=2, decoder="linear").fit(adata))
+    ae.tl.embed(adata, model=ae.models.Autoencoder(n_models=1, n_latent=4, max_epochs=2, decoder="linear").fit(adata))
     axes = ae.pl.loadings(adata, components=[2, 0], n_points=5, show=False)
     weights = adata.varm["ae_loadings"][:, 2]
     top = np.sort(weights[np.argsort(-np.abs(weights))[:5]])[::-1]
@@ -310,7 +310,7 @@ def test_associations_are_those_of_the_tool():
 def test_mapping_shows_p_values_and_confusion():
     adata = ae.datasets.simulate_counts(400, 100, n_types=3)
     training, query = adata[:300].copy(), adata[300:].copy()
-    model = ae.models.Autoencoder(n_models=1, n_latent=8, n_epochs=5).fit(training, progress=False)
+    model = ae.models.Autoencoder(n_models=1, n_latent=8, max_epochs=5).fit(training, progress=False)
     ae.tl.map_query(query, model, transfer="cell_type")
     axes = ae.pl.mapping(query, "cell_type", truth="cell_type", show=False)
     assert len(axes) == 3

@@ -52,7 +52,7 @@ def test_a_model_answers_for_every_gene_and_survives_saving(tmp_path):
     import anndata as ad
 
     wide = ad.AnnData(sp.hstack([adata.X, rare], format="csr"))
-    model = ae.models.Autoencoder(n_models=2, n_latent=4, n_epochs=30).fit(wide, progress=False)
+    model = ae.models.Autoencoder(n_models=2, n_latent=4, max_epochs=30).fit(wide, progress=False)
     assert model.net.members[0].decoder.loadings.shape == (100, 4)
     code = model.encode(wide)
     mean = model.decode(code, library=np.asarray(wide.X.sum(1)).ravel())

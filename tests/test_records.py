@@ -39,7 +39,7 @@ def joint(n: int = 60) -> md.MuData:
 
 
 def model() -> ae.models.Autoencoder:
-    return ae.models.Autoencoder(n_models=1, n_latent=3, n_epochs=2).fit(cells())
+    return ae.models.Autoencoder(n_models=1, n_latent=3, max_epochs=2).fit(cells())
 
 
 # Of each tool the data and the arguments of the smallest call that works.
@@ -145,7 +145,7 @@ def test_mask_none_reads_all_features_and_auto_the_variable_ones(few_steps):
     assert not np.allclose(code(adata, None), code(changed, None))
     assert not np.allclose(code(adata, None), code(adata, "auto"))
     fitted = {
-        mask: ae.models.Autoencoder(n_models=1, n_latent=3, n_epochs=1).fit(adata, mask_var=mask)
+        mask: ae.models.Autoencoder(n_models=1, n_latent=3, max_epochs=1).fit(adata, mask_var=mask)
         for mask in ("auto", None)
     }
     assert [len(fitted[mask].inputs) for mask in ("auto", None)] == [20, 40]

@@ -212,3 +212,56 @@ def test_batches_carry_the_generator():
     assert batch.generator is generator
     assert batch.part(0, 2).generator is generator
     assert next(samples.shuffled(np.random.default_rng(0), 4)).generator is None
+
+
+def _rates(schedule, last):
+    return [schedule.rate(step, last) for step in range(1, last + 1)]
+
+
+def test_the_learning_rate_stays_until_scores_rise_no_more_and_then_falls_to_nothing():
+    scores = itertools.chain(map(float, range(8)), itertools.repeat(7.0))
+    schedule = _schedule(n_steps=1000, cycle=40, patience=3)
+    history = train.train(Bowl(), _ones(), lambda: next(scores), schedule)
+    waited = 5 * (8 + 3)
+    assert history["step"][-1] == waited + schedule.falling
+    rates = _rates(schedule, history["step"][-1])
+    assert rates[: schedule.rising] == sorted(rates[: schedule.rising])
+    assert set(np.round(rates[schedule.rising : waited], 9)) == {0.1}
+    assert rates[waited:] == sorted(rates[waited:], reverse=True)
+    assert rates[-1] < 0.01 * max(rates)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 40, 41, 100])
+def test_the_learning_rate_falls_in_time_for_the_last_step(n_steps):
+    scores = itertools.count()
+    schedule = _schedule(n_steps=n_steps, cycle=40)
+    assert train.train(Bowl(), _ones(), lambda: float(next(scores)), schedule)["step"][-1] == n_steps
+    rates = _rates(schedule, n_steps)
+    assert all(0 < rate <= 0.1 for rate in rates)
+    if n_steps > 10:
+        assert max(rates) > 0.095
+        assert rates[-1] < 0.001
+
+
+def test_what_is_better_by_less_than_min_delta_is_kept_but_not_waited_for():
+    bowl, seen, scores = Bowl(), [], itertools.count()
+
+    def judge():
+        seen.append(bowl.weight.detach().clone())
+        return 0.01 * next(scores)
+
+    history = train.train(bowl, _ones(), judge, _schedule(patience=3, min_delta=1.0))
+    assert history["step"][-1] < 40
+    assert torch.equal(bowl.weight, seen[-1])
+
+
+def test_a_callback_sees_the_history_and_ends_training():
+    told = []
+
+    def callback(history):
+        told.append(history)
+        return len(history["step"]) == 3
+
+    history = train.train(Bowl(), _ones(), lambda: 1.0 * len(told), _schedule(), callback=callback)
+    assert [h["step"] for h in told] == [[5], [5, 10], [5, 10, 15]]
+    assert history == told[-1]

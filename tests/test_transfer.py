@@ -22,12 +22,12 @@ def _cells(n, seed, genes=range(80)):
 
 @pytest.fixture(scope="module")
 def source():
-    return Autoencoder(likelihood="nb", n_latent=8, n_models=1, n_epochs=30).fit(_cells(600, 1))
+    return Autoencoder(likelihood="nb", n_latent=8, n_models=1, max_epochs=30).fit(_cells(600, 1))
 
 
 def test_without_steps_the_net_is_that_of_the_source(source):
     cells = _cells(40, 2)
-    fitted = Autoencoder(n_epochs=1).fit(cells, init=source)
+    fitted = Autoencoder(max_epochs=1).fit(cells, init=source)
     assert fitted.settings.n_latent == 8
     assert fitted.config.n_latent is None  # what was asked for
     means = [m.decode(m.encode(cells), library=300) for m in (source, fitted)]
@@ -35,10 +35,10 @@ def test_without_steps_the_net_is_that_of_the_source(source):
 
 
 def test_a_guided_model_keeps_its_own_graph():
-    guided = Autoencoder(regularizer=("denoising", "graph"), likelihood="nb", n_latent=6, n_models=1, n_epochs=2)
+    guided = Autoencoder(regularizer=("denoising", "graph"), likelihood="nb", n_latent=6, n_models=1, max_epochs=2)
     guided.fit(_cells(200, 1))
     cells = _cells(40, 2)
-    fitted = Autoencoder(n_epochs=1, learning_rate=1e-9).fit(cells, init=guided)
+    fitted = Autoencoder(max_epochs=1, learning_rate=1e-9).fit(cells, init=guided)
     ours, theirs = (m.encode(cells)[:, : guided.n_guided] for m in (fitted, guided))
     np.testing.assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max())
 
@@ -51,8 +51,8 @@ def test_few_cells_gain_from_a_model_of_many(source):
         mean = model.decode(model.encode(new), library=truth.sum(1))
         return (mean - truth * np.log(mean)).sum()
 
-    scratch = Autoencoder(likelihood="nb", n_latent=8, n_models=1, n_epochs=80).fit(few)
-    started = Autoencoder(n_epochs=20).fit(few, init=source)
+    scratch = Autoencoder(likelihood="nb", n_latent=8, n_models=1, max_epochs=80).fit(few)
+    started = Autoencoder(max_epochs=20).fit(few, init=source)
     assert loss(started) < loss(scratch)
 
 
@@ -60,7 +60,7 @@ def test_genes_are_matched_by_name(source, tmp_path):
     order = [*range(79, 20, -1)]
     some = _cells(40, 5, order)
     some = ad.concat([some, ad.AnnData(some.X[:, :5], obs=some.obs, var=pd.DataFrame(index=list("abcde")))], axis=1)
-    fitted = Autoencoder(n_epochs=1).fit(some, init=source)
+    fitted = Autoencoder(max_epochs=1).fit(some, init=source)
     assert set(fitted.var_names[fitted.inputs]) <= {f"g{i}" for i in order}
     ours, theirs = (m.loadings() for m in (fitted, source))
     shared = [f"g{i}" for i in order]
@@ -84,8 +84,8 @@ def test_other_likelihoods_start_from_a_model_too(likelihood, decoder):
     x = {"gaussian": x, "bernoulli": (x > 0) * 1.0, "fractions": 1 / (1 + np.exp(-x))}[likelihood]
     adata = ad.AnnData(x.astype(np.float32))
     adata.obs["batch"] = ["a", "b"] * 40
-    init = Autoencoder(likelihood=likelihood, decoder=decoder, n_latent=4, n_epochs=40).fit(adata, batch_key="batch")
-    fitted = Autoencoder(n_epochs=1, learning_rate=1e-9).fit(adata[:30], init=init)
+    init = Autoencoder(likelihood=likelihood, decoder=decoder, n_latent=4, max_epochs=40).fit(adata, batch_key="batch")
+    fitted = Autoencoder(max_epochs=1, learning_rate=1e-9).fit(adata[:30], init=init)
     code = fitted.encode(adata)
     expected = init.decode(init.encode(adata))
     assert np.corrcoef(fitted.decode(code).ravel(), expected.ravel())[0, 1] > 0.9

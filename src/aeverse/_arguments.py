@@ -71,7 +71,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("size", "figsize"), POSITIVE),
     "expression_cutoff": Range(),
     # training
-    **dict.fromkeys(("n_epochs", "n_steps", "batch_size"), AT_LEAST_1),
+    **dict.fromkeys(("max_epochs", "max_steps", "n_steps", "batch_size", "patience"), AT_LEAST_1),
     **dict.fromkeys(("learning_rate", "prior_precision"), POSITIVE),
     "strength": Range(0),
     "random_state": Range(0, 2**32 - 1),  # what numpy, scikit-learn and lifelines take

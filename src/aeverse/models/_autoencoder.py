@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -40,8 +40,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
 
     Parameters
     ----------
-    likelihood, regularizer, decoder, gene_sets, n_latent, n_hidden, n_models, n_inputs, n_epochs, batch_size, \
-    learning_rate, corruption, strength, target_activity, prior_precision, share_heldout, share_calibration, random_state
+    likelihood, regularizer, decoder, gene_sets, n_latent, n_hidden, n_models, n_inputs, max_epochs, max_steps, \
+    patience, batch_size, learning_rate, corruption, strength, target_activity, prior_precision, share_heldout, share_calibration, random_state
         See `Config`.
 
     Attributes
@@ -61,7 +61,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     --------
     >>> import aeverse as ae
     >>> adata = ae.datasets.pbmc68k_counts()
-    >>> model = ae.models.Autoencoder(n_latent=8, n_models=1, n_epochs=2).fit(adata)
+    >>> model = ae.models.Autoencoder(n_latent=8, n_models=1, max_epochs=2).fit(adata)
     >>> model.encode(adata).shape
     (700, 8)
     >>> model.decode(model.encode(adata), genes=["CD79A", "LYZ"]).shape
@@ -81,7 +81,9 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         n_hidden: Sequence[int] = (128,),
         n_models: int | None = None,
         n_inputs: int = 3000,
-        n_epochs: int | None = None,
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        patience: int = 3,
         batch_size: int | None = None,
         learning_rate: float | None = None,
         corruption: choices.Corruption | None = None,
@@ -105,6 +107,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         mask_var: str | np.ndarray | None = "auto",
         batch_key: str | None = None,
         init: Autoencoder | None = None,
+        callback: Callable[[History], bool | None] | None = None,
         device: str = "auto",
         progress: bool | None = None,
     ) -> Autoencoder:
@@ -128,6 +131,9 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             A fitted `Autoencoder` of other data to start from, for data with few samples: what it learnt of shared
             features (matched by name) is copied, and training goes on from there, more slowly and near to it [Li2018]_. What
             the net is, and which features the encoder reads, then comes from that model; `mask_var` is ignored.
+        callback
+            Called after each judgement of training with the `history` so far (``step``, ``loss``, ``heldout``); where it
+            returns True, training ends, and the best weights are kept.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
         progress
@@ -161,8 +167,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         network = build(settings, features, batches, parts, generator, n_samples=len(training), device=to_device)
         if source is not None:
             start_from(source, network, features)
-        keep_start = source is not None
-        history = learn(network, training, samples, heldout, rng, generator, keep_start=keep_start, progress=progress)
+        keep = source is not None
+        history = learn(network, training, samples, heldout, rng, generator, keep, callback, progress=progress)
         deviances = finish(network, samples, heldout, rng)
         if codes is not None and not settings.dimensions_mean_something:
             network.align(samples, codes, len(batches.names))
@@ -379,7 +385,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         --------
         >>> import aeverse as ae
         >>> adata = ae.datasets.pbmc68k_counts()
-        >>> model = ae.models.Autoencoder(regularizer="variational", n_models=1, n_epochs=2).fit(adata)
+        >>> model = ae.models.Autoencoder(regularizer="variational", n_models=1, max_epochs=2).fit(adata)
         >>> model.sample(5, library=500).shape
         (5, 765)
         """

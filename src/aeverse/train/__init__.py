@@ -1,12 +1,13 @@
 """Batches and the training loop, free of AnnData."""
 
 from aeverse.train._heldout import Deviances, split_entries, split_molecules
-from aeverse.train._loop import Schedule, train
+from aeverse.train._loop import History, Schedule, train
 from aeverse.train._samples import Samples
 from aeverse.train._stored import StoredSamples, in_memory
 
 __all__ = [
     "Deviances",
+    "History",
     "Samples",
     "Schedule",
     "StoredSamples",

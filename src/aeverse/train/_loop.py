@@ -1,4 +1,4 @@
-"""The training loop: one cycle of the learning rate, averaged weights, early stop, best weights restored."""
+"""The training loop: a learning rate that falls when held-out scores rise no more, averaged weights, the best restored."""
 
 from __future__ import annotations
 
@@ -11,23 +11,35 @@ from torch import Tensor, nn
 
 from aeverse import _settings
 
+RISING, START = 0.21, 10  # share of a cycle in which the rate rises, from a tenth of its peak
+
+History = dict[str, list[float]]
+
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to train.
 
+    The learning rate rises, stays at its peak while the held-out score gets better, and falls to zero. How long it stays
+    need not be known beforehand: after `patience` judgements that were no better, or in time for the last of `n_steps`, it
+    falls.
+
     Parameters
     ----------
     n_steps
-        Most steps; the learning rate's cycle spans all of them.
+        Most steps.
     judge_every
         Steps between two judgements.
     learning_rate
-        Peak of the cycle (Adam).
+        Peak of the learning rate (Adam).
+    cycle
+        Steps in which the rate rises and falls, together; None: all of them, so that it stays at no rate.
     average
         Decay of the exponential average of the weights; the average is what is judged and kept.
     patience
-        Stop after this many judgements without a better one.
+        Judgements without a better one after which the rate falls; if it falls already, training ends.
+    min_delta
+        A judgement is better if it is higher than the last better one by this much.
     clip
         Largest norm of the gradient.
     keep_start
@@ -37,10 +49,30 @@ class Schedule:
     n_steps: int
     judge_every: int
     learning_rate: float = 4e-3
+    cycle: int | None = None
     average: float = 0.99
     patience: int = 3
+    min_delta: float = 0.0
     clip: float = 100.0
     keep_start: bool = False
+
+    @property
+    def rising(self) -> int:
+        """Steps in which the rate rises."""
+        return max(1, round(RISING * min(self.cycle or self.n_steps, self.n_steps)))
+
+    @property
+    def falling(self) -> int:
+        """Steps in which it falls."""
+        return min(self.cycle or self.n_steps, self.n_steps) - self.rising
+
+    def rate(self, step: int, last: int) -> float:
+        """Learning rate of a step, from 1 on, where training ends after step `last`."""
+        if step <= self.rising:
+            share, low = (step - 1) / self.rising, 1 / START
+        else:
+            share, low = min(1.0, (last - step + 1) / max(self.falling, 1)), 0.0
+        return self.learning_rate * (low + (1 - low) * (1 - math.cos(math.pi * share)) / 2)
 
 
 class AveragedWeights:
@@ -67,6 +99,69 @@ class AveragedWeights:
             average.copy_(present)
 
 
+class _Run:
+    """Training under way: weights, their average, the best of them, and where the schedule stands."""
+
+    def __init__(self, module: nn.Module, schedule: Schedule):
+        self.module, self.schedule = module, schedule
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(parameters, schedule.learning_rate, betas=(0.9, 0.99), fused=True)
+        self.averaged = AveragedWeights(module, schedule.average)
+        self.history: History = {"step": [], "loss": [], "heldout": []}
+        self.step, self.last, self.total = 0, schedule.n_steps, 0.0
+        self.best_score = -math.inf
+        self.best_weights: dict[str, Tensor] | None = None
+        self.better_than, self.waited = -math.inf, 0
+
+    def advance(self, batch) -> None:
+        """One step."""
+        self.step += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(self.step, self.last)
+        self.optimizer.zero_grad()
+        loss: Tensor = self.module.loss(batch)  # type: ignore[operator] # a Module does not say which methods it has
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                "the loss is not finite; look for extreme values in the data or lower the learning rate"
+            )
+        loss.backward()
+        _clip([p.grad for p in self.module.parameters() if p.grad is not None], self.schedule.clip)
+        self.optimizer.step()
+        self.averaged.update()
+        self.total += value
+
+    def judge(self, judge: Callable[[], float]) -> None:
+        """Judge the averaged weights, keep them if they are the best, and decide how long training goes on."""
+        if self.step:
+            self.averaged.swap()
+        self.module.eval()
+        score = judge()
+        if not math.isfinite(score):
+            raise FloatingPointError("the held-out score is not finite")
+        if score > self.best_score:
+            self.best_score, self.best_weights = score, _weights(self.module)
+        if self.step:
+            self.averaged.swap()
+        self.module.train()
+        since = self.step - (self.history["step"][-1] if self.history["step"] else 0)
+        for key, value in zip(self.history, (self.step, self.total / since if since else math.nan, score), strict=True):
+            self.history[key].append(value)
+        self.total = 0.0
+        self._wait(score)
+
+    def _wait(self, score: float) -> None:
+        if self.last < self.schedule.n_steps:  # the end is set already
+            return
+        if score > self.better_than + self.schedule.min_delta or self.better_than == -math.inf:
+            self.better_than, self.waited = score, 0
+            return
+        self.waited += 1
+        if self.waited == self.schedule.patience:
+            end = self.step + self.schedule.falling
+            self.last = end if end <= self.last else self.step  # it falls already: no need to go on
+
+
 @_settings.learning()
 def train(
     module: nn.Module,
@@ -74,8 +169,9 @@ def train(
     judge: Callable[[], float],
     schedule: Schedule,
     *,
+    callback: Callable[[History], bool | None] | None = None,
     progress: bool | None = None,
-) -> dict[str, list[float]]:
+) -> History:
     """Train a module in place and leave the best averaged weights in it.
 
     Parameters
@@ -88,6 +184,8 @@ def train(
         Called now and then with the averaged weights in the module; higher is better (held-out deviance explained).
     schedule
         How long and how fast.
+    callback
+        Called after each judgement with the history so far; training ends where it returns True.
     progress
         Show a bar; None: on a terminal or in a notebook.
 
@@ -103,72 +201,32 @@ def train(
     KeyboardInterrupt
         Interrupted before the first judgement. Later, training stops with a warning and keeps the best weights.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, schedule.learning_rate, betas=(0.9, 0.99), fused=True)
-    # a share of 0.2 would have torch divide by zero where there are five steps
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, schedule.learning_rate, schedule.n_steps, pct_start=0.21, div_factor=10, cycle_momentum=False
-    )
-    averaged = AveragedWeights(module, schedule.average)
-    history: dict[str, list[float]] = {"step": [], "loss": [], "heldout": []}
-    best_score, best_weights, waited, total = -math.inf, None, 0, 0.0
+    run = _Run(module, schedule)
     if schedule.keep_start:
-        module.eval()
-        best_score, best_weights = judge(), _weights(module)
-        history = {"step": [0], "loss": [math.nan], "heldout": [best_score]}
+        run.judge(judge)
     bar = _settings.progress_bar(schedule.n_steps, "training", progress)
     module.train()
     try:
-        for step in range(1, schedule.n_steps + 1):
-            total += _step(module, next(batches), optimizer, schedule.clip)
-            cycle.step()
-            averaged.update()
+        while run.step < run.last:
+            run.advance(next(batches))
             bar.update()
-            if step % schedule.judge_every and step < schedule.n_steps:
+            if run.step % schedule.judge_every and run.step < run.last:
                 continue
-            averaged.swap()
-            module.eval()
-            score = judge()
-            if not math.isfinite(score):
-                raise FloatingPointError("the held-out score is not finite")
-            if score > best_score:
-                best_score, best_weights, waited = score, _weights(module), 0
-            else:
-                waited += 1
-            averaged.swap()
-            module.train()
-            since = step - (history["step"][-1] if history["step"] else 0)
-            for key, value in zip(history, (step, total / since, score), strict=True):
-                history[key].append(value)
-            total = 0.0
-            bar.set_postfix_str(f"held-out {score:.4f}")
-            if waited >= schedule.patience:
+            run.judge(judge)
+            bar.set_postfix_str(f"held-out {run.history['heldout'][-1]:.4f}")
+            if callback is not None and callback({key: [*values] for key, values in run.history.items()}):
                 break
     except (KeyboardInterrupt, FloatingPointError) as error:
-        if best_weights is None:
+        if run.best_weights is None:
             raise
         what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
         _settings.warn(f"Training was {what}; the best weights so far are kept.")
     finally:
         bar.close()
-    assert best_weights is not None  # the last step was judged
-    module.load_state_dict(best_weights)
+    assert run.best_weights is not None  # the last step was judged
+    module.load_state_dict(run.best_weights)
     module.eval()
-    return history
-
-
-def _step(module: nn.Module, batch, optimizer: torch.optim.Optimizer, clip: float) -> float:
-    optimizer.zero_grad()
-    loss: Tensor = module.loss(batch)  # type: ignore[operator] # a Module does not say which methods it has
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(
-            "the loss is not finite; look for extreme values in the data or lower the learning rate"
-        )
-    loss.backward()
-    _clip([p.grad for p in module.parameters() if p.grad is not None], clip)
-    optimizer.step()
-    return value
+    return run.history
 
 
 def _clip(gradients: list[Tensor], largest: float) -> None:

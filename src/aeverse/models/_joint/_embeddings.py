@@ -40,12 +40,11 @@ class CountEmbedding:
         cls, d: _slots.Modality, batches: np.ndarray | None, config: Any, device: str, progress: bool | None
     ) -> CountEmbedding:
         """Train on counts; `batches`: names of the batches of these cells."""
-        n_epochs = None if config.n_steps is None else max(1, round(config.n_steps * 128 / len(d.rows)))
         model = Autoencoder(
             likelihood="nb",
             n_latent=config.n_latent,
             n_models=config.n_models,
-            n_epochs=n_epochs,
+            max_steps=config.n_steps,
             random_state=config.random_state,
         )
         # genes that the embedding does not read need no decoder either

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from aeverse.models._matrix._network import Matrix, Network
 from aeverse.models._matrix._regularizers import penalties
 from aeverse.nn import AutoencoderNet
-from aeverse.train import Deviances, Samples, StoredSamples, train
+from aeverse.train import Deviances, History, Samples, StoredSamples, train
 
 UNGUIDED_LENGTH = 0.1  # of the dimensions beside guided ones: there for linear models, not felt by neighbors
 MOMENT_ROWS = 4096  # samples whose second moments are taken at a time
-
-History = dict[str, list[float]]
 
 
 def learn(
@@ -23,8 +23,9 @@ def learn(
     heldout: Matrix,
     rng: np.random.Generator,
     generator: torch.Generator,
-    *,
     keep_start: bool,
+    callback: Callable[[History], bool | None] | None,
+    *,
     progress: bool | None,
 ) -> History:
     """Train; of the weights that were judged, those that explain most of what was held out stay.
@@ -43,6 +44,8 @@ def learn(
         Gives what corrupts the batches, and draws of the code.
     keep_start
         The network starts from another model: stay with it where nothing better comes.
+    callback
+        Called after each judgement with the history so far; training ends where it returns True.
     progress
         Show a bar; None: on a terminal or in a notebook.
     """
@@ -66,6 +69,7 @@ def learn(
         batches.shuffled(rng, settings.batch_size, generator),
         judge,
         settings.schedule(n_steps, keep_start),
+        callback=callback,
         progress=progress,
     )
     network.split_rare()

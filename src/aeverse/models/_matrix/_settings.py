@@ -19,8 +19,10 @@ from aeverse.train import Schedule
 # Steps of training: so many, or so many epochs where these are more; but held-out deviance no longer rises after about a
 # thousand steps, however many samples there are (.1828 of mosaic_pbmc15k's RNA after 672, .1832 after 1,344).
 N_STEPS, LEAST_EPOCHS, MOST_STEPS = 350, 8, 2000
-N_JUDGEMENTS = 4
+N_JUDGEMENTS = 4  # in the steps in which the learning rate rises and falls
+MIN_DELTA = 5e-4  # of the share of held-out deviance: what is worth waiting for
 BATCH_SIZE, LEAST_BATCH_SIZE = 128, 32
+INTEGERS = ("n_latent", "n_models", "n_inputs", "max_epochs", "max_steps", "patience", "batch_size", "random_state")
 INHERITED_RATE, SLOWER = 4e-3, 4  # with `fit(init=)` the rate is divided: what was learnt before must not be shaken off
 
 
@@ -107,9 +109,15 @@ class Config:
         Members of the ensemble; None: 3 for counts, else 1.
     n_inputs
         How many genes of counts the encoder reads, the most overdispersed, where no mask says which.
-    n_epochs, batch_size, learning_rate
-        Training. None: 350 steps, or 8 epochs where these are more, but at most 2,000 steps; batches of 128 samples, for fewer than 1,024 cells of an eighth of
-        them (at least 32); a rate of 0.006 for counts, else 0.004.
+    max_epochs, max_steps
+        Most passes over the samples and most steps, whichever ends first. Both None: 350 steps, or 8 epochs where these are
+        more, but at most 2,000 steps.
+    patience
+        Training is judged by what was held out, four times in 350 steps. After so many judgements that were better by less
+        than 0.0005 the learning rate falls to zero, within 277 steps, and training ends.
+    batch_size, learning_rate
+        None: batches of 128 samples, for fewer than 1,024 cells of an eighth of them (at least 32); a rate of 0.006 for
+        counts, else 0.004, at its peak.
     corruption
         With ``"denoising"``: ``"thinning"`` (counts: molecules are drawn), ``"masking"`` (other values: half of the entries
         are hidden) or ``"gaussian"`` (continuous values: noise is added); None: the first that suits.
@@ -139,7 +147,9 @@ class Config:
     n_hidden: Sequence[int] = (128,)
     n_models: int | None = None
     n_inputs: int = 3000
-    n_epochs: int | None = None
+    max_epochs: int | None = None
+    max_steps: int | None = None
+    patience: int = 3
     batch_size: int | None = None
     learning_rate: float | None = None
     corruption: choices.Corruption | None = None
@@ -155,7 +165,7 @@ class Config:
             object.__setattr__(self, "gene_sets", parse_gene_sets(self.gene_sets))
         check_fields(self)
         object.__setattr__(self, "regularizer", _one_or_several(self.regularizer))
-        for name in ("n_latent", "n_models", "n_inputs", "n_epochs", "batch_size", "random_state"):
+        for name in INTEGERS:
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else int(value))
         object.__setattr__(self, "n_hidden", tuple(int(width) for width in self.n_hidden))
@@ -204,7 +214,9 @@ class Settings:
     n_hidden: tuple[int, ...]
     n_models: int
     n_inputs: int
-    n_epochs: int | None
+    max_epochs: int | None
+    max_steps: int | None
+    patience: int
     batch_size: int
     learning_rate: float
     corruption: str
@@ -260,14 +272,24 @@ class Settings:
         return self.is_count and self.may_rotate and not self.n_guided
 
     def n_steps(self, n_batches: int) -> int:
-        """Steps of training, for data of so many batches."""
-        return self.n_epochs * n_batches if self.n_epochs else max(N_STEPS, min(LEAST_EPOCHS * n_batches, MOST_STEPS))
+        """Most steps of training, for data of so many batches."""
+        if self.max_epochs is None and self.max_steps is None:
+            return max(N_STEPS, min(LEAST_EPOCHS * n_batches, MOST_STEPS))
+        by_epochs = None if self.max_epochs is None else self.max_epochs * n_batches
+        return min(n for n in (by_epochs, self.max_steps) if n is not None)
 
     def schedule(self, n_steps: int, keep_start: bool) -> Schedule:
-        """Judged a few times; only at the end where a penalty is part of what is learnt, or is still growing."""
+        """Judged now and then; only at the end where a penalty is part of what is learnt, or is still growing."""
         only_last = not keep_start and {"graph", "variational"} & {*self.regularizers}
-        judge_every = n_steps if only_last else -(-n_steps // N_JUDGEMENTS)
-        return Schedule(n_steps, judge_every, learning_rate=self.learning_rate, keep_start=keep_start)
+        return Schedule(
+            n_steps,
+            n_steps if only_last else -(-min(n_steps, N_STEPS) // N_JUDGEMENTS),
+            learning_rate=self.learning_rate,
+            cycle=n_steps if only_last else N_STEPS,
+            patience=self.patience,
+            min_delta=MIN_DELTA,
+            keep_start=keep_start,
+        )
 
     def tree(self) -> dict[str, Any]:
         """JSON values."""
@@ -314,7 +336,9 @@ def inherit(config: Config, source: Settings, n_samples: int) -> Settings:
     """What the net is comes from another model, how it is trained from here, and more slowly: see `fit(init=)`."""
     return dataclasses.replace(
         source,
-        n_epochs=config.n_epochs,
+        max_epochs=config.max_epochs,
+        max_steps=config.max_steps,
+        patience=config.patience,
         batch_size=_batch_size(config, source.recipe, n_samples),
         learning_rate=(config.learning_rate or INHERITED_RATE) / SLOWER,
         strength=config.strength,
