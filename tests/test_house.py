@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "pl": {"_arguments", "get", "metrics", "_slots", "_settings", "_files"},
 }
 DRIVERS = {"cli", "_demo", "_report", "__main__", "__init__"}  # stand above all rooms
-ONLY_TENSORS = {"torch", "numpy", "scipy"}  # what nn and train may import besides the standard library
+ONLY_TENSORS = {"torch", "numpy", "scipy", "numba"}  # what nn and train may import besides the standard library
 
 
 def sources() -> list[Path]:

@@ -401,3 +401,64 @@ def test_weights_are_single_precision_whatever_the_default():
         torch.set_default_dtype(before)
     kinds = {name: v.dtype for module in modules for name, v in module.state_dict().items()}
     assert set(kinds.values()) == {torch.float32}, kinds
+
+
+# ---- compiled loops ----------------------------------------------------------------------------------------------
+def _counts_and_logits(seed, n_genes=37):
+    rng = np.random.default_rng(seed)
+    x = rng.poisson(rng.gamma(0.3, 4.0, (9, n_genes))).astype(np.float32)
+    x[0], x[1, 0] = 0, 5000  # an empty cell; a count far beyond the others
+    logits = torch.tensor(rng.normal(0, 3, x.shape), dtype=torch.float32)
+    logits[:, 1] = -1e4  # an absent gene
+    x[:, 1] = 0
+    theta = torch.tensor(rng.uniform(0.02, 200, n_genes), dtype=torch.float32)
+    return nn.Rows.from_scipy(sp.csr_matrix(x)), logits, theta
+
+
+@pytest.mark.parametrize("n_genes", [2, 37, 1000])
+@pytest.mark.parametrize("kind", ["nb", "poisson"])
+def test_compiled_count_loss_equals_that_in_double_precision(kind, n_genes):
+    from aeverse.nn import _count_loss
+
+    counts, logits, theta = _counts_and_logits(0, n_genes)
+    dispersion, library = (theta if kind == "nb" else None), counts.sums()
+    exact = logits.double().requires_grad_()
+    mu, x = library.double() * torch.softmax(exact, 1), counts.to_dense().double()
+    if kind == "nb":
+        t = theta.double()
+        log_p = torch.lgamma(x + t) - torch.lgamma(t) - torch.lgamma(x + 1) - t * torch.log1p(mu / t)
+        log_p = log_p + torch.xlogy(x, mu.clamp_min(1e-30) / (t + mu))
+    else:
+        log_p = torch.xlogy(x, mu.clamp_min(1e-30)) - mu - torch.lgamma(x + 1)
+    (-log_p.sum()).backward()
+    value, gradient = _count_loss._compiled(logits.clone(), counts, dispersion, library)
+    assert value == pytest.approx(-log_p.sum().item(), rel=1e-5)  # one plus a small mean over theta is rounded
+    torch.testing.assert_close(gradient, exact.grad.float(), rtol=1e-5, atol=1e-6 * exact.grad.abs().max().item())
+    other, by_operations = _count_loss._by_operations(logits.clone(), counts, dispersion, library)
+    assert value == pytest.approx(float(other), rel=1e-3)  # differences of large sums in single precision
+    torch.testing.assert_close(gradient, by_operations, rtol=1e-4, atol=1e-6 * exact.grad.abs().max().item())
+
+
+def test_compiled_normalisation_and_dense_matrix_equal_those_in_double_precision():
+    counts, _, _ = _counts_and_logits(1)
+    layer = nn.CountInput(torch.ones(37), torch.linspace(0.1, 3, 37), 50.0)
+    exact = torch.log1p(counts.to_scipy().toarray() / counts.sums().clamp_min(1) * 50.0).double() * layer.scale.double()
+    torch.testing.assert_close(layer(counts, counts.sums()).to_dense(), exact.float(), rtol=1e-5, atol=1e-7)
+    double = nn.Rows(counts.pointers, counts.columns, counts.values.double(), 37)  # by torch's operations
+    torch.testing.assert_close(double.to_dense().float(), counts.to_dense(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 500])
+def test_thinned_counts_are_binomial_and_the_generator_decides(count):
+    n, keep = 20_000, torch.tensor([0.3, 0.9])
+    counts = nn.Rows.from_scipy(sp.csr_matrix(np.full((2, n), count, np.float32)))
+    drawn = [nn.thin(counts, keep, torch.Generator().manual_seed(seed)).to_dense() for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    molecules = drawn[0] * keep[:, None]
+    torch.testing.assert_close(molecules, molecules.round(), rtol=0, atol=1e-3)
+    variance = count * keep * (1 - keep)
+    assert ((molecules.mean(1) - count * keep).abs() < 5 * (variance / n).sqrt()).all()
+    torch.testing.assert_close(molecules.var(1), variance, rtol=0.06, atol=0)
+    assert torch.corrcoef(molecules)[0, 1].abs() < 5 / n**0.5
+    assert torch.corrcoef(torch.stack([molecules[0, :-1], molecules[0, 1:]]))[0, 1].abs() < 5 / n**0.5

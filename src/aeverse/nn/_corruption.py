@@ -26,7 +26,7 @@ def thin(counts: Rows, keep: float | Tensor, generator: Generator | None = None)
     counts
         Integer counts.
     keep
-        Probability, one number or one for each stored entry.
+        Probability, one number or one for each row, (rows,).
     generator
         Where random numbers come from; None: torch's global generator.
 
@@ -37,11 +37,23 @@ def thin(counts: Rows, keep: float | Tensor, generator: Generator | None = None)
     >>> thin(Rows.from_scipy(sp.csr_matrix([[4.0, 0.0]])), 0.5).values.item() in (0, 2, 4, 6, 8)
     True
     """
-    keep = torch.as_tensor(keep, dtype=counts.values.dtype, device=counts.device).expand_as(counts.values)
-    kept = (uniform_like(counts.values, generator) < keep).to(keep.dtype)  # of one molecule; most counts are one
-    many = (counts.values > 1).nonzero().squeeze(1)
-    kept[many] = torch.binomial(counts.values[many], keep[many], generator=generator)
-    return counts.with_values(kept * (counts.values > 0) / keep)
+    x = counts.values
+    keep = torch.as_tensor(keep, dtype=x.dtype, device=x.device).expand(counts.shape[0])
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        keep = keep[counts.row_of_entry()]
+        kept = (uniform_like(x, generator) < keep).to(keep.dtype)  # of one molecule; most counts are one
+        many = (x > 1).nonzero().squeeze(1)
+        kept[many] = torch.binomial(x[many], keep[many], generator=generator)
+        return counts.with_values(kept * (x > 0) / keep)
+    from aeverse.nn import _kernels  # numba takes a second to load
+
+    seed = int(torch.randint(2**62, (), generator=generator))
+    kept = torch.from_numpy(_kernels.thinned(x.numpy(), counts.pointers.numpy(), keep.contiguous().numpy(), seed))
+    many = (x > _kernels.MANY).nonzero().squeeze(1)
+    if len(many):
+        share = keep[torch.searchsorted(counts.pointers, many, right=True) - 1]
+        kept[many] = torch.binomial(x[many], share, generator=generator) / share
+    return counts.with_values(kept)
 
 
 def mask(x: Rows | Tensor, share: float, generator: Generator | None = None) -> Rows | Tensor:
@@ -67,7 +79,7 @@ class Thinning:
         assert isinstance(batch.x, Rows)
         draws = torch.rand(len(batch), generator=batch.generator, dtype=torch.float32, device=batch.x.device)
         keep = 1 - self.strength * draws
-        return replace(batch, x=thin(batch.x, keep[batch.x.row_of_entry()], batch.generator))
+        return replace(batch, x=thin(batch.x, keep, batch.generator))
 
 
 class Masking:

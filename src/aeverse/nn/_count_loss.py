@@ -1,7 +1,8 @@
 """Count likelihoods on library size x softmax, with analytic gradients: one matrix product, one pass, nothing kept.
 
 A count ``x`` of cell ``i`` and gene ``g`` has the mean ``mu = library_i * softmax(hidden_i @ weight.T + bias)_g``. The
-logits of a block of cells are turned in place into means and then into gradients, while they are still in cache.
+logits of a block of cells are turned in place into means and then into gradients, while they are still in cache: on the CPU
+by compiled loops (`_kernels`), elsewhere by torch's operations.
 """
 
 from __future__ import annotations
@@ -42,17 +43,13 @@ class _CountLoss(torch.autograd.Function):
         hidden, weight = torch.cat([hidden, torch.ones_like(library)], 1), torch.cat([weight, bias[:, None]], 1)
         d_hidden, d_weight, loss = torch.empty_like(hidden), torch.zeros_like(weight), hidden.new_zeros(())
         step = min(block_rows(len(weight)), max(len(hidden), 1))
-        memory = hidden.new_empty(2, step, len(weight))  # for all blocks: fresh memory costs as much as arithmetic
+        memory = hidden.new_empty(step, len(weight))  # for all blocks: fresh memory costs as much as arithmetic
+        block_loss = _compiled if hidden.device.type == "cpu" and hidden.dtype == torch.float32 else _by_operations
         for start in range(0, len(hidden), step):
             part = counts.block(start, start + step)
             rows, h = slice(start, start + step), hidden[start : start + step]
-            logits, gradient = memory[:, : len(h)]
-            mu = _scaled_softmax(torch.mm(h, weight.T, out=logits), library[rows])
-            entry = part.place_of_entry()
-            if dispersion is None:
-                value, gradient = _poisson(mu, entry, part, library[rows])
-            else:
-                value = _negative_binomial(mu, entry, part, dispersion, library[rows], out=gradient)
+            logits = torch.mm(h, weight.T, out=memory[: len(h)])
+            value, gradient = block_loss(logits, part, dispersion, library[rows])
             loss += value
             d_weight.addmm_(gradient.T, h)
             torch.mm(gradient, weight, out=d_hidden[rows])
@@ -63,6 +60,26 @@ class _CountLoss(torch.autograd.Function):
     def backward(ctx, scale):
         d_hidden, d_weight, d_bias = ctx.saved_tensors
         return scale * d_hidden, scale * d_weight, scale * d_bias, None, None, None
+
+
+def _compiled(logits: Tensor, part: Rows, dispersion: Tensor | None, library: Tensor) -> tuple[float, Tensor]:
+    """Loss and gradient by the logits, in their memory; on the CPU in single precision."""
+    from aeverse.nn import _kernels  # numba takes a second to load
+
+    counts = part.pointers.numpy(), part.columns.numpy(), part.values.numpy()
+    size = library.ravel().numpy()
+    if dispersion is None:
+        return _kernels.poisson(logits.numpy(), *counts, size), logits
+    return _kernels.negative_binomial(logits.numpy(), *counts, dispersion.numpy(), size), logits
+
+
+def _by_operations(logits: Tensor, part: Rows, dispersion: Tensor | None, library: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with torch's operations, on any device."""
+    mu, entry = _scaled_softmax(logits, library), part.place_of_entry()
+    if dispersion is None:
+        return _poisson(mu, entry, part, library)
+    gradient = torch.empty_like(mu)
+    return _negative_binomial(mu, entry, part, dispersion, library, out=gradient), gradient
 
 
 def _poisson(mu: Tensor, entry: Tensor, part: Rows, library: Tensor) -> tuple[Tensor, Tensor]:

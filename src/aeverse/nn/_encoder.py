@@ -51,6 +51,11 @@ class CountInput(InputLayer):
     def forward(self, counts: Rows, library: Tensor) -> Rows:
         """Scaled log-normalised values of the stored entries."""
         factor = (self.median_library / library.clamp_min(1.0)).ravel()
+        if counts.device.type == "cpu" and counts.values.dtype == torch.float32:
+            from aeverse.nn import _kernels  # numba takes a second to load
+
+            entries = (t.numpy() for t in (counts.values, counts.pointers, counts.columns, factor, self.scale))
+            return counts.with_values(torch.from_numpy(_kernels.log_normalized(*entries)))
         values = torch.log1p(counts.values * factor[counts.row_of_entry()])
         return counts.with_values(values * self.scale[counts.columns])
 

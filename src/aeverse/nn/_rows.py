@@ -76,6 +76,11 @@ class Rows:
 
     def to_dense(self) -> Tensor:
         """Dense tensor of these rows."""
+        if self.device.type == "cpu" and self.values.dtype == torch.float32:
+            from aeverse.nn import _kernels  # numba takes a second to load
+
+            entries = (t.numpy() for t in (self.values, self.pointers, self.columns))
+            return torch.from_numpy(_kernels.dense(*entries, self.n_columns))
         dense = self.values.new_zeros(self.shape)
         dense[self.row_of_entry(), self.columns] = self.values
         return dense
