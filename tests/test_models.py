@@ -29,7 +29,13 @@ def test_the_configuration_is_frozen_and_checked():
         config.n_latent = 3
     with pytest.raises(TypeError, match="unexpected keyword argument 'n_layers'"):
         Autoencoder(n_layers=3)
-    for wrong in ({"n_models": 0}, {"batch_size": 1.5}, {"max_epochs": 0}, {"random_state": -1}, {"share_heldout": 1.0}):
+    for wrong in (
+        {"n_models": 0},
+        {"batch_size": 1.5},
+        {"max_epochs": 0},
+        {"random_state": -1},
+        {"share_heldout": 1.0},
+    ):
         with pytest.raises((TypeError, ValueError), match=f"models.Autoencoder, argument {next(iter(wrong))}: found"):
             Autoencoder(**wrong)
 

@@ -195,6 +195,8 @@ def _kinds(annotation: Any, name: str) -> Kinds:
         return () if () in parts else tuple(dict.fromkeys(kind for part in parts for kind in part))
     if origin is Literal:
         return (Kind(" or ".join(map(repr, inner)), lambda v: isinstance(v, str), lambda v: v in inner),)
+    if origin is Callable:
+        return (Kind("a function", callable),)
     if origin is not None and issubclass(origin, Mapping):
         return (_mapping(_kinds(inner[1], name)),)
     if origin is not None:

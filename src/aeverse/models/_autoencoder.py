@@ -132,8 +132,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             features (matched by name) is copied, and training goes on from there, more slowly and near to it [Li2018]_. What
             the net is, and which features the encoder reads, then comes from that model; `mask_var` is ignored.
         callback
-            Called after each judgement of training with the `history` so far (``step``, ``loss``, ``heldout``); where it
-            returns True, training ends, and the best weights are kept.
+            Called with the `history` so far after each judgement; where it returns True, training ends.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
         progress
