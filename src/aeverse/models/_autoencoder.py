@@ -145,14 +145,11 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         source = None if init is None else init.fitted
         self._fit = None  # a fit that fails leaves no model
         data = read(adata, layer, self.config.likelihood if source is None else source.settings.likelihood)
-        n = len(data)
-        settings = (
-            resolve(self.config, data.likelihood, n) if source is None else inherit(self.config, source.settings, n)
-        )
+        n, config = len(data), self.config
+        settings = resolve(config, data.likelihood, n) if source is None else inherit(config, source.settings, n)
         data.require_values()
         mask, (batches, all_codes) = _slots.read_mask(adata, mask_var), Batches.read(adata, batch_key)
         rng, to_device = np.random.default_rng(settings.random_state), _settings.resolve_device(device)
-
         rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
         seen, heldout = data[rows].hold_out(settings.share_heldout, rng)
         codes = None if all_codes is None else all_codes[rows]
@@ -166,8 +163,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         network = build(settings, features, batches, parts, generator, n_samples=len(training), device=to_device)
         if source is not None:
             start_from(source, network, features)
-        keep = source is not None
-        history = learn(network, training, samples, heldout, rng, generator, keep, callback, progress=progress)
+        history = learn(network, training, samples, heldout, rng, generator, source is not None, callback, progress)
         deviances = finish(network, samples, heldout, rng)
         if codes is not None and not settings.dimensions_mean_something:
             network.align(samples, codes, len(batches.names))

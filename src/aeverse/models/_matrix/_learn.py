@@ -25,7 +25,6 @@ def learn(
     generator: torch.Generator,
     keep_start: bool,
     callback: Callable[[History], bool | None] | None,
-    *,
     progress: bool | None,
 ) -> History:
     """Train; of the weights that were judged, those that explain most of what was held out stay.
