@@ -23,26 +23,17 @@ if TYPE_CHECKING:
 
 OK, MISTAKE, INTERRUPTED = 0, 1, 130
 
-OPTIONS = [
-    "layer",
-    "mask_var",
-    "batch_key",
-    "likelihood",
-    "n_latent",
-    "n_models",
-    "model",
-    "key_added",
-    "random_state",
-    "device",
-]
+OPTIONS = ["layer", "mask_var", "batch_key", "likelihood", "n_latent", "n_models", "model", "key_added", "random_state"]
+OPTIONS += ["device"]
 
-DESCRIPTION = "Autoencoders for single-cell data: denoise raw counts, embed cells."
+DESCRIPTION = "Autoencoders for single-cell data: denoise raw counts, embed cells, describe a model."
 EXAMPLES = """\
 examples:
   aeverse demo                                        real counts, denoised, clustered and pictured
   aeverse denoise counts.h5ad denoised.h5ad           adds layers/denoised and obsm/X_ae
   aeverse denoise in.h5ad out.h5ad --layer counts --batch-key donor --report page.html
   aeverse embed counts.h5ad embedded.h5ad             adds obsm/X_ae only
+  aeverse info model.ae                               what a saved model was trained on
 
 exit codes: 0 done, 1 a mistake in the input (said in one line), 2 wrong usage, 130 interrupted
 'aeverse COMMAND --help' tells the options of a command."""
@@ -72,6 +63,11 @@ examples:
 DEMO = """\
 Denoise the real blood cells that come inside scanpy (700 cells, 765 genes; no download), cluster
 them by their code, and write an .h5ad file, pictures and a report to a folder."""
+
+
+INFO = (
+    "Print what a saved model was trained on, how well it predicts what was held out, and the versions that wrote it."
+)
 
 
 class UserError(Exception):
@@ -151,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("aeverse-demo"), metavar="DIR", help="folder (default: %(default)s)"
     )
     demo.add_argument("--overwrite", action="store_true", help="replace the files of an earlier demo")
+
+    info = _command(commands, "info", "describe a saved model", INFO, None, _info)
+    info.add_argument("file", help="model file, or hf://owner/name")
     return parser
 
 
@@ -249,6 +248,14 @@ def _demo(args: argparse.Namespace) -> None:
         files = [(file, args.out / file.name) for file in folder.iterdir()]
         _publish(args, files if args.out.is_dir() else [(folder, args.out)])
     print(f"{summary}\n\nWritten to {args.out}{os.sep}: {', '.join(sorted(f.name for f in args.out.iterdir()))}")
+
+
+def _info(args: argparse.Namespace) -> None:
+    from aeverse import models
+    from aeverse.models._card import facts
+
+    for topic, text in facts(models.load(args.file)).items():
+        print(f"{topic}: {text}")
 
 
 def _model(args: argparse.Namespace) -> dict[str, Any]:

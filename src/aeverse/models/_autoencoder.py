@@ -169,8 +169,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             network.align(samples, codes, len(batches.names))
         everyone = data.samples(features.inputs, batches.one_hot(all_codes), to_device)
         reference = remember(network, everyone, _slots.in_memory_table(adata.obs), rows, kept_out)
-        explained, by_feature = deviances.explained, deviances.explained_by_feature
-        self._fit = FittedAutoencoder(settings, features, batches, network, history, explained, by_feature, reference)
+        learnt = (network, history, deviances.explained, deviances.explained_by_feature, reference)
+        self._fit = FittedAutoencoder(settings, features, batches, *learnt, n)
         return self
 
     def settings_for(self, adata: AnnData, *, layer: str | None = None) -> Settings:

@@ -60,6 +60,7 @@ class Estimator(Generic[ConfigType, FitType]):
     def __init__(self, config: ConfigType):
         self.config = config
         self._fit: FitType | None = None  # assigned once, at the end of `fit`
+        self.saved_with: dict[str, str] | None = None  # versions of the packages that wrote the file it was loaded from
 
     @property
     def fitted(self) -> FitType:
@@ -116,7 +117,7 @@ class Estimator(Generic[ConfigType, FitType]):
         An existing file is replaced. The file also holds the codes of training samples and the categorical columns of
         their ``obs``, for `aeverse.tl.map_query`.
         """
-        io.save_arrays(path, type(self).__name__, *io.pack(self._tree()))
+        io.save_arrays(path, type(self).__name__, *io.pack({**self._tree(), "versions": _slots.versions()}))
 
     def record(self) -> dict[str, Any]:
         """What `save` keeps, as ``uns`` of an AnnData can hold it: a header, arrays, and a checksum of both."""

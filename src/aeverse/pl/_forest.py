@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from aeverse import _slots
+from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ STYLES = {"alone": ("o", "white"), "together": ("s", None)}  # marker, and its f
 WIDEST = 100.0  # limits beyond this factor from 1 are drawn as arrows
 
 
+@checked
 def forest(
     data: AnnData | MuData,
     *,

@@ -47,6 +47,8 @@ class FittedAutoencoder:
         Share of the deviance of held-out molecules or entries, over all and for each feature.
     reference
         Training samples that are remembered; None in a model that only decodes.
+    n_samples
+        Number of all training samples.
     """
 
     settings: Settings
@@ -57,6 +59,7 @@ class FittedAutoencoder:
     explained: float
     explained_by_feature: np.ndarray
     reference: Reference | None
+    n_samples: int
 
     def to(self, device: torch.device) -> None:
         """Move the network."""
@@ -202,6 +205,7 @@ class FittedAutoencoder:
             "explained_by_feature": self.explained_by_feature,
             "network": self.network.tree(),
             "reference": None if self.reference is None else self.reference.tree(),
+            "n_samples": self.n_samples,
         }
 
     @staticmethod
@@ -217,8 +221,9 @@ class FittedAutoencoder:
         features, batches = Features.from_tree(tree["features"]), Batches.from_tree(tree["batches"])
         network = rebuild(settings, features, batches, tree["network"])
         reference = None if tree["reference"] is None else Reference.from_tree(tree["reference"])
-        explained, by_feature = tree["explained"], tree["explained_by_feature"]
-        return cls(settings, features, batches, network, tree["history"], explained, by_feature, reference)
+        history, explained, by_feature = tree["history"], tree["explained"], tree["explained_by_feature"]
+        n = tree["n_samples"]
+        return cls(settings, features, batches, network, history, explained, by_feature, reference, n)
 
 
 def remember(

@@ -104,6 +104,7 @@ FIT: Schemas = {
     "history": Entries(Items(ANY)),
     "explained": ANY,
     "explained_by_feature": Array("f", ("features",), nan=True),
+    "n_samples": Number(low=1),
     "reference": Anything(),  # both by `_check_learnt`
     "network": Anything(),
 }
