@@ -127,6 +127,7 @@ def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised
         layer=params.get("layer"),
         genes=genes,
         target_sum=None if target_sum is None else float(target_sum),
+        transform_batch=params.get("transform_batch"),
         code=code,
     )
     return pd.DataFrame(values, index=adata.obs_names, columns=genes)

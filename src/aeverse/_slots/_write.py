@@ -26,12 +26,13 @@ class Results:
     obsp: dict[str, np.ndarray] = field(default_factory=dict)
     obs: dict[str, Any] = field(default_factory=dict)
     var: dict[str, Any] = field(default_factory=dict)
+    uns: dict[str, Any] = field(default_factory=dict)
 
     def slots(self) -> list[tuple[str, str, Any]]:
         """(slot, key, value) of everything to write."""
         return [
             (slot, key, value)
-            for slot in ("layers", "obsm", "varm", "obsp", "obs", "var")
+            for slot in ("layers", "obsm", "varm", "obsp", "obs", "var", "uns")
             for key, value in getattr(self, slot).items()
         ]
 
@@ -45,6 +46,8 @@ def check_keys(data, keys: Sequence[tuple[str, str]], name: str, *, tables: bool
     if not isinstance(store, Mapping) or not all(isinstance(entry, Mapping) for entry in store.values()):
         raise ValueError("uns['ae'] holds something that aeverse did not write; rename it first.")
     check_name("key_added", name)
+    if ("uns", "ae") in keys:
+        raise ValueError("key_added='ae': uns['ae'] holds the records of aeverse; pass another name.")
     ours = {key for entry in store.values() for key in _written(entry)}
     theirs = _written(store.get(name, {}))
     if name in store and not (theirs & {f"{slot}/{key}" for slot, key in keys} or (tables and not theirs)):

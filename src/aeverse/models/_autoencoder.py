@@ -203,7 +203,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     n_guided: int = from_fit("settings.n_guided", "Leading dimensions of a member's code that predict the graph.")
 
     # ---- using -------------------------------------------------------------------------------------------------
-    def encode(self, adata: AnnData, *, layer: str | None = None, raw: bool = False) -> np.ndarray:
+    def encode(self, adata: AnnData, *, layer: str | None = None, raw: bool = False, return_sd: bool = False) -> Any:
         """Embedding of each sample; for a variational autoencoder the mean of its posterior, never a draw.
 
         For counts, one unit is about one standard deviation of sampling noise, see :doc:`/concepts`.
@@ -219,17 +219,19 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             Layer to read; None is ``adata.X``.
         raw
             Give the latent values of the networks instead, batches as they are. `decode` does not take these.
+        return_sd
+            For counts: return the sampling noise of each place too, its standard deviation if molecules were drawn anew.
 
         Returns
         -------
-        Array of shape (samples, n_models * n_latent).
+        Array of shape (samples, n_models * n_latent), or two.
 
         Raises
         ------
         ValueError
             Fewer than a tenth of the encoder's features are there, or the data are of another kind.
         """
-        return self.fitted.network.encode(self.fitted.samples(adata, layer), raw=raw)
+        return self.fitted.encode(adata, layer, raw, return_sd)
 
     def decode(
         self,
@@ -279,11 +281,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         random_state
             Seed.
         """
-        fit = self.fitted
-        data, covariate = fit.read(adata, layer)
-        shown, hidden = data.hold_out(share_heldout, np.random.default_rng(random_state))
-        samples = in_memory(shown.samples(self.inputs, covariate, self.device))
-        return fit.network.deviances(samples, hidden).explained
+        return self.fitted.score(adata, layer, share_heldout, random_state)
 
     def denoise(
         self,
@@ -292,6 +290,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         layer: str | None = None,
         genes: Sequence[str] | str | None = None,
         target_sum: float | None = None,
+        transform_batch: str | None = None,
         code: np.ndarray | None = None,
         return_sd: bool = False,
         lazy: bool = False,
@@ -311,6 +310,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             Names of the genes wanted; None: all.
         target_sum
             What the values of a cell add up to over all genes; None: the cell's own library size.
+        transform_batch
+            As if every cell came from this batch, or from the ``"average"`` one; None: each from its own.
         code
             Codes of the cells, where they are known already.
         return_sd
@@ -322,7 +323,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         -------
         Array of shape (cells, genes), or two.
         """
-        return self.fitted.denoise(adata, layer, genes, target_sum, code, return_sd, lazy)
+        return self.fitted.denoise(adata, layer, genes, target_sum, transform_batch, code, return_sd, lazy)
 
     def dropouts(
         self,
@@ -350,10 +351,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         The probabilities, CSR of shape (cells, genes), 0 where there are counts; the mean probability of the zeros of
         each gene wanted, and that of the zeros of each cell (NaN without zeros).
         """
-        fit = self.fitted
-        network = fit.count_network("dropouts")
-        samples, measured = fit.samples(adata, layer), self.var_names.isin(adata.var_names)
-        return network.dropouts(samples, measured, fit.columns(genes), depth=depth, threshold=threshold, code=code)
+        return self.fitted.dropouts(adata, layer, genes, depth, threshold, code)
 
     def sample(self, n: int, *, library: float | np.ndarray = 1e4, random_state: int = 0) -> np.ndarray:
         """Draw new data from a variational autoencoder: codes from the standard normal, then data given the codes.
@@ -395,6 +393,4 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
 
     def active_share(self, code: np.ndarray) -> np.ndarray:
         """Share of a sparse code's units that are active in each sample: above zero, or above one half where bounded."""
-        threshold = 0.0 if self.settings.target_activity is None else 0.5
-        units = np.hstack([member[:, self.n_guided :] for member in np.split(code, self.settings.n_models, 1)])
-        return (units > threshold).mean(1)
+        return self.fitted.active_share(code)

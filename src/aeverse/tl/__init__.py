@@ -7,6 +7,7 @@ from aeverse.tl._denoise import denoise
 from aeverse.tl._dropouts import dropouts
 from aeverse.tl._embed import embed
 from aeverse.tl._map_query import map_query
+from aeverse.tl._markers import markers
 from aeverse.tl._multimodal_embed import multimodal_embed
 from aeverse.tl._predict_modality import predict_modality
 from aeverse.tl._protein_foreground import protein_foreground
@@ -20,6 +21,7 @@ __all__ = [
     "multimodal_embed",
     "predict_modality",
     "map_query",
+    "markers",
     "protein_foreground",
     "attribute",
     "benchmark",

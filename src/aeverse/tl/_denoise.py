@@ -31,6 +31,7 @@ def denoise(
     batch_key: str | None = None,
     genes: str | Sequence[str] | None = None,
     target_sum: float | None = None,
+    transform_batch: str | None = None,
     n_latent: int = 32,
     n_models: int = 3,
     uncertainty: bool = False,
@@ -79,12 +80,15 @@ def denoise(
     target_sum
         What the values of a cell add up to over all genes: None for the cell's own library size (expected counts), 1e4
         for counts per 10,000, which `scanpy.pp.log1p` understands.
+    transform_batch
+        Of a model with `batch_key`: denoise as if every cell came from this batch, or from the ``"average"`` one. What the
+        cell's own counts say beyond the mean of its own batch is kept. None: each cell comes from its own batch.
     n_latent
         Dimensions of the code of each member.
     n_models
         Members of the ensemble whose means are averaged.
     uncertainty
-        Also write the posterior standard deviations.
+        Also write the posterior standard deviations, and the sampling noise of the embedding.
     lazy
         True: the layers are dask arrays, and a block of cells is decoded when it is asked for. They go through scanpy's
         functions that know dask and through ``write_h5ad`` and ``write_zarr`` without ever being in memory as a whole. They hold
@@ -120,6 +124,8 @@ def denoise(
     ``obsm["X_ae"]``
         The embedding, (cells, n_models * n_latent): for `scanpy.pp.neighbors` with ``use_rep="X_ae"``. One unit is about one
         standard deviation of sampling noise.
+    ``obsm["X_ae_sd"]``
+        With ``uncertainty=True``: standard deviation of each value of the embedding if the cell's molecules were drawn anew.
     ``var[key_added + "_deviance_explained"]``
         Share of the Poisson deviance of each gene's held-out molecules that is explained beyond the gene's mean
         (NaN without held-out molecules). Not written where `model` is given.
@@ -151,7 +157,9 @@ def denoise(
     adata = _slots.target(adata, copy)
     column = f"{key_added}_deviance_explained"
     layers = [key_added, f"{key_added}_sd"] if uncertainty else [key_added]
-    keys = [*(("layers", name) for name in layers), ("obsm", "X_ae")] + ([("var", column)] if model is None else [])
+    embeddings = ["X_ae", "X_ae_sd"] if uncertainty else ["X_ae"]
+    keys = [*(("layers", name) for name in layers), *(("obsm", name) for name in embeddings)]
+    keys += [("var", column)] if model is None else []
     _slots.check_keys(adata, keys, key_added)
     if genes is not None:
         genes = _slots.name_list(genes)
@@ -176,13 +184,13 @@ def denoise(
         )
     code = trained.encode(adata, layer=layer)
     wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
-    found = trained.denoise(
-        adata, layer=layer, genes=wanted, target_sum=target_sum, code=code, return_sd=uncertainty, lazy=goes_lazy
-    )
+    options: dict[str, Any] = {"target_sum": target_sum, "transform_batch": transform_batch, "return_sd": uncertainty}
+    found = trained.denoise(adata, layer=layer, genes=wanted, code=code, lazy=goes_lazy, **options)
     values = list(found) if isinstance(found, tuple) else [found]
     if wanted is not None and (genes is not None or values[0].shape[1] < adata.n_vars):
         columns = _slots.positions(wanted, adata.var_names)
         values = [_slots.in_columns(v, columns, adata.n_vars) for v in values]
+    sd = {"X_ae_sd": trained.encode(adata, layer=layer, return_sd=True)[1]} if uncertainty else {}
     save(trained, save_model)
     _slots.write(
         adata,
@@ -190,7 +198,7 @@ def denoise(
             name=key_added,
             record=record(trained, adata, {**params, "genes": genes}, fit, code),
             layers=dict(zip(layers, values, strict=True)),
-            obsm={"X_ae": code},
+            obsm={"X_ae": code, **sd},
             var={column: trained.deviance_explained} if model is None else {},
         ),
     )

@@ -36,6 +36,7 @@ def embed(
     batch_key: str | None = None,
     n_latent: int | None = None,
     n_models: int | None = None,
+    uncertainty: bool = False,
     model: Autoencoder | str | Path | None = None,
     save_model: str | Path | None = None,
     key_added: str = "X_ae",
@@ -90,6 +91,8 @@ def embed(
         Dimensions of the code of each member; None: 32, or one for each gene set.
     n_models
         Members of the ensemble, whose codes stand side by side; None: 3 for counts (1 with `gene_sets`), else 1.
+    uncertainty
+        Of raw counts: also write the sampling noise of each cell's place, for which each cell is encoded twelve times.
     model
         A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training. The parameters that
         describe a model are then ignored.
@@ -106,6 +109,9 @@ def embed(
 
     ``obsm[key_added]``
         The code, (samples, n_models * n_latent), float32; of a variational autoencoder the posterior mean, never a draw.
+    ``obsm[key_added + "_sd"]``
+        With ``uncertainty=True``: standard deviation of each value of the code if the cell's molecules were drawn anew,
+        float32; NaN for a cell without molecules. The deeper the cell, the smaller.
     ``varm["ae_loadings"]``
         With a linear decoder (beside a code of another name than ``"X_ae"``: ``key_added + "_loadings"``, without a
         leading ``"X_"``; likewise below): how each dimension moves each feature, (features, n_models * n_latent), as scanpy's
@@ -134,7 +140,7 @@ def embed(
     params = _slots.parameters(locals())
     check_save_model(save_model)
     kind = None if likelihood == "auto" else kind_for(likelihood)
-    describing = ("regularizer", "decoder", "gene_sets", "n_models")
+    describing = ("regularizer", "decoder", "gene_sets", "n_models", "uncertainty")
     if method != "ae":
         batches = () if methods.MATRIX[method].takes_batches else ("batch_key",)
         refuse_unused(embed, locals(), (*describing, "model", "save_model", "device", *batches), method)
@@ -152,7 +158,9 @@ def embed(
             "random_state": random_state,
             "share_calibration": 0.0,  # nobody will map a query with this model
         }
-        results = _autoencoded(adata, model, config, {**fit, "device": device}, key_added, params, save_model)
+        results = _autoencoded(
+            adata, model, config, {**fit, "device": device}, key_added, uncertainty, params, save_model
+        )
     else:
         options = {**fit, "n_latent": n_latent, "random_state": random_state}
         results = _compared(adata, method, kind, options, key_added, params)
@@ -160,14 +168,17 @@ def embed(
     return adata if copy else None
 
 
-def _autoencoded(adata, model, config, fit, key_added: str, params, save_model) -> _slots.Results:
+def _autoencoded(adata, model, config, fit, key_added: str, uncertainty: bool, params, save_model) -> _slots.Results:
     """The code of an autoencoder, and what it says beside that."""
     loadings, active = (_slots.side_key(key_added, what) for what in ("loadings", "active"))
-    _slots.check_keys(adata, [("obsm", key_added), ("varm", loadings), ("obs", active)], key_added)
+    keys = [("obsm", key_added), ("varm", loadings), ("obs", active)]
+    _slots.check_keys(adata, keys + ([("obsm", f"{key_added}_sd")] if uncertainty else []), key_added)
     trained = fit_or_load(Autoencoder, model, adata, config, **fit)
     code = trained.encode(adata, layer=fit["layer"])
     described = record(trained, adata, params, fit, code)
     results = _slots.Results(name=key_added, record=described, obsm={key_added: code})
+    if uncertainty:
+        results.obsm[f"{key_added}_sd"] = trained.encode(adata, layer=fit["layer"], return_sd=True)[1]
     if trained.settings.decoder == "linear":
         results.varm[loadings] = _in_order(trained.loadings(), adata.var_names)
     if "sparse" in trained.settings.regularizers:

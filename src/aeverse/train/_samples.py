@@ -86,6 +86,10 @@ class Samples:
         first, second = split_molecules(self.data, 0.5, rng)
         return self._with_counts(first), self._with_counts(second)
 
+    def thinned(self, p: float, rng: np.random.Generator) -> Samples:
+        """The same samples of counts, each with a random share `p` of the molecules."""
+        return self._with_counts(split_molecules(self.data, p, rng)[0])
+
     def _with_counts(self, counts: sp.csr_matrix) -> Samples:
         other = self.with_data(counts)
         other.inputs = counts if self.input_features is None else counts[:, self.input_features]

@@ -21,6 +21,7 @@ from aeverse.models._shared._graph_targets import smoothed_target
 from aeverse.models._shared._noise_units import population_units
 from aeverse.nn import (
     LIKELIHOODS,
+    Batch,
     Calibration,
     CountInput,
     Ensemble,
@@ -35,6 +36,9 @@ from aeverse.train import Deviances, Samples, StoredSamples, split_molecules
 
 NO_COUNTS = -1e4  # logit of a gene without molecules: its mean is exactly zero
 NOISE_CELLS, MOST_DRAWS = 5000, 5  # cells that show what sampling noise does, and how often each is halved, at most
+SD_CELLS = 10_000  # whose thinned places are kept at a time
+SD_DRAWS, KEPT = 12, 0.8  # how often a cell is thinned to see its own noise, and the share of the molecules that stays
+SMALLEST_MEAN = 1e-12
 FEWEST_CELLS = 30  # below, populations cannot be told from noise
 CODE_VARIANCE = 0.7  # of one dimension, about, where LayerNorm has made codes of mean square one
 
@@ -264,6 +268,20 @@ class CountNetwork(Network):
         matrix = population_units(latent, differences, self.settings.random_state)
         self.ensemble.units = Units(torch.as_tensor(latent.mean(0)), torch.as_tensor(matrix)).to(self.device)
 
+    def embedding_sd(self, samples: Samples | StoredSamples, random_state: int) -> np.ndarray:
+        """Sampling noise of each cell's place, (cells, n_code), from thinned counts of it; NaN for a cell without counts.
+
+        If a share p of the molecules is kept, the places vary with (1 - p) / p times the variance of sampling noise.
+        """
+        rng, sd = np.random.default_rng(random_state), np.empty((len(samples), self.settings.n_code), np.float32)
+        for start in range(0, len(samples), SD_CELLS):
+            rows = np.arange(start, min(start + SD_CELLS, len(samples)))
+            some = samples.some(rows)
+            places = np.stack([self.encode(some.thinned(KEPT, rng)) for _ in range(SD_DRAWS)])
+            sd[rows] = places.std(0, ddof=1) * np.sqrt(KEPT / (1 - KEPT))
+        sd[~samples.measured()] = np.nan
+        return sd
+
     def as_trained(self, samples: Samples) -> Samples:
         """The cells, with counts by output of the network."""
         return samples if self.rare is None else self.rare.pooled(samples)
@@ -303,23 +321,36 @@ class CountNetwork(Network):
         measured: np.ndarray,
         columns: np.ndarray,
         *,
+        target: np.ndarray | None,
         target_sum: float | None,
         code: np.ndarray | None,
         return_sd: bool,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """See `Autoencoder.denoise`."""
+        """See `Autoencoder.denoise`; `target` is the covariate that all cells are given, (1, batches).
+
+        What the cell's own counts say beyond the mean of its own batch is kept: the posterior is multiplied by how much more
+        or less the decoder expects in the other batch.
+        """
         values = np.empty((len(samples), len(columns)), np.float32)
         sd = np.empty_like(values) if return_sd else None
         for rows, batch, z, mu in self.priors(samples, measured, code):
             expression = self.posterior.given(mu, batch.counts)
-            mean = expression.mean()
+            ratio = self._to_covariate(z, batch, mu, target)
+            mean = expression.mean() * ratio
             total = batch.depth if target_sum is None else target_sum * (batch.depth > 0)
             scale = total / mean.sum(1, keepdim=True).clamp_min(1e-30)
             values[rows] = (mean * scale)[:, columns].cpu().numpy()
             if sd is not None:
                 spread = self.ensemble.variance(mu, z, batch.depth, batch.covariate)
-                sd[rows] = (expression.variance(spread).sqrt_() * scale)[:, columns].cpu().numpy()
+                sd[rows] = (expression.variance(spread).sqrt_() * ratio * scale)[:, columns].cpu().numpy()
         return values if sd is None else (values, sd)
+
+    def _to_covariate(self, z: Tensor, batch: Batch, mu: Tensor, target: np.ndarray | None) -> Tensor | float:
+        """How many times as much the decoder expects with another covariate, (samples, genes)."""
+        if target is None:
+            return 1.0
+        covariate = torch.as_tensor(target, device=self.device).expand(len(z), -1)
+        return self.ensemble.mean(z, batch.depth, covariate) / mu.clamp_min(SMALLEST_MEAN)
 
     @_settings.one_thread()
     @torch.no_grad()

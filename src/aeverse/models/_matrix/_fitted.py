@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 
 from aeverse import _settings, _slots
@@ -26,7 +27,9 @@ from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._reference import QueryGroup, Reference, label_columns, read_labels, reference_rows
 from aeverse.nn import generator_on
-from aeverse.train import Samples, StoredSamples
+from aeverse.train import Samples, StoredSamples, in_memory
+
+AVERAGE = "average"  # of all batches, in transform_batch
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,28 @@ class FittedAutoencoder:
         return self.network
 
     # ---- using -------------------------------------------------------------------------------------------------
+    def encode(self, adata, layer: str | None, raw: bool, return_sd: bool):
+        """See `Autoencoder.encode`."""
+        if not return_sd:
+            return self.network.encode(self.samples(adata, layer), raw=raw)
+        if raw:
+            raise ValueError("return_sd=True is in the units of the embedding; leave out raw=True.")
+        network, samples = self.count_network("return_sd=True"), self.samples(adata, layer)
+        return network.encode(samples), network.embedding_sd(samples, self.settings.random_state)
+
+    def score(self, adata, layer: str | None, share_heldout: float, random_state: int) -> float:
+        """See `Autoencoder.score`."""
+        data, covariate = self.read(adata, layer)
+        shown, hidden = data.hold_out(share_heldout, np.random.default_rng(random_state))
+        samples = in_memory(shown.samples(self.features.inputs, covariate, self.network.device))
+        return self.network.deviances(samples, hidden).explained
+
+    def active_share(self, code: np.ndarray) -> np.ndarray:
+        """See `Autoencoder.active_share`."""
+        threshold = 0.0 if self.settings.target_activity is None else 0.5
+        members = np.split(code, self.settings.n_models, 1)
+        return (np.hstack([member[:, self.settings.n_guided :] for member in members]) > threshold).mean(1)
+
     def decode(
         self, code: np.ndarray, names: Sequence[str] | str | None, library: float | np.ndarray, batch: str | None
     ) -> np.ndarray:
@@ -123,18 +148,51 @@ class FittedAutoencoder:
         layer: str | None,
         names: Sequence[str] | str | None,
         target_sum: float | None,
+        transform_batch: str | None,
         code: np.ndarray | None,
         return_sd: bool,
         lazy: bool,
     ) -> Any:
         """See `Autoencoder.denoise`."""
         network, samples, columns = self.count_network("denoise"), self.samples(adata, layer), self.columns(names)
-        measured = self.features.names.isin(adata.var_names)
+        measured, target = self.features.names.isin(adata.var_names), self._transformed_to(transform_batch)
         if not lazy:
-            return network.denoise(samples, measured, columns, target_sum=target_sum, code=code, return_sd=return_sd)
+            options: dict[str, Any] = {"target_sum": target_sum, "code": code, "return_sd": return_sd}
+            return network.denoise(samples, measured, columns, target=target, **options)
         code = network.encode(samples) if code is None else np.asarray(code)
-        mean = DenoisedValues(network, samples, measured, columns, target_sum, code)
+        mean = DenoisedValues(network, samples, measured, columns, target, target_sum, code)
         return (mean.as_dask(), replace(mean, sd=True).as_dask()) if return_sd else mean.as_dask()
+
+    def _transformed_to(self, transform_batch: str | None) -> np.ndarray | None:
+        """Covariate of the batch that all cells are to come from, (1, batches); None: each from its own."""
+        if transform_batch is None:
+            return None
+        if self.batches.key is None:
+            raise ValueError(
+                f"transform_batch={transform_batch!r} needs a model that was told the batches: batch_key=."
+            )
+        if transform_batch not in (AVERAGE, *self.batches.names):
+            names = list(self.batches.names)
+            raise ValueError(
+                f"transform_batch={transform_batch!r} must be {AVERAGE!r} or a batch of the model: {names}."
+            )
+        return self.batches.one_hot(
+            np.array([self.batches.code(None if transform_batch == AVERAGE else transform_batch)])
+        )
+
+    def dropouts(
+        self,
+        adata,
+        layer: str | None,
+        names: Sequence[str] | str | None,
+        depth: float,
+        threshold: float,
+        code: np.ndarray | None,
+    ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+        """See `Autoencoder.dropouts`."""
+        network = self.count_network("dropouts")
+        samples, measured = self.samples(adata, layer), self.features.names.isin(adata.var_names)
+        return network.dropouts(samples, measured, self.columns(names), depth=depth, threshold=threshold, code=code)
 
     def sample(self, n: int, library: float | np.ndarray, random_state: int) -> np.ndarray:
         """See `Autoencoder.sample`."""

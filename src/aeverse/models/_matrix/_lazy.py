@@ -30,6 +30,8 @@ class DenoisedValues:
         Which of the network's genes the data have, (genes,) booleans.
     columns
         Positions of the genes wanted.
+    target
+        Covariate that all cells are given, as in `CountNetwork.denoise`; None: their own.
     target_sum
         What the values of a cell add up to; None: its library size.
     code
@@ -42,6 +44,7 @@ class DenoisedValues:
     samples: Samples | StoredSamples
     measured: np.ndarray
     columns: np.ndarray
+    target: np.ndarray | None
     target_sum: float | None
     code: np.ndarray
     sd: bool = False
@@ -63,6 +66,7 @@ class DenoisedValues:
             self.samples.some(rows),
             self.measured,
             columns,
+            target=self.target,
             target_sum=self.target_sum,
             code=self.code[rows],
             return_sd=self.sd,
