@@ -15,7 +15,7 @@ def halves():
     adata = ae.datasets.simulate_counts(400, 150, n_types=3)
     share = rng.uniform(0.1, 1, (adata.n_obs, 1))
     adata.X = rng.binomial(adata.X.toarray().astype(int), share).astype(np.float32)
-    model = ae.models.Autoencoder(n_models=2, n_latent=4, n_epochs=5).fit(adata)
+    model = ae.models.Autoencoder(n_models=2, n_latent=4, max_epochs=5).fit(adata)
     ae.pp.thin_counts(adata, 0.5)
     return adata, model
 

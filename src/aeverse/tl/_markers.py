@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from aeverse import _settings, _slots
+from aeverse._arguments import checked
 from aeverse.tl._embed import embed
 from aeverse.tl._marker_tests import combined, dispersions, group_scores, matched, split_counts
 from aeverse.tl._multiple_testing import benjamini_hochberg
@@ -21,6 +22,7 @@ RESOLUTIONS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the clusters of a split, for grou
 LEVEL = 0.05  # of the adjusted p-values, for the number of markers in the record
 
 
+@checked
 def markers(
     adata: AnnData,
     *,
@@ -58,7 +60,7 @@ def markers(
     method
         How `aeverse.tl.embed` embeds each half: ``"pca"`` takes seconds, ``"ae"`` trains an autoencoder for each split.
     n_splits
-        How often the molecules are split.
+        How often the molecules are split, at least twice.
     key_added
         Key of the results in ``adata.uns``.
     random_state
@@ -101,10 +103,6 @@ def markers(
     True
     """
     params = _slots.parameters(locals())
-    if method not in ("pca", "ae"):
-        raise ValueError(f"method={method!r} must be 'pca' or 'ae'.")
-    if not (isinstance(n_splits, (int, np.integer)) and n_splits >= 1):
-        raise ValueError(f"n_splits={n_splits!r} must be a number of at least 1.")
     adata = _slots.target(adata, copy)
     column = f"{key_added}_clusters"
     keys = [("uns", key_added)] + ([("obs", column)] if groupby is None else [])
