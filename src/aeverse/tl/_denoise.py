@@ -149,8 +149,6 @@ def denoise(
     (700, 765)
     """
     params = _slots.parameters(locals())
-    if lazy not in (True, False, "auto"):
-        raise ValueError(f"lazy={lazy!r} must be True, False or 'auto'.")
     check_save_model(save_model)
     described = ("regularizer", "mask_var", "batch_key")
     warn_of_unused(denoise, locals(), described)
