@@ -59,7 +59,7 @@ def per_10k(x: np.ndarray) -> np.ndarray:
 
 # ---- controls --------------------------------------------------------------------------------------------------
 def shuffled(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
-    """Rows for real genes and their shuffled copies."""
+    """SparseRows for real genes and their shuffled copies."""
     rng = np.random.default_rng(seed)
     chosen = rng.choice(np.flatnonzero(np.asarray(counts.mean(0)).ravel() > 0.1), N_SHUFFLED, replace=False)
     copies = counts[:, chosen].toarray()
@@ -82,7 +82,7 @@ def shuffled(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
 
 
 def halves(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
-    """Rows for every way of cutting a homogeneous line into two."""
+    """SparseRows for every way of cutting a homogeneous line into two."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
 
@@ -122,7 +122,7 @@ def _markers(cuts: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
 
 
 def correlations(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
-    """Rows for correlations over all cells and within lines."""
+    """SparseRows for correlations over all cells and within lines."""
     part, rest = thin(counts, 0.1, seed)
     full = np.log1p(per_10k((part + rest).toarray()))
     common = np.flatnonzero(np.asarray(part.mean(0)).ravel() > 0.1)

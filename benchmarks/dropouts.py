@@ -88,7 +88,7 @@ def auc_within_genes(score: np.ndarray, truth: np.ndarray, zero: np.ndarray) -> 
 
 
 def thinned(data: str, counts: sp.csr_matrix, seed: int, depths: list[int], methods: list[str]):
-    """Rows for every depth and method."""
+    """SparseRows for every depth and method."""
     judged = np.sort(np.random.default_rng(seed).permutation(counts.shape[0])[:N_JUDGED])
     for depth in depths:
         part, rest = thin(counts, 1 / depth, seed)
@@ -107,7 +107,7 @@ def _aucs(score, truth, zero) -> dict[str, float]:
 
 
 def structural(seed: int, methods: list[str]):
-    """Rows for every method, on the simulator; `auc_deeper` and `ece` ask for what a tenfold draw of the rate shows."""
+    """SparseRows for every method, on the simulator; `auc_deeper` and `ece` ask for what a tenfold draw of the rate shows."""
     import aeverse as ae
 
     adata = ae.datasets.simulate_counts(2000, 1000, random_state=seed)
@@ -123,7 +123,7 @@ def structural(seed: int, methods: list[str]):
 
 
 def intervals(data: str, counts: sp.csr_matrix, seed: int):
-    """Rows for every bin of the predicted mean."""
+    """SparseRows for every bin of the predicted mean."""
     from anndata import AnnData
 
     import aeverse as ae

@@ -5,7 +5,7 @@
     python benchmarks/multimodal.py --task predict --methods ae knn totalvi --cells 3000
     python benchmarks/multimodal.py --task foreground --data cite_teaseq --methods ae totalvi counts
 
-Each run has a process of its own, one after another, with the same number of threads. Rows go to
+Each run has a process of its own, one after another, with the same number of threads. SparseRows go to
 benchmarks/results/multimodal.csv as they are measured, in place of older ones of the same run, so that a method that
 takes an hour need not be run again; multimodal.md and multimodal.png are made from all of them.
 

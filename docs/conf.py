@@ -55,6 +55,7 @@ napoleon_google_docstring = False
 napoleon_numpy_docstring = True
 napoleon_use_rtype = True
 napoleon_use_param = True
+napoleon_use_ivar = True  # attributes are properties, which have an entry of their own
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

@@ -22,7 +22,7 @@ def test_what_is_undone_is_as_before(seed):
     code = torch.tensor(rng.normal(size=(20, 2)))
     weights = torch.eye(3, dtype=torch.float64)[rng.integers(0, 3, 20)]
     weights[0] = 1 / 3  # of an unknown batch
-    torch.testing.assert_close(aligned.undo(aligned(code, weights), weights), code, atol=1e-6, rtol=0)
+    torch.testing.assert_close(aligned.inverse(aligned(code, weights), weights), code, atol=1e-6, rtol=0)
     each = torch.stack([aligned(code[:1], torch.eye(3, dtype=torch.float64)[[b]]) for b in range(3)])
     torch.testing.assert_close(aligned(code, weights)[:1], each.mean(0))
 

@@ -67,8 +67,9 @@ def test_a_row_for_each_method_and_fold(cells, fingerprint):
     assert table.loc[table["method"] != "denoising", "deviance_explained"].isna().all()
     assert table.groupby("method")["knn"].mean()["pca"] > 0.9  # the types are far apart
     assert "c_index" not in table
-    again = ae.tl.benchmark(cells, wanted, label_key="cell_type", batch_key="batch", n_splits=2, n_latent=5)
-    pd.testing.assert_frame_equal(again.drop(columns=COSTS), table.drop(columns=COSTS))
+    alone = {"denoising": wanted["denoising"]}  # what a method scores does not depend on the others
+    again = ae.tl.benchmark(cells, alone, label_key="cell_type", batch_key="batch", n_splits=2, n_latent=5)
+    pd.testing.assert_frame_equal(again.drop(columns=COSTS), table[:2].drop(columns=COSTS), check_like=True)
 
 
 def test_without_labels_only_unsupervised_scores(cells):

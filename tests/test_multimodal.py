@@ -235,7 +235,7 @@ def test_peaks_stay_sparse(monkeypatch):
     monkeypatch.setattr(sp.csr_matrix, "toarray", refuse)
     model = ae.models.MultimodalAutoencoder(n_steps=20).fit(mdata)
     assert model.kinds["atac"] == "peaks"
-    assert model.trust["atac"] < 0.2
+    assert model.modality_weights["atac"] < 0.2
 
 
 # ---- the model ---------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_save_and_load(model, tmp_path):
     new = simulate(40, seed=5)
     np.testing.assert_array_equal(back.encode(new), model.encode(new))
     pd.testing.assert_frame_equal(back.weights(new), model.weights(new))
-    assert (back.config, back.trust, back.kinds) == (model.config, model.trust, model.kinds)
+    assert (back.config, back.modality_weights, back.kinds) == (model.config, model.modality_weights, model.kinds)
 
 
 def test_new_cells_from_any_subset(model):
@@ -626,7 +626,7 @@ def test_position_in_the_ridge_space_is_that_of_the_regression_on_the_others():
     rng = np.random.default_rng(0)
     reference, query, values = (rng.normal(size=s) for s in ((40, 3), (5, 3), (40, 2)))
     same = np.array([-1, 7, -1, -1, -1])
-    found, own = ridge_space(query, reference, values, same, standardise=False)
+    found, own = ridge_space(query, reference, values, same, standardize=False)
     kept = np.arange(40) != 7
     z = reference - reference.mean(0)  # penalty and centring are those of all
     design = np.hstack([np.ones((40, 1)), z])

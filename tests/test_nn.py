@@ -21,7 +21,7 @@ def _problem(shape, seed, *, dtype=torch.float64, counted_library=True):
     library = x.sum(1, keepdims=True) if counted_library else rng.uniform(0.5, 50, (n, 1))
     tensors = [rng.normal(size=s) for s in ((n, d), (g, d), (g,))]
     hidden, weight, bias = (torch.tensor(t, dtype=dtype, requires_grad=True) for t in tensors)
-    counts = nn.Rows.from_scipy(sp.csr_matrix(x), dtype=dtype)
+    counts = nn.SparseRows.from_scipy(sp.csr_matrix(x), dtype=dtype)
     theta = torch.tensor(rng.uniform(0.1, 50, g), dtype=dtype)
     return (hidden, weight, bias), counts, torch.tensor(library, dtype=dtype), theta
 
@@ -92,12 +92,12 @@ def test_count_losses_equal_scvi():
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_count_loss_is_finite_at_extremes(scale):
     (hidden, weight, bias), _, _, theta = _problem((4, 6, 3), 3, dtype=torch.float32)
-    counts = nn.Rows.from_scipy(
+    counts = nn.SparseRows.from_scipy(
         sp.csr_matrix(np.array([[2.0**24, 1, 0, 0, 0, 0], [0] * 6, [1] * 6, [0, 0, 0, 0, 0, 9]]))
     )
     parameters = [(p * s).detach().requires_grad_() for p, s in ((hidden, scale), (weight, scale), (bias, 1))]
     for dispersion in (theta, None, torch.full_like(theta, 1e-2), torch.full_like(theta, 300.0)):
-        loss = nn.count_loss(*parameters, counts, counts.sums(), dispersion)
+        loss = nn.count_loss(*parameters, counts, counts.row_sums(), dispersion)
         assert torch.isfinite(loss)
         assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, parameters))
 
@@ -119,7 +119,7 @@ def _gamma_poisson(theta, n_cells=2000, seed=0):
     rng = np.random.default_rng(seed)
     mu = rng.lognormal(0, 0.5, (n_cells, 1)) * np.full(len(theta), 3.0)
     rate = rng.gamma(theta, mu / theta)
-    counts = nn.Rows.from_scipy(sp.csr_matrix(rng.poisson(rate)))
+    counts = nn.SparseRows.from_scipy(sp.csr_matrix(rng.poisson(rate)))
     return counts, torch.tensor(mu, dtype=torch.float32), torch.tensor(rate, dtype=torch.float32)
 
 
@@ -136,7 +136,7 @@ def test_dispersions_are_recovered():
 def test_fitted_posterior_is_nearer_to_the_truth_than_prior_and_counts():
     counts, mu, rate = _gamma_poisson(np.repeat([0.3, 5.0], 20))
     posterior = nn.GammaPosterior(40)
-    posterior.fit(lambda: iter((counts.block(a, a + 250), mu[a : a + 250]) for a in range(0, 2000, 250)))
+    posterior.fit(lambda: iter((counts.rows(a, a + 250), mu[a : a + 250]) for a in range(0, 2000, 250)))
     error = {
         name: (value - rate).square().mean().item()
         for name, value in (
@@ -152,7 +152,7 @@ def test_fitted_posterior_is_nearer_to_the_truth_than_prior_and_counts():
 def test_posterior_is_finite_with_empty_cells_and_genes(scale):
     x = np.random.default_rng(0).poisson(3.0, (41, 6)) * scale
     x[::4], x[:, 2] = 0, 0
-    counts = nn.Rows.from_scipy(sp.csr_matrix(x))
+    counts = nn.SparseRows.from_scipy(sp.csr_matrix(x))
     mu = torch.tensor(x.sum(1, keepdims=True) * x.sum(0) / x.sum(), dtype=torch.float32)
     posterior = nn.GammaPosterior(6)
     posterior.fit(lambda: iter([(counts, mu)]))
@@ -169,15 +169,15 @@ def test_rows_equal_their_dense_matrix(shape, seed):
     n, g, d = shape
     rng = np.random.default_rng(seed)
     x = rng.poisson(1.0, (n, g)).astype(np.float32)
-    rows, dense = nn.Rows.from_scipy(sp.csr_matrix(x)), torch.tensor(x)
+    rows, dense = nn.SparseRows.from_scipy(sp.csr_matrix(x)), torch.tensor(x)
     right = torch.tensor(rng.normal(size=(g, d)), dtype=torch.float32)
     start, stop = sorted(rng.integers(0, n + 1, 2))
     assert rows.shape == x.shape
     assert torch.equal(rows.to_dense(), dense)
     assert torch.equal(rows.transposed().to_dense(), dense.T)
-    assert torch.equal(rows.sums(), dense.sum(1, keepdim=True))
-    assert torch.equal(rows.block(int(start), int(stop)).to_dense(), dense[start:stop])
-    torch.testing.assert_close(rows.times(right), dense @ right)
+    assert torch.equal(rows.row_sums(), dense.sum(1, keepdim=True))
+    assert torch.equal(rows.rows(int(start), int(stop)).to_dense(), dense[start:stop])
+    torch.testing.assert_close(rows.matmul(right), dense @ right)
 
 
 @given(shape=shapes, seed=seeds)
@@ -185,7 +185,7 @@ def test_sparse_product_and_its_gradient_equal_the_dense_ones(shape, seed):
     n, g, d = shape
     rng = np.random.default_rng(seed)
     x = sp.csr_matrix(rng.poisson(1.0, (n, g)))
-    rows = nn.Rows.from_scipy(x, dtype=torch.float64)
+    rows = nn.SparseRows.from_scipy(x, dtype=torch.float64)
     weight = torch.tensor(rng.normal(size=(g, d)), requires_grad=True)
     upstream = torch.tensor(rng.normal(size=(n, d)))
     sparse, dense = nn.product(rows, weight), nn.product(rows.to_dense(), weight)
@@ -206,14 +206,14 @@ def test_encoder_of_sparse_counts_equals_the_standardised_dense_one(seed):
     sparse = nn.Encoder(nn.CountInput(mean, sd, 12.0), 7, (5,), 3)
     dense = nn.Encoder(nn.DenseInput(mean, sd), 7, (5,), 3)
     dense.load_state_dict({k: v for k, v in sparse.state_dict().items() if "input" not in k}, strict=False)
-    codes = sparse(nn.Rows.from_scipy(sp.csr_matrix(x)), torch.tensor(library)), dense(torch.tensor(logged))
+    codes = sparse(nn.SparseRows.from_scipy(sp.csr_matrix(x)), torch.tensor(library)), dense(torch.tensor(logged))
     torch.testing.assert_close(*codes, rtol=1e-4, atol=1e-5)
 
 
 # ---- corruption ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("keep", [0.2, 0.7, 1.0])
 def test_thinning_keeps_expectations(keep):
-    counts = nn.Rows.from_scipy(sp.csr_matrix(np.repeat([[1.0, 3, 20]], 20_000, 0)))
+    counts = nn.SparseRows.from_scipy(sp.csr_matrix(np.repeat([[1.0, 3, 20]], 20_000, 0)))
     thinned = nn.thin(counts, keep).to_dense()
     error = (torch.tensor([1.0, 3, 20]) * (1 - keep) / keep / 20_000).sqrt()
     assert ((thinned.mean(0) - torch.tensor([1.0, 3, 20])).abs() <= 5 * error + 1e-6).all()
@@ -225,7 +225,7 @@ def test_thinning_keeps_expectations(keep):
 def test_masking_and_noise_change_what_they_should():
     x = torch.ones(400, 50)
     assert nn.mask(x, 0.3).mean().item() == pytest.approx(0.7, abs=0.02)
-    rows = nn.mask(nn.Rows.from_scipy(sp.csr_matrix(np.ones((400, 50)))), 0.3)
+    rows = nn.mask(nn.SparseRows.from_scipy(sp.csr_matrix(np.ones((400, 50)))), 0.3)
     assert rows.to_dense().mean().item() == pytest.approx(0.7, abs=0.02)
     assert (nn.add_noise(x, 0.5) - x).std().item() == pytest.approx(0.5, abs=0.02)
 
@@ -300,37 +300,37 @@ def test_poisson_deviance_equals_scikit_learn():
 
 def test_masked_decoder_reaches_only_its_features():
     programmes = torch.tensor([[1.0, 0], [0, -2], [1, 1]])
-    decoder = nn.Decoder(2, (), 3, programmes=programmes)
+    decoder = nn.Decoder(2, (), 3, mask=programmes)
     assert ((decoder.weight != 0) == (programmes != 0)).all()
     with pytest.raises(ValueError, match="must be linear"):
-        nn.Decoder(2, (4,), 3, programmes=programmes)
+        nn.Decoder(2, (4,), 3, mask=programmes)
 
 
 def test_a_cell_unlike_all_that_were_fitted_has_a_posterior():
     rng = np.random.default_rng(0)
     mu = torch.full((300, 40), 50.0)
     posterior = nn.GammaPosterior(40)
-    usual = nn.Rows.from_scipy(sp.csr_matrix(rng.poisson(mu)))
+    usual = nn.SparseRows.from_scipy(sp.csr_matrix(rng.poisson(mu)))
     posterior.fit(lambda: iter([(usual, mu)]))
-    odd = nn.Rows.from_scipy(sp.csr_matrix(np.repeat([[0.0, 10_000.0]], 20, 0).reshape(1, 40)))
+    odd = nn.SparseRows.from_scipy(sp.csr_matrix(np.repeat([[0.0, 10_000.0]], 20, 0).reshape(1, 40)))
     assert torch.isfinite(posterior.given(torch.full((1, 40), 5000.0), odd).mean()).all()
 
 
 def test_precisions_settle_where_they_explain_the_loadings():
-    decoder = nn.Decoder(4, (), 3, precision=300.0)
-    decoder.information = torch.tensor([[1000.0], [1000.0], [10.0]])
+    decoder = nn.Decoder(4, (), 3, prior_precision=300.0)
+    decoder.data_precision = torch.tensor([[1000.0], [1000.0], [10.0]])
     decoder.loadings.data.copy_(torch.tensor([[0.5], [0.01], [0.1]]).expand(3, 4))
     for _ in range(3000):
         decoder.learn_precision()
-    p, square = decoder.precision.double(), decoder.loadings.double().square().mean(1, keepdim=True)
-    assert torch.allclose(1 / p, square + 1 / (decoder.information + p), rtol=1e-3)
+    p, square = decoder.prior_precision.double(), decoder.loadings.double().square().mean(1, keepdim=True)
+    assert torch.allclose(1 / p, square + 1 / (decoder.data_precision + p), rtol=1e-3)
     assert p[0] < 5 < 1000 < p[1]  # a gene with large loadings keeps them, one with small ones loses them
 
 
 def test_precisions_that_were_asked_for_stay():
-    decoder = nn.Decoder(4, (), 3, precision=50.0)
+    decoder = nn.Decoder(4, (), 3, prior_precision=50.0)
     decoder.learn_precision()
-    assert (decoder.precision == 50).all()
+    assert (decoder.prior_precision == 50).all()
 
 
 # ---- random numbers ----------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def _all_noise(generator, corrupt):
     net.corrupt = corrupt
     x = torch.linspace(-1, 1, 24).reshape(4, 6)
     batch = nn.Batch(x, x, covariate=torch.eye(2).repeat(2, 1), generator=generator)
-    rows = nn.Rows.from_scipy(sp.csr_matrix(np.arange(24.0).reshape(4, 6)))
+    rows = nn.SparseRows.from_scipy(sp.csr_matrix(np.arange(24.0).reshape(4, 6)))
     counts = nn.Thinning()(nn.Batch(rows, rows, generator=generator)).x.to_dense()
     fusion = nn.FusionNet({"a": 3, "b": 2}, 4, n_members=2, generator=generator)
     own = nn.FusionBatch(
@@ -412,7 +412,7 @@ def _counts_and_logits(seed, n_genes=37):
     logits[:, 1] = -1e4  # an absent gene
     x[:, 1] = 0
     theta = torch.tensor(rng.uniform(0.02, 200, n_genes), dtype=torch.float32)
-    return nn.Rows.from_scipy(sp.csr_matrix(x)), logits, theta
+    return nn.SparseRows.from_scipy(sp.csr_matrix(x)), logits, theta
 
 
 @pytest.mark.parametrize("n_genes", [2, 37, 1000])
@@ -421,7 +421,7 @@ def test_compiled_count_loss_equals_that_in_double_precision(kind, n_genes):
     from aeverse.nn import _count_loss
 
     counts, logits, theta = _counts_and_logits(0, n_genes)
-    dispersion, library = (theta if kind == "nb" else None), counts.sums()
+    dispersion, library = (theta if kind == "nb" else None), counts.row_sums()
     exact = logits.double().requires_grad_()
     mu, x = library.double() * torch.softmax(exact, 1), counts.to_dense().double()
     if kind == "nb":
@@ -442,16 +442,18 @@ def test_compiled_count_loss_equals_that_in_double_precision(kind, n_genes):
 def test_compiled_normalisation_and_dense_matrix_equal_those_in_double_precision():
     counts, _, _ = _counts_and_logits(1)
     layer = nn.CountInput(torch.ones(37), torch.linspace(0.1, 3, 37), 50.0)
-    exact = torch.log1p(counts.to_scipy().toarray() / counts.sums().clamp_min(1) * 50.0).double() * layer.scale.double()
-    torch.testing.assert_close(layer(counts, counts.sums()).to_dense(), exact.float(), rtol=1e-5, atol=1e-7)
-    double = nn.Rows(counts.pointers, counts.columns, counts.values.double(), 37)  # by torch's operations
+    exact = (
+        torch.log1p(counts.to_scipy().toarray() / counts.row_sums().clamp_min(1) * 50.0).double() * layer.scale.double()
+    )
+    torch.testing.assert_close(layer(counts, counts.row_sums()).to_dense(), exact.float(), rtol=1e-5, atol=1e-7)
+    double = nn.SparseRows(counts.pointers, counts.columns, counts.values.double(), 37)  # by torch's operations
     torch.testing.assert_close(double.to_dense().float(), counts.to_dense(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 500])
 def test_thinned_counts_are_binomial_and_the_generator_decides(count):
     n, keep = 20_000, torch.tensor([0.3, 0.9])
-    counts = nn.Rows.from_scipy(sp.csr_matrix(np.full((2, n), count, np.float32)))
+    counts = nn.SparseRows.from_scipy(sp.csr_matrix(np.full((2, n), count, np.float32)))
     drawn = [nn.thin(counts, keep, torch.Generator().manual_seed(seed)).to_dense() for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])

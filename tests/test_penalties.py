@@ -63,9 +63,9 @@ def test_contraction_of_sparse_counts_is_that_by_their_standardised_values():
     torch.manual_seed(0)
     encoder = nn.Encoder(nn.CountInput(mean, sd, 10.0), 6, (), 3, code_layer=torch.nn.Sigmoid()).double()
     net = nn.AutoencoderNet(encoder, nn.Decoder(3, (), 6), nn.Poisson()).double()
-    rows = nn.Rows.from_scipy(sp.csr_matrix(counts), dtype=torch.float64)
-    code = encoder.coded(rows, rows.sums())
-    read = encoder.input_layer(rows, rows.sums()).to_dense() - encoder.input_layer.shift
+    rows = nn.SparseRows.from_scipy(sp.csr_matrix(counts), dtype=torch.float64)
+    code = encoder.coded(rows, rows.row_sums())
+    read = encoder.input_layer(rows, rows.row_sums()).to_dense() - encoder.input_layer.shift
 
     def behind_the_input(x):
         return torch.sigmoid(x @ encoder.first + encoder.first_bias)
@@ -145,17 +145,17 @@ def test_draws_of_a_code_have_its_mean_and_variance():
 def test_guidance_is_the_distance_of_the_leading_dimensions(seed):
     net, x = _net(seed, (5,))
     code, guide = net.encoder.coded(x), torch.randn(4, 2, dtype=torch.float64)
-    cost = nn.Guidance(2.0)(net, code, nn.Batch(x, x, guide=guide))
+    cost = nn.GraphTarget(2.0)(net, code, nn.Batch(x, x, graph_target=guide))
     torch.testing.assert_close(cost, 2 * torch.nn.functional.mse_loss(code.mean[:, :2], guide))
-    assert nn.Guidance(2.0)(net, code, nn.Batch(x, x, guide=code.mean[:, :2])) == 0
+    assert nn.GraphTarget(2.0)(net, code, nn.Batch(x, x, graph_target=code.mean[:, :2])) == 0
 
 
 # ---- together --------------------------------------------------------------------------------------------------
 def test_the_loss_is_the_sum_of_its_parts():
     net, x = _net(0, (5,))
-    batch, code = nn.Batch(x, x, guide=torch.zeros(4, 2).double()), net.encoder.coded(x)
+    batch, code = nn.Batch(x, x, graph_target=torch.zeros(4, 2).double()), net.encoder.coded(x)
     plain = net.loss(batch)
-    net.penalties = [nn.Sparsity(0.1), nn.Guidance(0.3)]
+    net.penalties = [nn.Sparsity(0.1), nn.GraphTarget(0.3)]
     torch.testing.assert_close(net.loss(batch), plain + sum(p(net, code, batch) for p in net.penalties))
 
 
@@ -173,7 +173,7 @@ def test_masking_hides_entries_and_the_input_makes_up_for_them():
 def test_turning_the_code_leaves_what_is_decoded(seed):
     net, x = _net(seed, (5,), code_layer=torch.nn.Identity())
     before, code = net.mean(net.encoder(x)).detach(), net.encoder(x).detach()
-    net.orient(torch.zeros(6).double(), 0.5, torch.cov(code.T))
+    net.rotate_to_information(torch.zeros(6).double(), 0.5, torch.cov(code.T))
     torch.testing.assert_close(net.mean(net.encoder(x)).detach(), before, rtol=1e-5, atol=1e-6)
     turned, decoded = net.encoder(x).detach(), net.decoder.loadings.detach()
     covariance = torch.cov(turned.T)

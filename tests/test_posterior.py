@@ -20,8 +20,8 @@ def _tensor(value) -> torch.Tensor:
     return torch.tensor([[value]], dtype=torch.float64)
 
 
-def _counts(x) -> nn.Rows:
-    return nn.Rows.from_scipy(sp.csr_matrix([[float(x)]]), dtype=torch.float64)
+def _counts(x) -> nn.SparseRows:
+    return nn.SparseRows.from_scipy(sp.csr_matrix([[float(x)]]), dtype=torch.float64)
 
 
 def _expression(mu, x, theta, scales=((1.0, 1.0),), dtype=torch.float64) -> nn.Expression:
@@ -49,7 +49,7 @@ def test_closed_forms_are_the_integrals(mu, theta, x, depth):
     assert found.mean().item() == pytest.approx(mean, rel=1e-6)
     assert found.variance().item() == pytest.approx(variance, rel=1e-6)
     missed = _integrals(mu, theta, 0, depth)[2]
-    found = _expression(mu, 0, theta).seen_deeper(depth)
+    found = _expression(mu, 0, theta).detection_probability(depth)
     assert found.item() == pytest.approx(1 - missed, rel=1e-6, abs=1e-9)
 
 
@@ -67,7 +67,7 @@ def test_closed_forms_are_what_is_drawn(mu, theta):
     for depth in (1.2, 2, 10):
         seen = rng.poisson((depth - 1) * rate[count == 0]) > 0
         error = 5 * seen.std() / np.sqrt(len(seen)) + 1e-4
-        found = _expression(mu, 0, theta).seen_deeper(depth).item()
+        found = _expression(mu, 0, theta).detection_probability(depth).item()
         assert found == pytest.approx(seen.mean(), abs=error)
 
 
@@ -94,7 +94,7 @@ def test_mixtures_of_shapes_are_the_integrals(mu, theta, x, depth):
     assert found.mean().item() == pytest.approx(mean, rel=1e-5)
     assert found.variance().item() == pytest.approx(variance, rel=1e-4)
     if x == 0:
-        assert found.seen_deeper(depth).item() == pytest.approx(1 - missed, rel=1e-5, abs=1e-9)
+        assert found.detection_probability(depth).item() == pytest.approx(1 - missed, rel=1e-5, abs=1e-9)
 
 
 @given(mu=st.floats(0.01, 30), theta=st.floats(0.5, 30), x=st.integers(0, 100))
@@ -111,13 +111,11 @@ def test_counts_far_from_their_mean_are_believed_where_others_are_near():
     mu = torch.tensor(rng.lognormal(1.6, 0.3, (500, 40)), dtype=torch.float32)
     odd = rng.random(mu.shape) < 0.05
     rate = np.where(odd, rng.gamma(0.2, mu / 0.2), rng.gamma(50.0, mu / 50))
-    counts = nn.Rows.from_scipy(sp.csr_matrix(rng.poisson(rate)))
+    counts = nn.SparseRows.from_scipy(sp.csr_matrix(rng.poisson(rate)))
     error = {}
     for quick in (True, False):
         posterior = nn.GammaPosterior(40)
-        posterior.fit(
-            lambda: iter((counts.block(a, a + 100), mu[a : a + 100]) for a in range(0, 500, 100)), quick=quick
-        )
+        posterior.fit(lambda: iter((counts.rows(a, a + 100), mu[a : a + 100]) for a in range(0, 500, 100)), quick=quick)
         error[quick] = (posterior.given(mu, counts).mean() - torch.tensor(rate)).square().mean().item()
     assert error[False] < 0.8 * error[True]
     assert 0.01 < posterior.scale_prior[:, 0].mean() < 0.2
@@ -127,7 +125,7 @@ def test_counts_far_from_their_mean_are_believed_where_others_are_near():
 def test_scales_are_left_alone_where_counts_are_negative_binomial():
     rng = np.random.default_rng(0)
     mu = torch.tensor(rng.lognormal(0, 1, (1000, 40)), dtype=torch.float32)
-    counts = nn.Rows.from_scipy(sp.csr_matrix(rng.poisson(rng.gamma(2.0, mu / 2.0))))
+    counts = nn.SparseRows.from_scipy(sp.csr_matrix(rng.poisson(rng.gamma(2.0, mu / 2.0))))
     posterior = nn.GammaPosterior(40)
     posterior.fit(lambda: iter([(counts, mu)]))
     assert posterior.scale_prior[:, 1].mean() > 0.9
@@ -145,10 +143,10 @@ def _calibrated(truth_of, n=400, seed=0):
     expected = ratio * library * calibration.frequency
     x = rng.poisson(0.7, expected.shape)
     truth = truth_of(ratio.numpy(), x) * expected.numpy()
-    counts, heldout = (nn.Rows.from_scipy(sp.csr_matrix(a.astype(np.float32))) for a in (x, rng.poisson(truth)))
+    counts, heldout = (nn.SparseRows.from_scipy(sp.csr_matrix(a.astype(np.float32))) for a in (x, rng.poisson(truth)))
     for start in range(0, n, 100):
         part = slice(start, start + 100)
-        calibration.add(expected[part], library[part], *(c.block(start, start + 100) for c in (counts, heldout)))
+        calibration.add(expected[part], library[part], *(c.rows(start, start + 100) for c in (counts, heldout)))
     calibration.fit()
     return calibration(expected, library, counts), ratio, expected, counts.to_dense(), truth
 
@@ -176,7 +174,10 @@ def test_what_is_expected_rightly_stays(seed):
 def test_expectations_too_small_for_a_sum_in_floats_are_counted():
     calibration, n = nn.Calibration(1), 1000
     expected, library = torch.full((n, 1), 1e-3), torch.full((n, 1), 1e-3)
-    nothing, found = nn.Rows.from_scipy(sp.csr_matrix((n, 1))), nn.Rows.from_scipy(sp.identity(n, format="csr")[:, :1])
+    nothing, found = (
+        nn.SparseRows.from_scipy(sp.csr_matrix((n, 1))),
+        nn.SparseRows.from_scipy(sp.identity(n, format="csr")[:, :1]),
+    )
     calibration.expected.fill_(1e9)  # what billions of entries before have added
     calibration.add(expected, library, nothing, found)
     assert (calibration.expected - 1e9).sum().item() == pytest.approx(1, rel=1e-3)
@@ -184,7 +185,7 @@ def test_expectations_too_small_for_a_sum_in_floats_are_counted():
 
 
 def test_calibration_of_nothing_expected_is_finite():
-    calibration, nothing = nn.Calibration(2), nn.Rows.from_scipy(sp.csr_matrix((3, 2)))
+    calibration, nothing = nn.Calibration(2), nn.SparseRows.from_scipy(sp.csr_matrix((3, 2)))
     calibration.frequency.copy_(torch.tensor([0.0, 1.0]))
     expected, library = torch.tensor([[0.0, 1e-30], [1e30, 1.0], [3e-5, 2e4]]), torch.tensor([[0.0], [1.0], [1e9]])
     assert (calibration(expected, library, nothing) == 1).all()
@@ -202,13 +203,15 @@ def test_calibrated_expression_is_that_many_times_what_it_was(mu, theta, x, dept
     for spread in (None, _tensor(0.3)):
         assert half.variance(spread).item() == pytest.approx(0.25 * plain.variance(spread).item(), rel=1e-9)
     if x == 0:
-        assert half.seen_deeper(1 + 2 * (depth - 1)).item() == pytest.approx(plain.seen_deeper(depth).item(), rel=1e-9)
+        assert half.detection_probability(1 + 2 * (depth - 1)).item() == pytest.approx(
+            plain.detection_probability(depth).item(), rel=1e-9
+        )
 
 
 @given(mu=priors[0], theta=priors[1])
 def test_chance_of_being_seen_has_its_limits(mu, theta):
     def seen(depth, mu=mu, theta=theta, dtype=torch.float32):
-        return _expression(mu, 0, theta, dtype=dtype).seen_deeper(depth).item()
+        return _expression(mu, 0, theta, dtype=dtype).detection_probability(depth).item()
 
     assert seen(1.0) == 0
     assert seen(10.0, mu=0.0) == 0
@@ -223,11 +226,11 @@ def test_chance_of_being_seen_has_its_limits(mu, theta):
 def test_genes_and_cells_without_counts_have_no_variance_and_no_chance():
     mu = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
     shape = torch.full_like(mu, 0.5)
-    counts = nn.Rows.from_scipy(sp.csr_matrix([[0.0, 0.0], [3.0, 0.0]]))
+    counts = nn.SparseRows.from_scipy(sp.csr_matrix([[0.0, 0.0], [3.0, 0.0]]))
     one, several = (nn.Expression(mu, counts, shape, scales) for scales in (((1.0, 1.0),), OUTLIERS))
     for found in (
-        *(one.variance(torch.zeros_like(mu)), one.seen_deeper(10)),
-        *(several.variance(torch.zeros_like(mu)), several.seen_deeper(10)),
+        *(one.variance(torch.zeros_like(mu)), one.detection_probability(10)),
+        *(several.variance(torch.zeros_like(mu)), several.detection_probability(10)),
     ):
         assert torch.isfinite(found).all()
         assert (found[mu == 0] == 0).all()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from aeverse._slots._read import dense, name_list, place, read_mask, read_matrix, stored
+from aeverse._slots._read import dense, matrix_name, name_list, read_mask, read_matrix, stored
 
 FEWEST_COMMON = 5  # cells that two modalities must share to be embedded together
 
@@ -25,7 +25,7 @@ class Modality:
     mask: np.ndarray | None  # features that the encoder reads; None: the model decides
 
 
-def target_mudata(mdata, copy: bool):
+def writable_mudata(mdata, copy: bool):
     """The MuData that results go into, after checking that its cells are those of its modalities."""
     from mudata import MuData
 
@@ -111,7 +111,7 @@ def _read_modality(mdata, name: str, layer: str | None, mask_var) -> Modality:
         x = read_matrix(adata, layer)
         mask = read_mask(adata, mask_var)
         if np.isinf(stored(x)).any():
-            raise ValueError(f"{place(layer)} holds infinite values; set what is missing to NaN.")
+            raise ValueError(f"{matrix_name(layer)} holds infinite values; set what is missing to NaN.")
     except (KeyError, TypeError, ValueError) as error:
         raise type(error)(f"modality {name!r}: {error.args[0]}") from error
     if x.shape[1] == 0:

@@ -14,7 +14,7 @@ from aeverse._settings import warn
 MAX_EXACT_COUNT = 2**24  # beyond it float32 no longer holds every integer
 
 
-def target(adata, copy: bool):
+def writable_adata(adata, copy: bool):
     """The object that results go into: `adata` itself or, for ``copy=True``, a copy of it in memory."""
     from anndata import AnnData
 
@@ -29,13 +29,13 @@ def target(adata, copy: bool):
     return adata
 
 
-def cohort(data, copy: bool):
+def writable_any(data, copy: bool):
     """As `target`, for tools that need observations only and so take an AnnData or a MuData."""
     from anndata import AnnData
     from mudata import MuData
 
     if isinstance(data, AnnData):
-        return target(data, copy)
+        return writable_adata(data, copy)
     if not isinstance(data, MuData):
         raise TypeError(f"expected an AnnData or a MuData, found {type(data).__name__}.")
     return data.copy() if copy else data
@@ -75,7 +75,7 @@ def read_features(data) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nanmean(values, axis=0, where=np.isfinite(values)))
 
 
-def place(layer: str | None) -> str:
+def matrix_name(layer: str | None) -> str:
     """Name of the matrix as a user would write it."""
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
@@ -88,11 +88,11 @@ def layer_names(adata) -> list[str]:
 def find_matrix(adata, layer: str | None = None) -> Any:
     """``X`` or a layer as it is stored. Never `.raw`."""
     if layer is not None and layer not in adata.layers:
-        raise KeyError(f"{place(layer)} does not exist; layers are: {layer_names(adata) or 'none'}.")
+        raise KeyError(f"{matrix_name(layer)} does not exist; layers are: {layer_names(adata) or 'none'}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         hint = f" Pass layer=, one of {layer_names(adata)}." if layer_names(adata) else ""
-        raise ValueError(f"{place(layer)} is empty.{hint}")
+        raise ValueError(f"{matrix_name(layer)} is empty.{hint}")
     return matrix
 
 
@@ -109,7 +109,7 @@ def in_memory(matrix: Any, layer: str | None) -> sp.csr_matrix | np.ndarray:
         matrix = np.asarray(matrix)
         values = matrix
     if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool) or np.iscomplexobj(values):
-        raise TypeError(f"{place(layer)} holds {values.dtype}, not numbers; convert it or pass another layer=.")
+        raise TypeError(f"{matrix_name(layer)} holds {values.dtype}, not numbers; convert it or pass another layer=.")
     return matrix
 
 
@@ -158,7 +158,7 @@ def check_count_values(values: np.ndarray, adata, layer: str | None) -> None:
     if found is None and float(values.max()) > MAX_EXACT_COUNT:
         found = f"values above {MAX_EXACT_COUNT} (maximum {values.max():.4g})"
     if found is not None:
-        raise ValueError(f"{place(layer)} holds {found}, but this needs raw counts. {_counts_hint(adata, layer)}")
+        raise ValueError(f"{matrix_name(layer)} holds {found}, but this needs raw counts. {_counts_hint(adata, layer)}")
 
 
 def _counts_hint(adata, layer: str | None) -> str:

@@ -12,7 +12,7 @@ EVENT = {"1", "1.0", "true", "yes", "dead", "deceased", "died", "death", "event"
 NO_EVENT = {"0", "0.0", "false", "no", "alive", "living", "censored", "no event", "diseasefree", "disease free"}
 
 
-def known(values: pd.Series) -> pd.Series:
+def unknown_as_nan(values: pd.Series) -> pd.Series:
     """The same values, with NaN for words that say that nothing is known, such as ``"NA"`` or ``"[Not Available]"``."""
     if values.dtype != object and not isinstance(values.dtype, (pd.CategoricalDtype, pd.StringDtype)):
         return values
@@ -20,7 +20,7 @@ def known(values: pd.Series) -> pd.Series:
     return values.where(~unknown)
 
 
-def happened(value: object) -> float:
+def parse_event(value: object) -> float:
     """1 or 0 for a value that says that an event happened or that the patient was censored, NaN for any other.
 
     True, 1, ``"Dead"``, ``"DECEASED"``, cBioPortal's ``"1:DECEASED"``; False, 0, ``"Alive"``, ``"0:LIVING"``.

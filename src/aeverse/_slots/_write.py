@@ -145,25 +145,25 @@ def writable(value: Any) -> Any:
     return str(value)
 
 
-def in_series(values: np.ndarray, columns: np.ndarray | slice, n: int) -> np.ndarray:
+def scatter_values(values: np.ndarray, columns: np.ndarray | slice, n: int) -> np.ndarray:
     """Values at the given positions of an otherwise missing (NaN) series."""
     series = np.full(n, np.nan)
     series[columns] = values
     return series
 
 
-def in_rows(values: np.ndarray | sp.csr_matrix, rows: np.ndarray, n: int) -> np.ndarray | sp.csr_matrix:
+def scatter_rows(values: np.ndarray | sp.csr_matrix, rows: np.ndarray, n: int) -> np.ndarray | sp.csr_matrix:
     """Values as the given rows of an otherwise empty matrix, sparse or dense as they are."""
     place = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))), shape=(n, len(rows)))
     return sp.csr_matrix(place @ values) if sp.issparse(values) else np.asarray(place @ values)
 
 
-def in_columns(values: Any, columns: np.ndarray, n_vars: int) -> Any:
+def scatter_columns(values: Any, columns: np.ndarray, n_vars: int) -> Any:
     """Values as the given columns of an otherwise empty CSR matrix; of a dask array, a dask array of such blocks."""
     if hasattr(values, "map_blocks"):
         meta = sp.csr_matrix((0, 0), dtype=values.dtype)
         chunks = (values.chunks[0], (n_vars,))
-        return values.map_blocks(in_columns, columns, n_vars, dtype=values.dtype, chunks=chunks, meta=meta)
+        return values.map_blocks(scatter_columns, columns, n_vars, dtype=values.dtype, chunks=chunks, meta=meta)
     entries = sp.coo_matrix(values)
     return sp.csr_matrix((entries.data, (entries.row, columns[entries.col])), shape=(values.shape[0], n_vars))
 

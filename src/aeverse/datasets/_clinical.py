@@ -45,7 +45,7 @@ def read_clinical(tables: Table | Sequence[Table] | None, dropped: Dropped) -> t
             key = first_text(frame)
             if key is None:
                 raise KeyError(f"clinical: no column names the patients; columns are: {list(frame.columns)[:12]}.")
-        unnamed = frame.index.isna() if key is None else _slots.known(frame[key]).isna().to_numpy()
+        unnamed = frame.index.isna() if key is None else _slots.unknown_as_nan(frame[key]).isna().to_numpy()
         dropped.add("clinical", "rows without a patient", np.flatnonzero(unnamed))
         frame = frame[~unnamed]
         barcodes = pd.Index(frame.index if key is None else frame[key]).map(barcode)
@@ -61,14 +61,14 @@ def read_clinical(tables: Table | Sequence[Table] | None, dropped: Dropped) -> t
         frame = frame.iloc[kept.to_numpy()].set_axis(kept.index, axis=0)
         fresh = [c for c in frame.columns if c not in obs.columns]
         obs = frame if obs.empty else obs.join(frame[fresh], how="outer")
-    empty = [c for c in obs.columns if _slots.known(obs[c]).isna().all()]
+    empty = [c for c in obs.columns if _slots.unknown_as_nan(obs[c]).isna().all()]
     dropped.add("clinical", "columns without any value", empty)
     return pd.DataFrame({c: _typed(obs[c]) for c in obs.columns if c not in empty}, index=obs.index), patient_of
 
 
 def _typed(values: pd.Series) -> pd.Series:
     """Numbers where all known values are, else categories."""
-    values = _slots.known(values)
+    values = _slots.unknown_as_nan(values)
     if pd.api.types.is_bool_dtype(values):
         return values
     numbers = pd.to_numeric(values.astype(object), errors="coerce").astype(np.float64)
@@ -99,7 +99,7 @@ def with_survival(obs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
             continue
         if status is None or not pd.api.types.is_numeric_dtype(time):
             continue
-        event = obs[status].astype(object).map(_slots.happened).astype(np.float64)
+        event = obs[status].astype(object).map(_slots.parse_event).astype(np.float64)
         obs = obs.assign(**{f"{endpoint}_time": time.astype(np.float64), f"{endpoint}_event": event})
         sources[endpoint] = f"{source}; {status}"
     return obs, sources

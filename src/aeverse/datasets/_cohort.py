@@ -187,11 +187,11 @@ def _turned(frame: pd.DataFrame, name: str, dropped: Dropped) -> pd.DataFrame:
     if key is None:
         features = pd.Series(frame.index.astype(str), frame.index)
     else:
-        features = _slots.known(frame[key].astype(object))
+        features = _slots.unknown_as_nan(frame[key].astype(object))
         if entrez is not None and key != entrez:
             features = features.fillna(frame[entrez].map(lambda v: f"{v:.0f}" if isinstance(v, float) else str(v)))
     notes = [c for c in frame.columns if c == key or fold_name(c) in ALL_NAMES]
-    unnamed = _slots.known(features.astype(object)).isna()
+    unnamed = _slots.unknown_as_nan(features.astype(object)).isna()
     dropped.add(name, "features without a name", features.index[unnamed])
     values = frame.drop(columns=notes)[~unnamed]
     return values.set_axis(features[~unnamed].astype(str).str.strip(), axis=0).T
@@ -205,7 +205,7 @@ def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
         numbers = frame.to_numpy(object)
     values = np.empty(numbers.shape)
     for j in range(numbers.shape[1]):
-        column = _slots.known(pd.Series(numbers[:, j], dtype=object))
+        column = _slots.unknown_as_nan(pd.Series(numbers[:, j], dtype=object))
         values[:, j] = pd.to_numeric(column, errors="coerce")
         broken = column.notna() & np.isnan(values[:, j])
         if broken.any():
@@ -228,7 +228,7 @@ def _mutations(maf: Table, patient_of: Mapping[str, str], dropped: Dropped):
     samples = pd.Index(barcodes.unique())
     kept = one_sample_each(samples, patient_of, "mut", dropped)
     patient = barcodes.map({samples[i]: p for p, i in kept.items()})
-    genes = _slots.known(frame[gene].astype(object))
+    genes = _slots.unknown_as_nan(frame[gene].astype(object))
     counts = patient.notna() & genes.notna()
     variant = find_column(frame, ("variant_classification", "effect"))
     if variant is not None:

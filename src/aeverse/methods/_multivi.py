@@ -30,7 +30,7 @@ def multivi(
         joint = MuData(
             {
                 name: AnnData(
-                    sp.csr_matrix(_slots.in_rows(sp.csr_matrix(read[m]), data[m].rows, n_obs)),
+                    sp.csr_matrix(_slots.scatter_rows(sp.csr_matrix(read[m]), data[m].rows, n_obs)),
                     obs=pd.DataFrame(index=np.arange(n_obs).astype(str)),
                     var=pd.DataFrame(index=[f"{name}:{i}" for i in range(read[m].shape[1])]),
                 )

@@ -161,7 +161,7 @@ def side_by_side(
     for m, (prepare, components, length) in parts.items():
         block = np.zeros((n_obs, components.loadings.shape[1]), np.float32)
         if m in data:
-            block = _slots.in_rows(components(prepare(data[m])) / length, data[m].rows, n_obs)
+            block = _slots.scatter_rows(components(prepare(data[m])) / length, data[m].rows, n_obs)
         blocks.append(block)
     return np.hstack(blocks).astype(np.float32)
 
@@ -195,7 +195,7 @@ def _sums(x, axis: int) -> np.ndarray:
 
 
 def _scaled(x, rows: np.ndarray, columns: np.ndarray) -> sp.csr_matrix | np.ndarray:
-    """Rows and columns times factors, float32."""
+    """SparseRows and columns times factors, float32."""
     if sp.issparse(x):
         return sp.csr_matrix(sp.diags(rows) @ x @ sp.diags(columns), dtype=np.float32)
     return (x * rows[:, None] * columns).astype(np.float32)

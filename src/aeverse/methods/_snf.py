@@ -50,7 +50,7 @@ def _affinity(distance: np.ndarray) -> np.ndarray:
 
 
 def _normalised(affinity: np.ndarray) -> np.ndarray:
-    """Rows that sum to one, half of it on the diagonal."""
+    """SparseRows that sum to one, half of it on the diagonal."""
     off = affinity - np.diag(np.diag(affinity))
     off = off / np.maximum(2 * off.sum(1, keepdims=True), 1e-12)
     return off + np.eye(len(off)) / 2

@@ -45,7 +45,7 @@ def train_totalvi(data, kinds, *, n_obs, batches, n_latent, random_state, progre
     from anndata import AnnData
 
     adata = AnnData(
-        sp.csr_matrix(_slots.in_rows(sp.csr_matrix(data[rna].x), data[rna].rows, n_obs)),
+        sp.csr_matrix(_slots.scatter_rows(sp.csr_matrix(data[rna].x), data[rna].rows, n_obs)),
         var=pd.DataFrame(index=data[rna].names),
     )
     adata.var_names_make_unique()
@@ -56,7 +56,7 @@ def train_totalvi(data, kinds, *, n_obs, batches, n_latent, random_state, progre
         chosen = sc.pp.highly_variable_genes(logged, n_top_genes=2 * N_GENES, inplace=False)["highly_variable"]
         adata = adata[:, chosen.to_numpy()].copy()
     x = data[protein].x if data[protein].mask is None else data[protein].x[:, data[protein].mask]
-    adata.obsm["protein"] = _slots.in_rows(
+    adata.obsm["protein"] = _slots.scatter_rows(
         x.toarray() if sp.issparse(x) else np.nan_to_num(x), data[protein].rows, n_obs
     )
     measured = np.isin(np.arange(n_obs), data[protein].rows)

@@ -23,7 +23,7 @@ def as_labels(labels, n: int, name: str = "labels") -> np.ndarray:
     values = pd.Series(np.asarray(labels, dtype=object))
     if len(values) != n:
         raise ValueError(f"{len(values)} {name} for {n} samples.")
-    values = _slots.known(values)
+    values = _slots.unknown_as_nan(values)
     return np.array([str(v) if there else None for v, there in zip(values, values.notna(), strict=True)], object)
 
 

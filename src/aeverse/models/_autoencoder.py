@@ -159,7 +159,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         generator = torch.Generator().manual_seed(settings.random_state)
         parts = seen.net_parts(settings, samples, data, None if source is None else input_from(source, features))
         if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
-            samples.guide = seen.graph_target(samples, features, parts, settings, codes, mask)
+            samples.graph_target = seen.graph_target(samples, features, parts, settings, codes, mask)
         network = build(settings, features, batches, parts, generator, n_samples=len(training), device=to_device)
         if source is not None:
             start_from(source, network, features)

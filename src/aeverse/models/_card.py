@@ -44,7 +44,7 @@ def _of_modalities(model: MultimodalAutoencoder) -> dict[str, str]:
         "trained on": f"{len(model.fitted.names):,} samples: {', '.join(shapes)}",
         "features": "; ".join(f"{m}: {_some(targets[m].names)}" for m in model.kinds),
         "recipe": model.recipe,
-        "modality weights": ", ".join(f"{m} {weight:.2f}" for m, weight in model.trust.items()),
+        "modality weights": ", ".join(f"{m} {weight:.2f}" for m, weight in model.modality_weights.items()),
         "held-out variance explained": ", ".join(explained),
     }
 

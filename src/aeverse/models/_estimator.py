@@ -28,8 +28,8 @@ class Fit(Protocol):
     def placed(self, data: Any, layer: Any) -> Iterator[QueryGroup]:
         """See `Estimator.placed`."""
 
-    def labelled(self, data: Any, labels: Sequence[str], group: QueryGroup, layer: Any) -> Reference:
-        """See `Estimator.labelled`."""
+    def label_source(self, data: Any, labels: Sequence[str], group: QueryGroup, layer: Any) -> Reference:
+        """See `Estimator.label_source`."""
 
     def attributions(
         self, data: Any, groups: pd.Categorical | None, n_top: int, layer: Any, random_state: int
@@ -92,9 +92,9 @@ class Estimator(Generic[ConfigType, FitType]):
         """Codes of new samples, and the training samples to compare them with. Parameters as for `encode`."""
         return self.fitted.placed(data, layer)
 
-    def labelled(self, data: Any, labels: Sequence[str], group: QueryGroup, *, layer: Any = None) -> Reference:
+    def label_source(self, data: Any, labels: Sequence[str], group: QueryGroup, *, layer: Any = None) -> Reference:
         """Other samples to take `labels` (columns of ``obs``) from, coded like a group of new ones."""
-        return self.fitted.labelled(data, labels, group, layer)
+        return self.fitted.label_source(data, labels, group, layer)
 
     @_settings.one_thread()
     def attributions(

@@ -36,7 +36,7 @@ class MultimodalConfig:
         ``"samples"`` (cohorts: hundreds of samples, many features), ``"cells"`` (single cells), or ``"auto"``: cells
         where there are counts that are mostly zeros, and at least 100 samples.
     n_latent
-        Dimensions of a network's code.
+        Dimensions of a network's latent space.
     n_models
         Members of the ensemble; None: 4 for samples, 3 for cells.
     n_steps
@@ -69,12 +69,12 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     principal components), and these stand side by side, each as long as its share of signal. In a missing
     modality, a cell is placed at the mean of the five training cells most like it in the others.
 
-    Cohorts: each modality is reduced to its significant principal components; encoders, one a modality, are fused to one
-    code, from which decoders give every modality back and a head tells where the sample lies in the neighbor graph of all
-    of them. Training hides entries and whole modalities, so that any subset gives the same kind of code. The reported code
-    holds the predicted place in the graph, the principal components of what was decoded and, a tenth as long, of what was
-    measured: neighbors and clusters do not feel these, linear models (regression, Cox), which standardize what they are
-    given, do.
+    Cohorts: each modality is reduced to its significant principal components. Encoders, one for each modality, lead into one
+    latent space, from which decoders give every modality back, and a head predicts where the sample lies in the neighbor
+    graph of all modalities. Training hides entries and whole modalities, so that any subset of them gives the same kind of
+    embedding. It holds the predicted place in the graph, the principal components of what was decoded and, a tenth as long,
+    those of what was measured: neighbors and clusters do not feel the last, linear models (regression, Cox), which
+    standardize their inputs, do.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         The frozen `MultimodalConfig`.
     kinds
         Kind of data of each modality.
-    trust
+    modality_weights
         How much each modality counts, summing to one.
     recipe
         The recipe taken.
@@ -168,7 +168,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         The estimator itself.
         """
         self._fit = None  # a fit that fails leaves no model
-        data = _slots.read_modalities(_slots.target_mudata(mdata, copy=False), modalities, layer, mask_var)
+        data = _slots.read_modalities(_slots.writable_mudata(mdata, copy=False), modalities, layer, mask_var)
         batches, codes = Batches.read(mdata, batch_key)
         layers = {m: name for m, name in (layer or {}).items() if m in data}
         kinds = kinds_of(data, kind)
@@ -185,14 +185,16 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         return self
 
     def _describe(self) -> str:
-        parts = [f"{m} ({kind}, {self.trust[m]:.0%})" for m, kind in self.kinds.items()]
+        parts = [f"{m} ({kind}, {self.modality_weights[m]:.0%})" for m, kind in self.kinds.items()]
         return f"recipe={self.recipe!r}: {', '.join(parts)}"
 
     # ---- what the fit learnt -----------------------------------------------------------------------------------
     recipe: str = from_fit("fusion.recipe", "The recipe taken.")
     kinds: dict[str, str] = from_fit("kinds", "Kind of data of each modality.")
     layer: dict[str, str | None] = from_fit("layer", "Layers that were read.")
-    trust: dict[str, float] = from_fit("fusion.trust", "How much each modality counts, summing to one.")
+    modality_weights: dict[str, float] = from_fit(
+        "fusion.modality_weights", "How much each modality counts, summing to one."
+    )
     history: dict[str, list[float]] = from_fit("fusion.history", "``step``, ``loss`` and ``heldout`` of training.")
     variance_explained: dict[str, float] = from_fit("fusion.variance_explained", "Of held-out entries, by modality.")
     labels: dict[str, pd.Categorical] = from_fit("labels", "Labels of the training samples.")
@@ -223,7 +225,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
 
         Returns
         -------
-        Array of shape (samples, dimensions of the code). A sample without any modality gets the code of an empty one.
+        Array of shape (samples, dimensions of the embedding). A sample without any modality gets that of an empty one.
 
         Raises
         ------
@@ -240,7 +242,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         modalities: str | Sequence[str] | None = None,
         layer: Mapping[str, str | None] | None = None,
     ) -> pd.DataFrame:
-        """How much each modality counts in the code of each sample: (samples, modalities), rows summing to one.
+        """How much each modality counts in the embedding of each sample: (samples, modalities), rows summing to one.
 
         Zero where the sample lacks the modality. Parameters as in `encode`.
         """
@@ -258,7 +260,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Predict one modality from the others, for every sample of ``mdata.obs``.
 
-        The values of the training samples nearest to it, in the code, in the components that the other modalities give,
+        The values of the training samples nearest to it, in the embedding, in the components that the other modalities give,
         and in what a linear regression on these says of the target; a sample never predicts itself. Counts are predicted
         as log1p (RNA after normalisation to the median depth), peaks and mutations as probabilities, anything else on
         its own scale.

@@ -19,8 +19,8 @@ from aeverse.nn._encoder import (
     ValueInput,
 )
 from aeverse.nn._expression import Expression
-from aeverse.nn._fusion import FusionBatch, FusionNet, MemberLinear, MemberMLP
-from aeverse.nn._graph import diffusion_coordinates, fuse, local_kernel, nearest, row_normalised, smooth
+from aeverse.nn._fusion import EnsembleLinear, EnsembleMLP, FusionBatch, FusionNet
+from aeverse.nn._graph import diffusion_coordinates, fuse, local_kernel, nearest, row_normalized, smooth
 from aeverse.nn._likelihoods import (
     LIKELIHOODS,
     Bernoulli,
@@ -33,10 +33,10 @@ from aeverse.nn._likelihoods import (
 )
 from aeverse.nn._mixture import foreground_probability
 from aeverse.nn._moments import moments
-from aeverse.nn._penalties import Contraction, Divergence, Guidance, Penalty, Sparsity, TargetActivity
+from aeverse.nn._penalties import Contraction, Divergence, GraphTarget, Penalty, Sparsity, TargetActivity
 from aeverse.nn._posterior import GammaPosterior
 from aeverse.nn._random import generator_on
-from aeverse.nn._rows import Rows, product
+from aeverse.nn._rows import SparseRows, product
 from aeverse.nn._special import fraction_logit
 from aeverse.nn._units import Units
 
@@ -61,21 +61,21 @@ __all__ = [
     "FusionNet",
     "GammaPosterior",
     "Gaussian",
-    "Guidance",
+    "GraphTarget",
     "InputLayer",
     "LIKELIHOODS",
     "Likelihood",
     "LogitGaussian",
     "LogitInput",
     "Masking",
-    "MemberLinear",
-    "MemberMLP",
+    "EnsembleLinear",
+    "EnsembleMLP",
     "NegativeBinomial",
     "Noise",
     "Penalty",
     "Poisson",
     "Projection",
-    "Rows",
+    "SparseRows",
     "Sparsity",
     "TargetActivity",
     "Thinning",
@@ -94,7 +94,7 @@ __all__ = [
     "moments",
     "nearest",
     "product",
-    "row_normalised",
+    "row_normalized",
     "smooth",
     "softmax_means",
     "thin",

@@ -56,7 +56,7 @@ class AutoencoderNet(nn.Module):
         return self.likelihood.mean(hidden, self.decoder.weight, self.decoder.bias, library)
 
     @torch.no_grad()
-    def orient(self, mean: Tensor, power: float, covariance: Tensor | None = None) -> None:
+    def rotate_to_information(self, mean: Tensor, power: float, covariance: Tensor | None = None) -> None:
         """Turn and scale the code by what its dimensions change in the data; what is decoded stays the same.
 
         The axes become those of the Fisher information of the likelihood at the data's mean (which gives the divergence
@@ -75,9 +75,9 @@ class AutoencoderNet(nn.Module):
         """
         encoder, n = self.encoder, self.encoder.n_latent
         information = self.likelihood.information(self.decoder.loadings_at_zero(), mean).double()
-        free = slice(encoder.n_free, n)
+        free = slice(encoder.n_guided, n)
         information = information[free, free]
-        root = torch.eye(n - encoder.n_free, dtype=torch.float64, device=mean.device)
+        root = torch.eye(n - encoder.n_guided, dtype=torch.float64, device=mean.device)
         if covariance is not None:
             values, vectors = torch.linalg.eigh(covariance.double()[free, free])
             root = vectors * values.clamp_min(1e-9 * float(values[-1]) + 1e-12).sqrt()
@@ -86,20 +86,20 @@ class AutoencoderNet(nn.Module):
         scale = values.clamp_min(1e-6 * float(values[0]) + 1e-12) ** power
         turn = torch.eye(n, dtype=torch.float64, device=mean.device)
         turn[free, free] = torch.linalg.solve(root.T, axes * scale)
-        self.turn(turn)
+        self.rotate(turn)
 
     @torch.no_grad()
-    def turn(self, matrix: Tensor) -> None:
+    def rotate(self, matrix: Tensor) -> None:
         """Multiply the code by a matrix (n_latent, n_latent); what is decoded stays the same."""
-        reach, matrix = self.decoder.reach, matrix.double()
+        reach, matrix = self.decoder.code_weight, matrix.double()
         self.encoder.axes.copy_(self.encoder.axes.double() @ matrix)
         reach.copy_(torch.linalg.solve(matrix, reach.double().T).T)
 
     @torch.no_grad()
-    def face_up(self) -> None:
+    def fix_signs(self) -> None:
         """Turn the sign of each dimension that stands for a programme, so that more of the code is more of the programme."""
-        if self.decoder.programmes is not None:
-            self.turn(torch.where((self.decoder.loadings * self.decoder.programmes).sum(0) < 0, -1.0, 1.0).diag())
+        if self.decoder.mask is not None:
+            self.rotate(torch.where((self.decoder.loadings * self.decoder.mask).sum(0) < 0, -1.0, 1.0).diag())
 
     def loss(self, batch: Batch) -> Tensor:
         """Negative log-likelihood, prior and penalties, by sample."""
@@ -162,7 +162,7 @@ class Ensemble(nn.Module):
         """Each member's expected data."""
         if self.alignment is not None:
             assert covariate is not None
-            code = self.alignment.undo(code, covariate)
+            code = self.alignment.inverse(code, covariate)
         if self.units is not None:
             code = self.units.undo(code)
         for member, own in zip(self.members, code.chunk(len(self.members), 1), strict=True):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from aeverse.nn._rows import Rows
+from aeverse.nn._rows import SparseRows
 
 
 @dataclass(frozen=True)
@@ -16,20 +16,20 @@ class Batch:
     `generator` is where corruptions and draws of the code come from while training; None: torch's global generator.
     """
 
-    x: Rows | Tensor
-    target: Rows | Tensor
+    x: SparseRows | Tensor
+    target: SparseRows | Tensor
     library: Tensor | None = None
     covariate: Tensor | None = None
-    guide: Tensor | None = None
+    graph_target: Tensor | None = None
     generator: Generator | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
     @property
-    def counts(self) -> Rows:
+    def counts(self) -> SparseRows:
         """What a model of counts has to explain."""
-        assert isinstance(self.target, Rows)
+        assert isinstance(self.target, SparseRows)
         return self.target
 
     @property
@@ -50,7 +50,7 @@ class Batch:
         def cut(values):
             if values is None:
                 return None
-            return values.block(start, stop) if isinstance(values, Rows) else values[start:stop]
+            return values.rows(start, stop) if isinstance(values, SparseRows) else values[start:stop]
 
-        library, covariate, guide = map(cut, (self.library, self.covariate, self.guide))
-        return Batch(cut(self.x), cut(self.target), library, covariate, guide, self.generator)
+        library, covariate, graph_target = map(cut, (self.library, self.covariate, self.graph_target))
+        return Batch(cut(self.x), cut(self.target), library, covariate, graph_target, self.generator)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aeverse.nn._rows import Rows
+from aeverse.nn._rows import SparseRows
 
 N_CLASSES = 4  # counts of 0, 1, 2, and more
 SMALLEST, N_NODES = -14, 29  # of either scale, in powers of two
-FEWEST = 50.0  # held-out molecules that are expected in the outermost group of nodes
-USUAL = 10.0  # molecules that each node is given beside its own, as many found as expected
+MIN_EXPECTED = 50.0  # held-out molecules that are expected in the outermost group of nodes
+PSEUDO_MOLECULES = 10.0  # molecules that each node is given beside its own, as many found as expected
 N_ROUNDS = 10
 
 
@@ -36,13 +36,13 @@ class Calibration(nn.Module):
     Examples
     --------
     >>> import torch, scipy.sparse as sp
-    >>> from aeverse.nn import Calibration, Rows
+    >>> from aeverse.nn import Calibration, SparseRows
     >>> expected, library = torch.full((1000, 1), 0.5), torch.full((1000, 1), 0.5)
-    >>> nothing, found = (Rows.from_scipy(sp.csr_matrix(torch.full((1000, 1), x).numpy())) for x in (0.0, 1.0))
+    >>> nothing, found = (SparseRows.from_scipy(sp.csr_matrix(torch.full((1000, 1), x).numpy())) for x in (0.0, 1.0))
     >>> calibration = Calibration(1)
     >>> calibration.add(expected, library, nothing, found)  # a molecule in each, where every second was to have one
     >>> calibration.fit()
-    >>> torch.round(calibration(expected[:1], library[:1], nothing.block(0, 1)), decimals=1)
+    >>> torch.round(calibration(expected[:1], library[:1], nothing.rows(0, 1)), decimals=1)
     tensor([[2.]])
     """
 
@@ -63,20 +63,22 @@ class Calibration(nn.Module):
             )  # of more entries than a float can count
             self.register_buffer(name, total, persistent=False)
 
-    def _places(self, expected: Tensor, library: Tensor) -> tuple[Tensor, Tensor]:
+    def _node_positions(self, expected: Tensor, library: Tensor) -> tuple[Tensor, Tensor]:
         """Position of each entry between the nodes, by ratio and by level, (cells, genes)."""
         level = expected.clamp_min(1e-30).log2_().sub_(SMALLEST)
         ratio = level - library.clamp_min(1e-30).log2()
         ratio -= self.frequency.clamp_min(1e-30).log2()
         return ratio.clamp_(0, N_NODES - 1), level.clamp_(0, N_NODES - 1)
 
-    def add(self, expected: Tensor, library: Tensor, counts: Rows, heldout: Rows, share: float = 1.0) -> None:
+    def add(
+        self, expected: Tensor, library: Tensor, counts: SparseRows, heldout: SparseRows, share: float = 1.0
+    ) -> None:
         """Count what was expected of the held-out molecules, `share` of the expression, and what was found."""
-        ratio, level = self._places(expected, library)
+        ratio, level = self._node_positions(expected, library)
         node = ratio.round_().int().mul_(N_NODES).add_(level.round_().int())
         entry, kind = _stored(counts)
         node.view(-1)[entry] += (kind * N_NODES**2).int()
-        own = node[heldout.row_of_entry(), heldout.columns]
+        own = node[heldout.row_index(), heldout.columns]
         for total, where, values in ((self.expected, node, share * expected), (self.found, own, heldout.values)):
             sums = torch.zeros(total.numel(), dtype=values.dtype, device=values.device)
             total += sums.index_add_(0, where.view(-1), values.view(-1)).view_as(total)
@@ -84,9 +86,11 @@ class Calibration(nn.Module):
     def fit(self) -> None:
         """Factors from what was counted, by iterative proportional fitting (Deming and Stephan, 1940)."""
         for _ in range(N_ROUNDS):
-            self.by_ratio.copy_(_found_of_expected((self.expected * self.by_level[:, None]).sum(2), self.found.sum(2)))
+            self.by_ratio.copy_(
+                observed_over_expected((self.expected * self.by_level[:, None]).sum(2), self.found.sum(2))
+            )
             self.by_level.copy_(
-                _found_of_expected((self.expected * self.by_ratio[..., None]).sum(1), self.found.sum(1))
+                observed_over_expected((self.expected * self.by_ratio[..., None]).sum(1), self.found.sum(1))
             )
 
     @property
@@ -94,24 +98,24 @@ class Calibration(nn.Module):
         """Whether any factor differs from 1."""
         return bool((self.by_level != 1).any())
 
-    def forward(self, expected: Tensor, library: Tensor, counts: Rows) -> Tensor:
+    def forward(self, expected: Tensor, library: Tensor, counts: SparseRows) -> Tensor:
         """Factor of each entry, (cells, genes)."""
         entry, kind = _stored(counts)
         result = torch.ones_like(expected)
-        for factor, place in zip((self.by_ratio, self.by_level), self._places(expected, library), strict=True):
-            stored = _between(factor, place.view(-1)[entry], kind * N_NODES)
-            own = _between(factor, place)
+        for factor, place in zip((self.by_ratio, self.by_level), self._node_positions(expected, library), strict=True):
+            stored = _interpolate(factor, place.view(-1)[entry], kind * N_NODES)
+            own = _interpolate(factor, place)
             own.view(-1)[entry] = stored
             result *= own
         return result
 
 
-def _stored(counts: Rows) -> tuple[Tensor, Tensor]:
+def _stored(counts: SparseRows) -> tuple[Tensor, Tensor]:
     """Position of each stored count in the dense matrix, and its class."""
-    return counts.place_of_entry(), counts.values.clamp(max=N_CLASSES - 1).long()
+    return counts.flat_index(), counts.values.clamp(max=N_CLASSES - 1).long()
 
 
-def _between(factor: Tensor, place: Tensor, first: Tensor | None = None) -> Tensor:
+def _interpolate(factor: Tensor, place: Tensor, first: Tensor | None = None) -> Tensor:
     """Factors at places between nodes; `first` is where the nodes of an entry's class begin, None: class 0."""
     below = place.floor()
     node = below.int() if first is None else below.int() + first
@@ -121,14 +125,14 @@ def _between(factor: Tensor, place: Tensor, first: Tensor | None = None) -> Tens
     return start.addcmul_(slope, below.sub_(place), value=-1)
 
 
-def _found_of_expected(expected: Tensor, found: Tensor) -> Tensor:
+def observed_over_expected(expected: Tensor, found: Tensor) -> Tensor:
     """Ratio at each node; nodes at either end are taken together until enough is expected of them."""
     pooled_expected, pooled_found = expected.clone(), found.clone()
     for kind in range(len(expected)):
         for flip in (torch.clone, torch.flipud):  # from the small end, from the large end
             e, f = flip(expected[kind]).cumsum(0), flip(found[kind]).cumsum(0)
-            few = int((e < FEWEST).sum())
+            few = int((e < MIN_EXPECTED).sum())
             if few < len(e):
                 ends = flip(torch.arange(len(e), device=e.device))[: few + 1]
                 pooled_expected[kind, ends], pooled_found[kind, ends] = e[few], f[few]
-    return (pooled_found + USUAL) / (pooled_expected + USUAL)
+    return (pooled_found + PSEUDO_MOLECULES) / (pooled_expected + PSEUDO_MOLECULES)

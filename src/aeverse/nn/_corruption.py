@@ -13,12 +13,12 @@ from torch import Generator, Tensor
 
 from aeverse.nn._batch import Batch
 from aeverse.nn._random import normal_like, uniform_like
-from aeverse.nn._rows import Rows
+from aeverse.nn._rows import SparseRows
 
 Corruption = Callable[[Batch], Batch]
 
 
-def thin(counts: Rows, keep: float | Tensor, generator: Generator | None = None) -> Rows:
+def thin(counts: SparseRows, keep: float | Tensor, generator: Generator | None = None) -> SparseRows:
     """Keep each molecule with probability `keep` (binomial thinning), and scale so that the expectation stays.
 
     Parameters
@@ -33,14 +33,14 @@ def thin(counts: Rows, keep: float | Tensor, generator: Generator | None = None)
     Examples
     --------
     >>> import torch, scipy.sparse as sp
-    >>> from aeverse.nn import Rows, thin
-    >>> thin(Rows.from_scipy(sp.csr_matrix([[4.0, 0.0]])), 0.5).values.item() in (0, 2, 4, 6, 8)
+    >>> from aeverse.nn import SparseRows, thin
+    >>> thin(SparseRows.from_scipy(sp.csr_matrix([[4.0, 0.0]])), 0.5).values.item() in (0, 2, 4, 6, 8)
     True
     """
     x = counts.values
     keep = torch.as_tensor(keep, dtype=x.dtype, device=x.device).expand(counts.shape[0])
     if x.device.type != "cpu" or x.dtype != torch.float32:
-        keep = keep[counts.row_of_entry()]
+        keep = keep[counts.row_index()]
         kept = (uniform_like(x, generator) < keep).to(keep.dtype)  # of one molecule; most counts are one
         many = (x > 1).nonzero().squeeze(1)
         kept[many] = torch.binomial(x[many], keep[many], generator=generator)
@@ -56,9 +56,9 @@ def thin(counts: Rows, keep: float | Tensor, generator: Generator | None = None)
     return counts.with_values(kept)
 
 
-def mask(x: Rows | Tensor, share: float, generator: Generator | None = None) -> Rows | Tensor:
+def mask(x: SparseRows | Tensor, share: float, generator: Generator | None = None) -> SparseRows | Tensor:
     """Set a random share of the entries to zero (masking noise; Vincent et al., 2010)."""
-    if isinstance(x, Rows):
+    if isinstance(x, SparseRows):
         return x.with_values(x.values * (uniform_like(x.values, generator) >= share))
     return x * (uniform_like(x, generator) >= share)
 
@@ -76,7 +76,7 @@ class Thinning:
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with thinned input."""
-        assert isinstance(batch.x, Rows)
+        assert isinstance(batch.x, SparseRows)
         draws = torch.rand(len(batch), generator=batch.generator, dtype=torch.float32, device=batch.x.device)
         keep = 1 - self.strength * draws
         return replace(batch, x=thin(batch.x, keep, batch.generator))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aeverse.nn._rows import Rows
-from aeverse.nn._special import log_rising
+from aeverse.nn._rows import SparseRows
+from aeverse.nn._special import log_rising_factorial
 
 BLOCK_ENTRIES = 1_000_000  # entries of a block of logits: a batch of most data, and what stays near the processor
 
@@ -38,7 +38,7 @@ class _CountLoss(torch.autograd.Function):
     """Negative log-likelihood of counts, summed over cells and genes."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, counts: Rows, library, dispersion):
+    def forward(ctx, hidden, weight, bias, counts: SparseRows, library, dispersion):
         # the bias as one more loading, of a hidden unit that is always 1: its gradient then costs no pass of its own
         hidden, weight = torch.cat([hidden, torch.ones_like(library)], 1), torch.cat([weight, bias[:, None]], 1)
         d_hidden, d_weight, loss = torch.empty_like(hidden), torch.zeros_like(weight), hidden.new_zeros(())
@@ -46,7 +46,7 @@ class _CountLoss(torch.autograd.Function):
         memory = hidden.new_empty(step, len(weight))  # for all blocks: fresh memory costs as much as arithmetic
         block_loss = _compiled if hidden.device.type == "cpu" and hidden.dtype == torch.float32 else _by_operations
         for start in range(0, len(hidden), step):
-            part = counts.block(start, start + step)
+            part = counts.rows(start, start + step)
             rows, h = slice(start, start + step), hidden[start : start + step]
             logits = torch.mm(h, weight.T, out=memory[: len(h)])
             value, gradient = block_loss(logits, part, dispersion, library[rows])
@@ -62,7 +62,7 @@ class _CountLoss(torch.autograd.Function):
         return scale * d_hidden, scale * d_weight, scale * d_bias, None, None, None
 
 
-def _compiled(logits: Tensor, part: Rows, dispersion: Tensor | None, library: Tensor) -> tuple[float, Tensor]:
+def _compiled(logits: Tensor, part: SparseRows, dispersion: Tensor | None, library: Tensor) -> tuple[float, Tensor]:
     """Loss and gradient by the logits, in their memory; on the CPU in single precision."""
     from aeverse.nn import _kernels  # numba takes a second to load
 
@@ -73,26 +73,30 @@ def _compiled(logits: Tensor, part: Rows, dispersion: Tensor | None, library: Te
     return _kernels.negative_binomial(logits.numpy(), *counts, dispersion.numpy(), size), logits
 
 
-def _by_operations(logits: Tensor, part: Rows, dispersion: Tensor | None, library: Tensor) -> tuple[Tensor, Tensor]:
+def _by_operations(
+    logits: Tensor, part: SparseRows, dispersion: Tensor | None, library: Tensor
+) -> tuple[Tensor, Tensor]:
     """The same with torch's operations, on any device."""
-    mu, entry = _scaled_softmax(logits, library), part.place_of_entry()
+    mu, entry = _scaled_softmax(logits, library), part.flat_index()
     if dispersion is None:
         return _poisson(mu, entry, part, library)
     gradient = torch.empty_like(mu)
     return _negative_binomial(mu, entry, part, dispersion, library, out=gradient), gradient
 
 
-def _poisson(mu: Tensor, entry: Tensor, part: Rows, library: Tensor) -> tuple[Tensor, Tensor]:
+def _poisson(mu: Tensor, entry: Tensor, part: SparseRows, library: Tensor) -> tuple[Tensor, Tensor]:
     """Loss, and its gradient by the logits in the memory of ``mu``: mu - x where the library size is the sum of x."""
     x, flat = part.values, mu.view(-1)
     loss = mu.sum() + (torch.lgamma(x + 1) - x * flat[entry].clamp_min(1e-30).log()).sum()
-    mu *= part.sums() / library.clamp_min(1e-30)
+    mu *= part.row_sums() / library.clamp_min(1e-30)
     flat[entry] -= x
     return loss, mu
 
 
-def _negative_binomial(mu: Tensor, entry: Tensor, part: Rows, theta: Tensor, library: Tensor, out: Tensor) -> Tensor:
-    """Loss; its gradient by the logits goes to `out`. By log(mu) it is posterior mean - x; the softmax centres it."""
+def _negative_binomial(
+    mu: Tensor, entry: Tensor, part: SparseRows, theta: Tensor, library: Tensor, out: Tensor
+) -> Tensor:
+    """Loss; its gradient by the logits goes to `out`. By log(mu) it is posterior mean - x; the softmax centers it."""
     x = part.values
     stored = mu.view(-1)[entry]
     t = theta[part.columns]
@@ -100,7 +104,7 @@ def _negative_binomial(mu: Tensor, entry: Tensor, part: Rows, theta: Tensor, lib
     torch.div(theta, gradient, out=gradient)
     loss = -(_log_of_products(gradient) @ theta)  # every entry as if it were zero
     loss += (x * (torch.log(t + stored) - stored.clamp_min(1e-30).log())).sum()
-    loss += (torch.lgamma(x + 1) - log_rising(t, x)).sum()
+    loss += (torch.lgamma(x + 1) - log_rising_factorial(t, x)).sum()
     gradient *= mu  # the posterior mean of an entry without counts
     gradient.view(-1)[entry] = stored * (t + x) / (t + stored) - x
     mu *= gradient.sum(1, keepdim=True) / library.clamp_min(1e-30)
@@ -118,7 +122,7 @@ def _log_of_products(x: Tensor, n: int = 4) -> Tensor:
 
 
 def count_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor, counts: Rows, library: Tensor, dispersion: Tensor | None = None
+    hidden: Tensor, weight: Tensor, bias: Tensor, counts: SparseRows, library: Tensor, dispersion: Tensor | None = None
 ) -> Tensor:
     """Negative log-likelihood of sparse counts under Poisson or negative binomial, on library size x softmax.
 
@@ -142,9 +146,9 @@ def count_loss(
     Examples
     --------
     >>> import torch, scipy.sparse as sp
-    >>> from aeverse.nn import Rows, count_loss
-    >>> counts = Rows.from_scipy(sp.csr_matrix([[1.0, 0, 2]]))
-    >>> loss = count_loss(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(3), counts, counts.sums())
+    >>> from aeverse.nn import SparseRows, count_loss
+    >>> counts = SparseRows.from_scipy(sp.csr_matrix([[1.0, 0, 2]]))
+    >>> loss = count_loss(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(3), counts, counts.row_sums())
     >>> round(loss.item(), 4) == round(3 + 0.6931, 4)  # every mean is 1
     True
     """

@@ -1,4 +1,4 @@
-"""Encoders: an input layer that normalises, and layers that compress."""
+"""Encoders: an input layer that normalizes, and layers that compress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from aeverse.nn._moments import Matrix, moments
 from aeverse.nn._random import linear, normal_like
-from aeverse.nn._rows import Rows, product
+from aeverse.nn._rows import SparseRows, product
 from aeverse.nn._special import fraction_logit
 
 SMALLEST_SD = 1e-6  # a feature that varies less is constant
@@ -21,7 +21,7 @@ READ_ROWS = 1024  # samples that are read at a time
 
 
 class InputLayer(nn.Module):
-    """What an encoder reads its features through: called with features and library sizes, gives normalised values.
+    """What an encoder reads its features through: called with features and library sizes, gives normalized values.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class InputLayer(nn.Module):
 class CountInput(InputLayer):
     """Counts to scaled ``log1p(counts / library size * median library size)``; sparse stays sparse.
 
-    Centring would make the matrix dense: the encoder subtracts `shift` behind its first matrix product instead.
+    Centering would make the matrix dense: the encoder subtracts `shift` behind its first matrix product instead.
     """
 
     shift: Tensor
@@ -48,15 +48,15 @@ class CountInput(InputLayer):
         self.register_buffer("scale", 1 / sd)
         self.register_buffer("median_library", torch.tensor(float(median_library), dtype=torch.float32))
 
-    def forward(self, counts: Rows, library: Tensor) -> Rows:
-        """Scaled log-normalised values of the stored entries."""
+    def forward(self, counts: SparseRows, library: Tensor) -> SparseRows:
+        """Scaled log-normalized values of the stored entries."""
         factor = (self.median_library / library.clamp_min(1.0)).ravel()
         if counts.device.type == "cpu" and counts.values.dtype == torch.float32:
             from aeverse.nn import _kernels  # numba takes a second to load
 
             entries = (t.numpy() for t in (counts.values, counts.pointers, counts.columns, factor, self.scale))
             return counts.with_values(torch.from_numpy(_kernels.log_normalized(*entries)))
-        values = torch.log1p(counts.values * factor[counts.row_of_entry()])
+        values = torch.log1p(counts.values * factor[counts.row_index()])
         return counts.with_values(values * self.scale[counts.columns])
 
 
@@ -77,9 +77,9 @@ class ValueInput(InputLayer):
 
 
 class DenseInput(ValueInput):
-    """Standardised values, clipped; a missing value (NaN) becomes zero, the feature's mean.
+    """Standardized values, clipped; a missing value (NaN) becomes zero, the feature's mean.
 
-    Rows are scaled up for what they lack, so that a code is as long as that of a complete sample.
+    SparseRows are scaled up for what they lack, so that a code is as long as that of a complete sample.
     """
 
     limit = 10.0  # standard deviations
@@ -104,7 +104,7 @@ class DenseInput(ValueInput):
         return cls(torch.zeros(n_inputs, dtype=torch.float32), torch.ones(n_inputs, dtype=torch.float32))
 
     def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
-        """Standardise."""
+        """Standardize."""
         missing = torch.isnan(x)
         values = ((x - self.mean) * self.scale).clamp(-self.limit, self.limit).masked_fill(missing, 0.0)
         return values * (1 - missing.to(values.dtype).mean(1, keepdim=True)).clamp_min(0.01).rsqrt()
@@ -119,7 +119,7 @@ class LogitInput(DenseInput):
         return super().of(fraction_logit(torch.as_tensor(_dense(x))).numpy())
 
     def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
-        """Logit, then standardise."""
+        """Logit, then standardize."""
         return super().forward(fraction_logit(x))
 
 
@@ -163,7 +163,7 @@ class BinaryInput(ValueInput):
 
     @staticmethod
     def profile(x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of unit length (missing entries zero), and the logarithm of one more than the expected number of ones."""
+        """SparseRows of unit length (missing entries zero), and the logarithm of one more than the expected number of ones."""
         missing = torch.isnan(x)
         ones = x.masked_fill(missing, 0.0)
         share = (1 - missing.to(x.dtype).mean(1, keepdim=True)).clamp_min(0.01)
@@ -171,7 +171,7 @@ class BinaryInput(ValueInput):
         return ones / ones.square().sum(1, keepdim=True).clamp_min(1e-9).sqrt(), burden
 
     def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
-        """Centred profile and standardised burden, (rows, features + 1)."""
+        """Centerd profile and standardized burden, (rows, features + 1)."""
         profile, burden = self.profile(x)
         return torch.cat([(profile - self.mean) * self.scale, (burden - self.log_burden[0]) / self.log_burden[1]], 1)
 
@@ -189,28 +189,28 @@ class Projection(InputLayer):
     ----------
     inner
         `DenseInput`, `LogitInput` or `BinaryInput`.
-    centre, axes
+    center, axes
         (columns,) and orthonormal (columns, components).
     gain
         Factor on the scores.
     """
 
     inner: InputLayer
-    centre: Tensor
+    center: Tensor
     axes: Tensor
     gain: Tensor
 
-    def __init__(self, inner: InputLayer, centre: Tensor, axes: Tensor, gain: float):
+    def __init__(self, inner: InputLayer, center: Tensor, axes: Tensor, gain: float):
         super().__init__()
         self.inner = inner
-        self.register_buffer("centre", centre)
+        self.register_buffer("center", center)
         self.register_buffer("axes", axes)
         self.register_buffer("gain", torch.tensor(float(gain), dtype=torch.float32))
         self.shift = None
 
     def forward(self, x: Tensor, library: Tensor | None = None) -> Tensor:
         """Scores, (rows, components)."""
-        return (self.inner(x, library) - self.centre) @ self.axes * self.gain
+        return (self.inner(x, library) - self.center) @ self.axes * self.gain
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,8 @@ class Encoder(nn.Module):
     skip
         A linear way from the inputs to the code beside the hidden layers. The code starts as the first inputs themselves,
         to which the hidden layers have nothing to add yet.
-    n_free
-        So many leading dimensions are spared by the `code_layer` (those that `Guidance` asks for).
+    n_guided
+        So many leading dimensions are spared by the `code_layer` (those that `GraphTarget` asks for).
     variational
         The encoder also tells how far the code may lie off its mean.
     generator
@@ -267,7 +267,7 @@ class Encoder(nn.Module):
     Attributes
     ----------
     axes
-        Linear map that the code is given at last, the identity until `AutoencoderNet.orient`.
+        Linear map that the code is given at last, the identity until `AutoencoderNet.rotate_to_information`.
     """
 
     axes: Tensor
@@ -283,7 +283,7 @@ class Encoder(nn.Module):
         activation: type[nn.Module] = nn.GELU,
         code_layer: nn.Module | None = None,
         skip: bool = False,
-        n_free: int = 0,
+        n_guided: int = 0,
         variational: bool = False,
         generator: Generator | None = None,
     ):
@@ -291,7 +291,7 @@ class Encoder(nn.Module):
         n_out = n_latent * (2 if variational else 1)
         widths = [*n_hidden, n_out]
         self.skipped = n_out if skip and n_hidden else 0
-        self.n_latent, self.n_free, self.variational = n_latent, n_free, variational
+        self.n_latent, self.n_guided, self.variational = n_latent, n_guided, variational
         self.input_layer = input_layer
         self.first = nn.Parameter(torch.empty(n_inputs, widths[0] + self.skipped, dtype=torch.float32))
         self.first_bias = nn.Parameter(torch.zeros(widths[0] + self.skipped, dtype=torch.float32))
@@ -305,11 +305,11 @@ class Encoder(nn.Module):
         if self.skipped:
             for parameter in self.rest[-1].parameters():
                 nn.init.zeros_(parameter)
-            first_inputs = torch.eye(n_inputs, n_latent - n_free, dtype=torch.float32)
+            first_inputs = torch.eye(n_inputs, n_latent - n_guided, dtype=torch.float32)
             self.first.data[:, -self.skipped :] = 0
-            start = widths[0] + n_free
-            self.first.data[:, start : start + n_latent - n_free] = first_inputs
-        self.code_layer = nn.LayerNorm(n_latent - n_free, dtype=torch.float32) if code_layer is None else code_layer
+            start = widths[0] + n_guided
+            self.first.data[:, start : start + n_latent - n_guided] = first_inputs
+        self.code_layer = nn.LayerNorm(n_latent - n_guided, dtype=torch.float32) if code_layer is None else code_layer
         self.register_buffer("axes", torch.eye(n_latent, dtype=torch.float32))
 
     @property
@@ -317,18 +317,18 @@ class Encoder(nn.Module):
         """Whether the code is an elementwise function of one affine map of the inputs."""
         return len(self.rest) == 0 and not isinstance(self.code_layer, nn.LayerNorm)
 
-    def standardised(self, x: Rows | Tensor, library: Tensor | None = None) -> Rows | Tensor:
-        """The features as the input layer has normalised them, before any projection."""
+    def standardized(self, x: SparseRows | Tensor, library: Tensor | None = None) -> SparseRows | Tensor:
+        """The features as the input layer has normalized them, before any projection."""
         layer = self.input_layer
         return (layer.inner if isinstance(layer, Projection) else layer)(x, library)
 
     @property
     def input_weights(self) -> Tensor:
-        """Weights of the first layer by standardised feature, (features, width)."""
+        """Weights of the first layer by standardized feature, (features, width)."""
         layer = self.input_layer
         return layer.gain * (layer.axes @ self.first) if isinstance(layer, Projection) else self.first
 
-    def hidden(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
+    def hidden(self, x: SparseRows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
         """Output of the first layer, before its activation."""
         x = self.input_layer(x, library)
         bias = (
@@ -337,7 +337,7 @@ class Encoder(nn.Module):
         hidden = product(x, self.first) + bias
         return hidden if self.covariate is None else hidden + self.covariate(covariate)
 
-    def coded(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Code:
+    def coded(self, x: SparseRows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Code:
         """Code of each row, with what the penalties ask for."""
         return self.from_hidden(self.hidden(x, library, covariate))
 
@@ -347,12 +347,12 @@ class Encoder(nn.Module):
         out = self.rest(hidden[:, : hidden.shape[1] - self.skipped])
         out = out + past if self.skipped else out
         mean, log_variance = out.chunk(2, 1) if self.variational else (out, None)
-        if self.n_free:
-            mean = torch.cat([mean[:, : self.n_free], self.code_layer(mean[:, self.n_free :])], 1)
+        if self.n_guided:
+            mean = torch.cat([mean[:, : self.n_guided], self.code_layer(mean[:, self.n_guided :])], 1)
         else:
             mean = self.code_layer(mean)
         return Code(mean @ self.axes, log_variance, hidden)
 
-    def forward(self, x: Rows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
+    def forward(self, x: SparseRows | Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
         """Code of each row, (rows, latent)."""
         return self.coded(x, library, covariate).mean

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from aeverse.nn._rows import Rows
+from aeverse.nn._rows import SparseRows
 from aeverse.nn._special import beyond_zero
 
 
@@ -35,8 +35,8 @@ class Expression:
     Examples
     --------
     >>> import torch, scipy.sparse as sp
-    >>> from aeverse.nn import Expression, Rows
-    >>> counts, mu = Rows.from_scipy(sp.csr_matrix([[0.0, 9.0]])), torch.ones(1, 2)
+    >>> from aeverse.nn import Expression, SparseRows
+    >>> counts, mu = SparseRows.from_scipy(sp.csr_matrix([[0.0, 9.0]])), torch.ones(1, 2)
     >>> Expression(mu, counts, torch.full((1, 2), 4.0)).mean()
     tensor([[0.8000, 2.6000]])
     >>> outliers = Expression(mu, counts, torch.full((1, 2), 4.0), [(1.0, torch.tensor(0.9)), (0.05, torch.tensor(0.1))])
@@ -47,13 +47,13 @@ class Expression:
     def __init__(
         self,
         mu: Tensor,
-        counts: Rows,
+        counts: SparseRows,
         shape: Tensor,
         scales: Sequence[tuple[float, Tensor | float]] = ((1.0, 1.0),),
         calibration: Callable[[Tensor], Tensor] | None = None,
     ):
         self.mu, self.x, self.calibration = mu, counts.values, calibration
-        self.entry = counts.place_of_entry()
+        self.entry = counts.flat_index()
         self.shapes = [shape if scale == 1 else shape * scale for scale, _ in scales]
         self.weights: Sequence[Tensor | float] = (1.0,)
         if len(scales) > 1:
@@ -123,7 +123,7 @@ class Expression:
             slopes.append(own * follows + misses * apart)
         return self._average(slopes)
 
-    def seen_deeper(self, depth: float) -> Tensor:
+    def detection_probability(self, depth: float) -> Tensor:
         """Probability that an entry without counts would have some at `depth` times the cell's depth, (cells, genes).
 
         Given the zero and the shape, the expression is gamma with rate ``1 + shape / mu``, so that the next ``depth - 1``

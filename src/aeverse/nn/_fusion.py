@@ -36,7 +36,7 @@ class FusionBatch:
     generator: Generator | None = None
 
 
-class MemberLinear(nn.Module):
+class EnsembleLinear(nn.Module):
     """One affine map a member: (members, rows, inputs) -> (members, rows, outputs)."""
 
     def __init__(self, n_members: int, n_in: int, n_out: int, gain: float = 1.0, *, generator: Generator | None = None):
@@ -50,7 +50,7 @@ class MemberLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-class MemberMLP(nn.Module):
+class EnsembleMLP(nn.Module):
     """One hidden layer (LayerNorm, GELU), and a linear way past it where `skip`."""
 
     def __init__(
@@ -65,9 +65,9 @@ class MemberMLP(nn.Module):
         generator: Generator | None = None,
     ):
         super().__init__()
-        self.first = MemberLinear(n_members, n_in, n_hidden, generator=generator)
-        self.second = MemberLinear(n_members, n_hidden, n_out, gain, generator=generator)
-        self.skip = MemberLinear(n_members, n_in, n_out, generator=generator) if skip else None
+        self.first = EnsembleLinear(n_members, n_in, n_hidden, generator=generator)
+        self.second = EnsembleLinear(n_members, n_hidden, n_out, gain, generator=generator)
+        self.skip = EnsembleLinear(n_members, n_in, n_out, generator=generator) if skip else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of each member."""
@@ -79,7 +79,7 @@ class MemberMLP(nn.Module):
 class FusionNet(nn.Module):
     """Per modality an encoder and a linear decoder; the code is the weighted mean over the modalities that are there.
 
-    A head predicts, from the same code, where the sample lies in the neighbour graph. Training hides input entries
+    A head predicts, from the same code, where the sample lies in the neighbor graph. Training hides input entries
     (`masking`) and whole modalities (`modality_dropout`) and asks for all of them back.
 
     Parameters
@@ -120,13 +120,13 @@ class FusionNet(nn.Module):
         self.modalities = list(sizes)  # module names may not hold every character that a modality's name may
         self.n_members, self.masking, self.modality_dropout = n_members, masking, modality_dropout
         self.encoders = nn.ModuleList(
-            MemberMLP(n_members, s, n_hidden, n_latent, skip=skip, generator=generator) for s in sizes.values()
+            EnsembleMLP(n_members, s, n_hidden, n_latent, skip=skip, generator=generator) for s in sizes.values()
         )
         self.decoders = nn.ModuleList(
-            MemberLinear(n_members, n_latent + n_covariates, s, 0.5, generator=generator) for s in sizes.values()
+            EnsembleLinear(n_members, n_latent + n_covariates, s, 0.5, generator=generator) for s in sizes.values()
         )
-        self.head = MemberMLP(n_members, n_latent, n_hidden, n_targets, gain=0.5, generator=generator)
-        self.register_buffer("emphasis", torch.ones(n_targets, dtype=torch.float32))
+        self.head = EnsembleMLP(n_members, n_latent, n_hidden, n_targets, gain=0.5, generator=generator)
+        self.register_buffer("target_weights", torch.ones(n_targets, dtype=torch.float32))
 
     def encode(self, x: Mapping[str, Tensor], weights: Tensor) -> Tensor:
         """Code, (members, rows, n_latent); zero for a sample without any modality."""
@@ -148,7 +148,7 @@ class FusionNet(nn.Module):
             for m, v in batch.x.items()
         }
         code = self.encode(shown, self._drop(batch.weights, batch.generator))
-        loss = ((self.head(code) - batch.target) ** 2 * self.emphasis).mean((1, 2)).sum()
+        loss = ((self.head(code) - batch.target) ** 2 * self.target_weights).mean((1, 2)).sum()
         for i, (modality, decoded) in enumerate(self.decode(code, batch.covariate).items()):
             error = ((decoded - batch.x[modality]) ** 2).mean(-1)
             loss = loss + (error * batch.weights[..., i]).mean(1).sum()

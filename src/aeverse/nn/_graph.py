@@ -1,4 +1,4 @@
-"""Neighbour graphs: local kernels, their fusion over modalities, smoothing along them, diffusion coordinates."""
+"""Neighbor graphs: local kernels, their fusion over modalities, smoothing along them, diffusion coordinates."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import scipy.sparse as sp
 import torch
 
 WIDTH_FLOOR = 0.3  # of the median bandwidth: a few duplicates must not tear the graph
-KERNEL_FLOOR = 1e-3  # a neighbour never counts for nothing
+KERNEL_FLOOR = 1e-3  # a neighbor never counts for nothing
 DENSE_UP_TO = 2000  # rows up to which the dense eigendecomposition is the faster one
 BLOCK_ENTRIES = 20_000_000  # distances held at a time
 
 
 def nearest(x: np.ndarray, k: int, *, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Exact nearest neighbours, block by block.
+    """Exact nearest neighbors, block by block.
 
     Parameters
     ----------
     x
         (rows, dimensions).
     k
-        Neighbours wanted.
+        Neighbors wanted.
     among
-        (candidates, dimensions) to search in; None: `x` itself, each row left out of its own neighbours.
+        (candidates, dimensions) to search in; None: `x` itself, each row left out of its own neighbors.
 
     Returns
     -------
     Euclidean distances and positions, both (rows, k), nearest first.
     """
     among, itself = (x, True) if among is None else (among, False)
-    centre = among.mean(0)  # distances do not change, rounding does
-    queries, candidates = (torch.as_tensor(a - centre, dtype=torch.float32) for a in (x, among))
+    center = among.mean(0)  # distances do not change, rounding does
+    queries, candidates = (torch.as_tensor(a - center, dtype=torch.float32) for a in (x, among))
     k = min(k, len(candidates) - itself)
     size = (candidates**2).sum(1)
     block = max(1, BLOCK_ENTRIES // max(len(candidates), 1))
@@ -50,12 +50,12 @@ def nearest(x: np.ndarray, k: int, *, among: np.ndarray | None = None) -> tuple[
 
 
 def local_kernel(distances: np.ndarray, indices: np.ndarray) -> sp.csr_matrix:
-    """Symmetric Gaussian kernel with self-tuning bandwidths [Zelnik2004]_, its rows then normalised to one.
+    """Symmetric Gaussian kernel with self-tuning bandwidths [Zelnik2004]_, its rows then normalized to one.
 
     Parameters
     ----------
     distances, indices
-        As from `nearest`; the bandwidth of a row is its distance to the middle one of its neighbours.
+        As from `nearest`; the bandwidth of a row is its distance to the middle one of its neighbors.
 
     Returns
     -------
@@ -67,11 +67,11 @@ def local_kernel(distances: np.ndarray, indices: np.ndarray) -> sp.csr_matrix:
     width = np.maximum(width, WIDTH_FLOOR * np.median(positive) if positive.size else 1.0)
     weight = np.exp(-(distances**2) / (width[:, None] * width[indices])) + KERNEL_FLOOR
     kernel = sp.csr_matrix((weight.ravel(), (np.repeat(np.arange(n), k), indices.ravel())), shape=(n, n))
-    return row_normalised(kernel + kernel.T)
+    return row_normalized(kernel + kernel.T)
 
 
-def row_normalised(matrix: sp.spmatrix) -> sp.csr_matrix:
-    """Rows that sum to one; empty rows stay empty."""
+def row_normalized(matrix: sp.spmatrix) -> sp.csr_matrix:
+    """SparseRows that sum to one; empty rows stay empty."""
     total = np.asarray(matrix.sum(1)).ravel()
     return sp.csr_matrix(sp.diags(1 / np.where(total > 0, total, 1)) @ matrix)
 
@@ -84,7 +84,7 @@ def fuse(
     Parameters
     ----------
     kernels
-        Row-normalised kernels, one a modality.
+        Row-normalized kernels, one a modality.
     rows
         For each kernel the positions of its rows among the `n` samples.
     weights
@@ -100,16 +100,16 @@ def fuse(
     for kernel, where, weight in zip(kernels, rows, weights, strict=True):
         kernel = kernel.tocoo()
         total = total + sp.csr_matrix((weight * kernel.data, (where[kernel.row], where[kernel.col])), shape=(n, n))
-    return row_normalised(total)
+    return row_normalized(total)
 
 
 def smooth(graph: sp.csr_matrix, values: np.ndarray, rows: np.ndarray, n_steps: int) -> np.ndarray:
-    """Average values along a graph; samples that have no value take that of their neighbours.
+    """Average values along a graph; samples that have no value take that of their neighbors.
 
     Parameters
     ----------
     graph
-        Row-normalised (n, n).
+        Row-normalized (n, n).
     values
         (len(rows), dimensions), the values of some of the samples.
     rows

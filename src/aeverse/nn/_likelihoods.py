@@ -25,7 +25,7 @@ from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._encoder import SMALLEST_SD, BinaryInput, DenseInput, LogitInput, ValueInput
 from aeverse.nn._moments import Matrix, moments
 from aeverse.nn._random import normal_like
-from aeverse.nn._rows import Rows
+from aeverse.nn._rows import SparseRows
 from aeverse.nn._special import fraction_logit
 
 SMALLEST = 1e-6
@@ -42,7 +42,7 @@ class Likelihood(nn.Module):
     noise: Tensor | float
 
     def loss(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows | Tensor, library: Tensor | None = None
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: SparseRows | Tensor, library: Tensor | None = None
     ) -> Tensor:
         """Negative log-likelihood of a mini-batch, summed."""
         raise NotImplementedError
@@ -98,10 +98,10 @@ class Poisson(Likelihood):
         self.register_buffer("dispersion", dispersion)
 
     def loss(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows | Tensor, library: Tensor | None = None
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: SparseRows | Tensor, library: Tensor | None = None
     ) -> Tensor:
         """Negative log-likelihood of sparse counts."""
-        assert isinstance(target, Rows)
+        assert isinstance(target, SparseRows)
         assert library is not None
         return count_loss(hidden, weight, bias, target, library, self.dispersion)
 
@@ -117,10 +117,10 @@ class Poisson(Likelihood):
         return 2 * (torch.xlogy(x, x / mean) - x + mean).sum(0)
 
     @staticmethod
-    def deviance_of_rows(counts: Rows, mean: Tensor) -> Tensor:
+    def deviance_of_rows(counts: SparseRows, mean: Tensor) -> Tensor:
         """Poisson deviance of sparse counts: of an entry without counts it is twice the mean."""
         x = counts.values
-        at_counts = torch.xlogy(x, x / mean[counts.row_of_entry(), counts.columns].clamp_min(SMALLEST)) - x
+        at_counts = torch.xlogy(x, x / mean[counts.row_index(), counts.columns].clamp_min(SMALLEST)) - x
         return 2 * mean.sum(0).index_add_(0, counts.columns, at_counts)
 
     @staticmethod
@@ -154,7 +154,7 @@ class NegativeBinomial(Poisson):
 
 
 class Gaussian(ValueLikelihood):
-    """Continuous values, standardised by feature inside; the decoder speaks in standard deviations."""
+    """Continuous values, standardized by feature inside; the decoder speaks in standard deviations."""
 
     name, kind = "gaussian", "continuous"
     corruptions: ClassVar[tuple[str, ...]] = ("masking", "gaussian")
@@ -184,7 +184,7 @@ class Gaussian(ValueLikelihood):
         """To load weights into."""
         return cls(torch.zeros(n_features, dtype=torch.float32), torch.ones(n_features, dtype=torch.float32))
 
-    def standardise(self, x: Tensor) -> Tensor:
+    def standardize(self, x: Tensor) -> Tensor:
         """From units of the data to units of the decoder."""
         return (x - self.center) / self.scale
 
@@ -193,11 +193,11 @@ class Gaussian(ValueLikelihood):
         return eta * self.scale + self.center
 
     def loss(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows | Tensor, library: Tensor | None = None
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: SparseRows | Tensor, library: Tensor | None = None
     ) -> Tensor:
-        """Half the squared error of the standardised values."""
+        """Half the squared error of the standardized values."""
         assert isinstance(target, Tensor)
-        error = torch.nan_to_num(hidden @ weight.T + bias - self.standardise(target)).square().sum()
+        error = torch.nan_to_num(hidden @ weight.T + bias - self.standardize(target)).square().sum()
         if self.training:
             mean = error.detach() / (~torch.isnan(target)).sum().clamp_min(1)
             self.noise.lerp_(mean.to(self.noise.dtype), NOISE_STEP)
@@ -208,8 +208,8 @@ class Gaussian(ValueLikelihood):
         return self.restore(hidden @ weight.T + bias)
 
     def deviance(self, x: Tensor, mean: Tensor) -> Tensor:
-        """Squared error of the standardised values."""
-        return torch.nan_to_num(self.standardise(x) - self.standardise(mean)).square().sum(0)
+        """Squared error of the standardized values."""
+        return torch.nan_to_num(self.standardize(x) - self.standardize(mean)).square().sum(0)
 
     @staticmethod
     def information(loadings: Tensor, mean: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ class Gaussian(ValueLikelihood):
 
     def draw(self, mean: Tensor, generator: Generator | None = None) -> Tensor:
         """Values around the mean, with the residual variance of each feature."""
-        return self.restore(self.standardise(mean) + self.residual * normal_like(mean, generator))
+        return self.restore(self.standardize(mean) + self.residual * normal_like(mean, generator))
 
 
 class LogitGaussian(Gaussian):
@@ -242,9 +242,9 @@ class LogitGaussian(Gaussian):
             f"{values.max():.4g}; divide percentages by 100, or use likelihood='gaussian' for M-values."
         )
 
-    def standardise(self, x: Tensor) -> Tensor:
+    def standardize(self, x: Tensor) -> Tensor:
         """Logit, then units of the decoder."""
-        return super().standardise(fraction_logit(x))
+        return super().standardize(fraction_logit(x))
 
     def restore(self, eta: Tensor) -> Tensor:
         """Back to fractions."""
@@ -276,7 +276,7 @@ class Bernoulli(ValueLikelihood):
         )
 
     def loss(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: Rows | Tensor, library: Tensor | None = None
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, target: SparseRows | Tensor, library: Tensor | None = None
     ) -> Tensor:
         """Cross-entropy."""
         assert isinstance(target, Tensor)

@@ -8,7 +8,7 @@ from scipy.special import expit, gammaln
 
 N_ROUNDS, TOLERANCE = 200, 1e-3
 LEAST_DISPERSION, MOST_DISPERSION = 0.3, 1e3
-OWN_SHARE = 5.0  # cells' worth of the share over all cells, beside the neighbours
+OWN_SHARE = 5.0  # cells' worth of the share over all cells, beside the neighbors
 
 
 def foreground_probability(counts: np.ndarray, graph: sp.csr_matrix | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +22,7 @@ def foreground_probability(counts: np.ndarray, graph: sp.csr_matrix | None = Non
     counts
         (cells, proteins); entries that are NaN were not measured.
     graph
-        Row-normalised (cells, cells) without a diagonal: a cell's share of foreground is then that of its neighbours,
+        Row-normalized (cells, cells) without a diagonal: a cell's share of foreground is then that of its neighbors,
         not that of all cells.
 
     Returns

@@ -39,13 +39,13 @@ class Sparsity:
     Without that length a net would shrink its code and stretch its decoder.
     """
 
-    def __init__(self, weight: float, n_free: int = 0):
-        self.weight, self.n_free = weight, n_free
+    def __init__(self, weight: float, n_guided: int = 0):
+        self.weight, self.n_guided = weight, n_guided
 
     def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
-        reach = net.decoder.reach.norm(dim=0)
-        return self.weight * (code.mean.abs() * reach)[:, self.n_free :].sum(1).mean()
+        reach = net.decoder.code_weight.norm(dim=0)
+        return self.weight * (code.mean.abs() * reach)[:, self.n_guided :].sum(1).mean()
 
 
 class TargetActivity:
@@ -54,19 +54,19 @@ class TargetActivity:
     For a code between 0 and 1, such as that of a sigmoid.
     """
 
-    def __init__(self, weight: float, target: float, n_free: int = 0):
-        self.weight, self.target, self.n_free = weight, target, n_free
+    def __init__(self, weight: float, target: float, n_guided: int = 0):
+        self.weight, self.target, self.n_guided = weight, target, n_guided
 
     def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
-        target, activity = self.target, code.mean[:, self.n_free :].mean(0).clamp(EDGE, 1 - EDGE)
+        target, activity = self.target, code.mean[:, self.n_guided :].mean(0).clamp(EDGE, 1 - EDGE)
         divergence = target * torch.log(target / activity)
         divergence = divergence + (1 - target) * torch.log((1 - target) / (1 - activity))
         return self.weight * divergence.sum()
 
 
 class Contraction:
-    """Squared Frobenius norm of the Jacobian of the code by the standardised inputs [Rifai2011]_.
+    """Squared Frobenius norm of the Jacobian of the code by the standardized inputs [Rifai2011]_.
 
     The Jacobian is that of what follows the first layer, times the first layer's weights; the inputs themselves, sparse or
     not, are never touched. For one layer followed by an elementwise activation the norm is exact. For deeper encoders it
@@ -120,19 +120,22 @@ class Divergence:
         return 0.5 * (code.mean.square() + log_variance.exp() - 1 - log_variance).mean(0)
 
 
-class Guidance:
-    """Squared distance of the leading dimensions of the code from where the sample lies in a neighbour graph.
+class GraphTarget:
+    """Squared distance of the leading dimensions of the code from where the sample lies in a neighbor graph.
 
-    The coordinates come with the batch (``batch.guide``), from `diffusion_coordinates` of the training samples; the
+    The coordinates come with the batch (``batch.graph_target``), from `diffusion_coordinates` of the training samples; the
     encoder learns to predict them and so places new samples in the graph too (an autoencoder with the manifold's
-    coordinates as a target, after diffusion nets [Mishne2019]_). Of each, the error is multiplied by its `emphasis`.
+    coordinates as a target, after diffusion nets [Mishne2019]_). Of each, the error is multiplied by its `target_weights`.
     """
 
-    def __init__(self, weight: float, emphasis: Tensor | None = None):
-        self.weight, self.emphasis = weight, torch.ones(1, dtype=torch.float32) if emphasis is None else emphasis
+    def __init__(self, weight: float, target_weights: Tensor | None = None):
+        self.weight, self.target_weights = (
+            weight,
+            torch.ones(1, dtype=torch.float32) if target_weights is None else target_weights,
+        )
 
     def __call__(self, net: Net, code: Code, batch: Batch) -> Tensor:
         """Cost by sample."""
-        assert batch.guide is not None, "the batch has no coordinates to be guided by"
-        error = (code.mean[:, : batch.guide.shape[1]] - batch.guide).square()
-        return self.weight * (error * self.emphasis.to(error.device)).mean()
+        assert batch.graph_target is not None, "the batch has no coordinates to be guided by"
+        error = (code.mean[:, : batch.graph_target.shape[1]] - batch.graph_target).square()
+        return self.weight * (error * self.target_weights.to(error.device)).mean()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aeverse.nn._calibration import Calibration
 from aeverse.nn._expression import Expression
-from aeverse.nn._rows import Rows
+from aeverse.nn._rows import SparseRows
 from aeverse.nn._special import beyond_zero
 
 
@@ -28,11 +28,11 @@ THETAS = _geometric(0.03, 300, 14)
 SLOPES = (0.0, 0.35, 0.7)
 FACTORS = _geometric(0.2, 5, 9)
 SCALES = (0.05, 1.0, 10.0)
-USUAL = 100.0  # entries of scale 1 that the estimate of the scales' probabilities is given beside those of the data
+PSEUDO_ENTRIES = 100.0  # of scale 1, that the estimate of the scales' probabilities is given beside those of the data
 N_BINS = 10  # genes of similar expression share a prior
 SMALLEST = 1e-6
 
-Means = Callable[[], Iterator[tuple[Rows, Tensor]]]
+Means = Callable[[], Iterator[tuple[SparseRows, Tensor]]]
 
 
 class _Histogram:
@@ -94,9 +94,9 @@ class GammaPosterior(nn.Module):
     Examples
     --------
     >>> import torch, scipy.sparse as sp, numpy as np
-    >>> from aeverse.nn import GammaPosterior, Rows
+    >>> from aeverse.nn import GammaPosterior, SparseRows
     >>> rng = np.random.default_rng(0)
-    >>> counts = Rows.from_scipy(sp.csr_matrix(rng.poisson(rng.gamma(2.0, 3.0 / 2.0, size=(2000, 20)))))
+    >>> counts = SparseRows.from_scipy(sp.csr_matrix(rng.poisson(rng.gamma(2.0, 3.0 / 2.0, size=(2000, 20)))))
     >>> posterior, mu = GammaPosterior(20), torch.full(counts.shape, 3.0)
     >>> posterior.fit(lambda: iter([(counts, mu)]))
     >>> 1.7 < posterior.constant_theta.mean().item() < 2.3
@@ -146,12 +146,12 @@ class GammaPosterior(nn.Module):
         groups = torch.argsort(molecules, stable=True).tensor_split(min(N_BINS, len(molecules)))
         for genes in groups:
             own = log_likelihood[genes]
-            self.constant_theta[genes] = 1 / (_weights(own[:, :n]) @ (1 / theta))
-            weights = _weights(own)
+            self.constant_theta[genes] = 1 / (responsibilities(own[:, :n]) @ (1 / theta))
+            weights = responsibilities(own)
             self.theta[genes] = 1 / (weights @ (1 / theta.repeat(len(slopes))))
             self.slope[genes] = weights @ slope
         cells = torch.cat([self._cell_log_likelihood(counts, mu, self._gene_shape(mu)) for counts, mu in means()])
-        self.factor_prior.copy_(_common_prior(cells))
+        self.factor_prior.copy_(npmle(cells))
         if not quick:
             self._fit_scales(histogram, groups, x, gene, mu)
 
@@ -201,7 +201,7 @@ class GammaPosterior(nn.Module):
         return total.T
 
     @staticmethod
-    def _cell_log_likelihood(counts: Rows, mu: Tensor, shape: Tensor) -> Tensor:
+    def _cell_log_likelihood(counts: SparseRows, mu: Tensor, shape: Tensor) -> Tensor:
         """Of each cell at each factor, up to a constant, (cells, factors)."""
         entry, one, more = _entries(counts)
         cell = torch.arange(len(mu), device=mu.device, dtype=torch.int32)[:, None]
@@ -209,7 +209,7 @@ class GammaPosterior(nn.Module):
         histogram.add(mu / shape, cell, shape, entry[one])
         x, rows, stored, own = (
             counts.values[more],
-            counts.row_of_entry()[more],
+            counts.row_index()[more],
             mu.view(-1)[entry[more]],
             shape.view(-1)[entry[more]],
         )
@@ -222,14 +222,14 @@ class GammaPosterior(nn.Module):
     def _gene_shape(self, mu: Tensor, gene: Tensor | slice = slice(None)) -> Tensor:
         return (mu / self.center[gene]).clamp_min_(SMALLEST).pow_(self.slope[gene]).mul_(self.theta[gene])
 
-    def _shape(self, mu: Tensor, counts: Rows) -> Tensor:
+    def _shape(self, mu: Tensor, counts: SparseRows) -> Tensor:
         """Shape theta of the gamma prior of every entry, (cells, genes)."""
         shape = self._gene_shape(mu)
         log_likelihood = self._cell_log_likelihood(counts, mu, shape)
-        weights = _weights(log_likelihood, self.factor_prior)
+        weights = responsibilities(log_likelihood, self.factor_prior)
         return shape.div_(weights @ (1 / torch.tensor(FACTORS, dtype=torch.float32, device=mu.device)[:, None]))
 
-    def given(self, mu: Tensor, counts: Rows) -> Expression:
+    def given(self, mu: Tensor, counts: SparseRows) -> Expression:
         """Distribution of the expression of a block of entries, with means `mu`, given their counts."""
         scales = [(scale, prior) for scale, prior in zip(SCALES, self.scale_prior.T, strict=True) if prior.any()]
 
@@ -240,12 +240,12 @@ class GammaPosterior(nn.Module):
         return Expression(mu, counts, self._shape(mu, counts), scales, known)
 
 
-def _entries(counts: Rows) -> tuple[Tensor, Tensor, Tensor]:
+def _entries(counts: SparseRows) -> tuple[Tensor, Tensor, Tensor]:
     """Position of each stored entry in the dense matrix; which of them are one, and which are more."""
-    return counts.place_of_entry(), (counts.values == 1).nonzero().squeeze(1), (counts.values > 1).nonzero().squeeze(1)
+    return counts.flat_index(), (counts.values == 1).nonzero().squeeze(1), (counts.values > 1).nonzero().squeeze(1)
 
 
-def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
+def npmle(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
     """Distribution over the grid that makes all rows together most likely.
 
     The nonparametric maximum-likelihood estimate (Kiefer and Wolfowitz, 1956), by expectation-maximisation.
@@ -261,12 +261,13 @@ def _common_prior(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
 def _scale_prior(log_likelihood: Tensor, often: Tensor, n_steps: int = 10) -> Tensor:
     """Distribution over the scales that makes entries most likely, from (entries, scales) and how often each occurs.
 
-    As `_common_prior`, but with few, similar likelihoods, for which expectation-maximisation needs thousands of steps; these
+    As `npmle`, but with few, similar likelihoods, for which expectation-maximisation needs thousands of steps; these
     are Newton's, in the logarithms of the probabilities, which add up to one where the gradient is zero.
     """
     likelihood = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True)).double()
     usual = torch.tensor(SCALES, dtype=torch.float32, device=often.device).eq(1).double()
-    likelihood, often = torch.cat([likelihood, usual[None]]), torch.cat([often.double(), often.new_full((1,), USUAL)])
+    often = torch.cat([often.double(), often.new_full((1,), PSEUDO_ENTRIES)])
+    likelihood = torch.cat([likelihood, usual[None]])
     prior = 0.9 * usual + 0.1 / len(SCALES)
     for _ in range(n_steps):
         share = likelihood * prior / (likelihood @ prior)[:, None]
@@ -277,9 +278,9 @@ def _scale_prior(log_likelihood: Tensor, often: Tensor, n_steps: int = 10) -> Te
     return prior / prior.sum()
 
 
-def _weights(log_likelihood: Tensor, prior: Tensor | None = None) -> Tensor:
+def responsibilities(log_likelihood: Tensor, prior: Tensor | None = None) -> Tensor:
     """Posterior of each row over the grid, under the given prior or the one that the rows have in common."""
-    prior = _common_prior(log_likelihood) if prior is None else prior
+    prior = npmle(log_likelihood) if prior is None else prior
     return torch.softmax(
         log_likelihood + prior.clamp_min(1e-30).log(), 1
     )  # a row may be unlike all that made the prior

@@ -13,7 +13,7 @@ def fraction_logit(x: Tensor) -> Tensor:
     return torch.logit(x, eps=FRACTION_EDGE)
 
 
-def log_rising(t: Tensor, x: Tensor) -> Tensor:
+def log_rising_factorial(t: Tensor, x: Tensor) -> Tensor:
     """``lgamma(t + x) - lgamma(t)`` for counts of at least one; the gamma function is only taken where `x` exceeds one."""
     many = (x > 1).nonzero().squeeze(1)
     if len(many) == len(x):
@@ -26,4 +26,4 @@ def log_rising(t: Tensor, x: Tensor) -> Tensor:
 
 def beyond_zero(t: Tensor, x: Tensor, mu: Tensor) -> Tensor:
     """What a count `x` adds to the log-likelihood of a zero, ``log(Gamma(t + x) / Gamma(t) / (mu + t) ** x)``."""
-    return log_rising(t, x) - x * torch.log(mu + t)
+    return log_rising_factorial(t, x) - x * torch.log(mu + t)

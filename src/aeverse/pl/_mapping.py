@@ -89,7 +89,7 @@ def mapping(
     >>> axes = ae.pl.mapping(query, "cell_type", truth="cell_type", show=False)
     """
     p_values, predicted, confidence = _results(data, label, key)
-    known = None if truth is None else _slots.known(_slots.read_column(data.obs, truth)).astype(object)
+    known = None if truth is None else _slots.unknown_as_nan(_slots.read_column(data.obs, truth)).astype(object)
     names = ["typicality", f"confidence in {label}", *([] if truth is None else [f"{label} predicted, by {truth}"])]
     shown = titles(title, names)
     colors = colormap(cmap, "Blues")

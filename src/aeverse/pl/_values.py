@@ -57,7 +57,7 @@ def _principal_components(code: np.ndarray, basis: str) -> tuple[np.ndarray, tup
 
 def column(adata: AnnData | MuData, name: str, layer: str | None) -> pd.Series:
     if name in adata.obs:
-        return _slots.known(adata.obs[name])
+        return _slots.unknown_as_nan(adata.obs[name])
     modality, _, feature = name.partition(":")
     if hasattr(adata, "mod") and modality in adata.mod:
         return column(adata.mod[modality], feature, layer).reindex(adata.obs_names)

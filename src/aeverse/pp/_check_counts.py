@@ -49,7 +49,7 @@ def check_counts(adata: AnnData, *, layer: str | None = None) -> None:
     counts = _slots.read_counts(adata, layer)
     empty_cells = int((np.diff(counts.indptr) == 0).sum())
     empty_genes = int((np.bincount(counts.indices, minlength=counts.shape[1]) == 0).sum())
-    where = _slots.place(layer)
+    where = _slots.matrix_name(layer)
     if empty_cells:
         _slots.warn(f"{where}: {empty_cells} cells have no counts; their denoised values will be zero.")
     if empty_genes:

@@ -63,7 +63,7 @@ def thin_counts(
     >>> bool((adata.layers["thinned"] + adata.layers["thinned_rest"] != adata.X).nnz == 0)
     True
     """
-    adata = _slots.target(adata, copy)
+    adata = _slots.writable_adata(adata, copy)
     _slots.check_keys(adata, [("layers", key_added), ("layers", f"{key_added}_rest")], key_added)
     kept, rest = split_molecules(_slots.read_counts(adata, layer), p, np.random.default_rng(random_state))
     _slots.write(

@@ -73,13 +73,13 @@ def associations(
     ['Kruskal-Wallis', 'Kruskal-Wallis']
     """
     params = _slots.parameters(locals())
-    data = _slots.cohort(data, copy)
+    data = _slots.writable_any(data, copy)
     _slots.check_keys(data, [], key_added, tables=True)
-    groups = _slots.known(_slots.read_column(data.obs, groupby)).astype(object).map(str, na_action="ignore")
+    groups = _slots.unknown_as_nan(_slots.read_column(data.obs, groupby)).astype(object).map(str, na_action="ignore")
     rng = np.random.default_rng(random_state)
     rows = {}
     for name in _slots.name_list(columns):
-        values = _slots.known(_slots.read_column(data.obs, name))
+        values = _slots.unknown_as_nan(_slots.read_column(data.obs, name))
         use = groups.notna() & values.notna()
         rows[name] = _test(groups[use], values[use], groupby, name, rng)
     table = pd.DataFrame.from_dict(rows, orient="index")

@@ -131,7 +131,7 @@ def benchmark(
     ['ae', 'ae', 'pca', 'pca']
     """
     several = hasattr(data, "mod")
-    data = _slots.target_mudata(data, copy=False) if several else _slots.target(data, copy=False)
+    data = _slots.writable_mudata(data, copy=False) if several else _slots.writable_adata(data, copy=False)
     plan = _plan(methods, several, n_latent)
     if drop_modalities and not several:
         raise ValueError("drop_modalities=True leaves out modalities of a MuData; an AnnData has none.")
@@ -176,7 +176,7 @@ def _named(place: str) -> Iterator[None]:
 
 
 def _rows(name: str, split: int, result: Result, judge: Judge, drop_modalities: bool) -> list[dict[str, Any]]:
-    """Rows of the table for one method in one fold, one for each set of modalities shown."""
+    """SparseRows of the table for one method in one fold, one for each set of modalities shown."""
     rows = []
     for shown, code in result.codes.items():
         row = {"method": name, "split": split} | ({"modalities": shown} if drop_modalities else {})
@@ -212,7 +212,7 @@ def read_known(data, label_key, batch_key, time_key, event_key) -> Known:
     if label_key is not None:
         if label_key not in data.obs:
             raise KeyError(f"label_key={label_key!r} is not a column of obs; columns are: {list(data.obs.columns)}.")
-        values = _slots.known(data.obs[label_key])
+        values = _slots.unknown_as_nan(data.obs[label_key])
         labels = [str(v) if there else None for v, there in zip(values, values.notna(), strict=True)]
         known.labels = np.array(labels, object)
         if len({*labels} - {None}) < 2:

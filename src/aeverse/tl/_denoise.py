@@ -152,7 +152,7 @@ def denoise(
     check_save_model(save_model)
     described = ("regularizer", "mask_var", "batch_key")
     warn_of_unused(denoise, locals(), described)
-    adata = _slots.target(adata, copy)
+    adata = _slots.writable_adata(adata, copy)
     column = f"{key_added}_deviance_explained"
     layers = [key_added, f"{key_added}_sd"] if uncertainty else [key_added]
     embeddings = ["X_ae", "X_ae_sd"] if uncertainty else ["X_ae"]
@@ -187,7 +187,7 @@ def denoise(
     values = list(found) if isinstance(found, tuple) else [found]
     if wanted is not None and (genes is not None or values[0].shape[1] < adata.n_vars):
         columns = _slots.positions(wanted, adata.var_names)
-        values = [_slots.in_columns(v, columns, adata.n_vars) for v in values]
+        values = [_slots.scatter_columns(v, columns, adata.n_vars) for v in values]
     sd = {"X_ae_sd": trained.encode(adata, layer=layer, return_sd=True)[1]} if uncertainty else {}
     save(trained, save_model)
     _slots.write(

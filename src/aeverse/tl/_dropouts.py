@@ -99,7 +99,7 @@ def dropouts(
     params = _slots.parameters(locals())
     check_save_model(save_model)
     warn_of_unused(dropouts, locals(), ("mask_var", "batch_key"))
-    adata = _slots.target(adata, copy)
+    adata = _slots.writable_adata(adata, copy)
     summary = f"{key_added}_mean"
     _slots.check_keys(adata, [("layers", key_added), ("var", summary), ("obs", summary)], key_added)
     if genes is not None:
@@ -117,14 +117,14 @@ def dropouts(
     values, by_gene, by_cell = trained.dropouts(
         adata, depth=depth, threshold=threshold if genes is None else 0.0, layer=layer, genes=wanted
     )
-    by_gene = _slots.in_series(by_gene, columns, adata.n_vars)
+    by_gene = _slots.scatter_values(by_gene, columns, adata.n_vars)
     save(trained, save_model)
     _slots.write(
         adata,
         _slots.Results(
             name=key_added,
             record=record(trained, adata, {**params, "genes": genes}, fit),
-            layers={key_added: values if wanted is None else _slots.in_columns(values, columns, adata.n_vars)},
+            layers={key_added: values if wanted is None else _slots.scatter_columns(values, columns, adata.n_vars)},
             var={summary: by_gene},
             obs={summary: by_cell},
         ),

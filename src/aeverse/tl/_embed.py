@@ -145,7 +145,7 @@ def embed(
         batches = () if methods.MATRIX[method].takes_batches else ("batch_key",)
         refuse_unused(embed, locals(), (*describing, "model", "save_model", "device", *batches), method)
     warn_of_unused(embed, locals(), ("regularizer", "decoder", "gene_sets", "mask_var", "batch_key"))
-    adata = _slots.target(adata, copy)
+    adata = _slots.writable_adata(adata, copy)
     fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "progress": progress}
     if method == "ae":
         config = {
@@ -206,6 +206,6 @@ def _compared(adata, method: str, kind: str | None, options, key_added: str, par
 
 
 def _in_order(loadings: pd.DataFrame, names: pd.Index) -> np.ndarray:
-    """Rows of the loadings in the order of `names`, NaN for names that the model does not know."""
+    """SparseRows of the loadings in the order of `names`, NaN for names that the model does not know."""
     names = names.astype(str)
     return (loadings if names.equals(loadings.index) else loadings.reindex(names)).to_numpy(np.float32)

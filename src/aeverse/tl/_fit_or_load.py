@@ -80,9 +80,9 @@ def loaded(model) -> Any:
 def target_of(model, data, copy: bool):
     """The object to write to, after checking that it is of the model's kind."""
     if isinstance(model, models.Autoencoder):
-        return _slots.target(data, copy)
+        return _slots.writable_adata(data, copy)
     if isinstance(model, models.MultimodalAutoencoder):
-        return _slots.target_mudata(data, copy)
+        return _slots.writable_mudata(data, copy)
     raise TypeError(f"model must be a fitted model or the path of one, found {type(model).__name__}.")
 
 
@@ -142,7 +142,7 @@ def multimodal_record(model: models.MultimodalAutoencoder, params: Mapping[str, 
         "params": {**params, "method": "ae", **dataclasses.asdict(model.config), "batch_key": model.batch_key},
         "recipe": model.recipe,
         "kinds": model.kinds,
-        "trust": model.trust,
+        "modality_weights": model.modality_weights,
         "variance_explained": model.variance_explained,
         "versions": _slots.versions(),
         "history": model.history,

@@ -145,7 +145,9 @@ def map_query(
             embedding = np.full((data.n_obs, group.code.shape[1]), np.nan, np.float32)
         embedding[group.rows] = group.code
         if group.reference is not None:
-            source = group.reference if reference is None else trained.labelled(reference, labels, group, layer=layer)
+            source = (
+                group.reference if reference is None else trained.label_source(reference, labels, group, layer=layer)
+            )
             tables.append(pd.DataFrame({typicality: group.reference.p_values(group.code)}, index=group.rows))
             for label in labels:
                 tables[-1] = tables[-1].join(_transferred(source, label, group, alpha))

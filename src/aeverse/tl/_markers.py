@@ -103,14 +103,14 @@ def markers(
     True
     """
     params = _slots.parameters(locals())
-    adata = _slots.target(adata, copy)
+    adata = _slots.writable_adata(adata, copy)
     column = f"{key_added}_clusters"
     keys = [("uns", key_added)] + ([("obs", column)] if groupby is None else [])
     _slots.check_keys(adata, keys, key_added)
     groups = _groups(adata, groupby)
     counts = _slots.read_counts(adata, layer)
     if not counts.nnz:
-        raise ValueError(f"{_slots.place(layer)} holds no molecules.")
+        raise ValueError(f"{_slots.matrix_name(layer)} holds no molecules.")
     if groups is None:
         [clusters] = _clusterings(counts, method, [1.0], random_state)
         groups = pd.Categorical.from_codes(clusters, [str(i) for i in range(clusters.max() + 1)])

@@ -1,4 +1,4 @@
-"""`tl.multimodal_embed`: one code from every modality, any of them missing."""
+"""`tl.multimodal_embed`: one embedding from every modality, any of them missing."""
 
 from __future__ import annotations
 
@@ -73,19 +73,19 @@ def multimodal_embed(
         also for modalities not named: ``highly_variable`` where present, else the model chooses. None: all features of
         all modalities.
     batch_key
-        Column of ``mdata.obs`` whose effect the code should not hold; of the other methods ``"totalvi"`` and ``"multivi"``
+        Column of ``mdata.obs`` whose effect the embedding should not hold; of the other methods ``"totalvi"`` and ``"multivi"``
         take it.
     n_latent
-        Dimensions of the network's code (None: 32); the one reported has those of the graph (6 or 20), at most so many
+        Dimensions of the network's latent space (None: 32); the one reported has those of the graph (6 or 20), at most so many
         decoded ones and, of cohorts, up to 64 of what was measured, a tenth as long. For the other methods: their
         dimensions; None: as their authors recommend.
     model
-        A fitted `aeverse.models.MultimodalAutoencoder`, or the path of a saved one, to use instead of training: codes of
+        A fitted `aeverse.models.MultimodalAutoencoder`, or the path of a saved one, to use instead of training: embeddings of
         new samples, from whatever modalities they have. The parameters that describe a model are then ignored.
     save_model
         Path of a file to save the model to, for `aeverse.models.load` and `model`.
     key_added
-        Key of the code in ``mdata.obsm`` and in the ``obsm`` of each modality.
+        Key of the embedding in ``mdata.obsm`` and in the ``obsm`` of each modality.
     random_state, device, progress, copy
         As in `aeverse.tl.denoise`.
 
@@ -94,14 +94,14 @@ def multimodal_embed(
     `None`, or the copy. Written are
 
     ``mdata.obsm[key_added]``
-        The code of every sample of ``mdata.obs``, (samples, dimensions), float32.
+        The embedding of every sample of ``mdata.obs``, (samples, dimensions), float32.
     ``mdata.obsm["ae_weights"]``
-        DataFrame (samples, modalities): how much each counts; rows sum to one, 0 where it is missing. Beside a code of
+        DataFrame (samples, modalities): how much each counts; rows sum to one, 0 where it is missing. Beside an embedding of
         another name than ``"X_ae"``: ``key_added + "_weights"``, without a leading ``"X_"``. Not written by the other methods.
     ``mdata[modality].obsm[key_added]``
-        The code of each sample from this modality alone, NaN where its row is empty. Not written by the other methods.
+        The embedding of each sample from this modality alone, NaN where its row is empty. Not written by the other methods.
     ``mdata.uns["ae"][key_added]``
-        Parameters, versions, kinds of data, trust in the modalities, the share of the variance of held-out entries that
+        Parameters, versions, kinds of data, ``modality_weights``, the share of the variance of held-out entries that
         is explained in each of them, training history.
 
     Raises
@@ -127,7 +127,7 @@ def multimodal_embed(
         batches = () if methods.MULTIMODAL[method].takes_batches else ("batch_key",)
         refuse_unused(multimodal_embed, locals(), ("model", "save_model", "device", *batches), method)
     warn_of_unused(multimodal_embed, locals(), ("kind", "mask_var", "batch_key", "n_latent"))
-    mdata = _slots.target_mudata(mdata, copy)
+    mdata = _slots.writable_mudata(mdata, copy)
     if method != "ae":
         _slots.check_keys(mdata, [("obsm", key_added)], key_added)
         data = _slots.read_modalities(mdata, modalities, layer, _slots.masks_of(mdata, mask_var))
@@ -164,10 +164,10 @@ def _check_keys(mdata, key_added: str) -> None:
 
 
 def _encoded(mdata, trained: MultimodalAutoencoder, modalities, layer, key_added: str, params) -> list:
-    """What to write: the code of each modality alone into the modalities, the code of all and the weights into `mdata`."""
+    """What to write: the embedding of each modality alone into the modalities, that of all and the weights into `mdata`."""
     weights = trained.weights(mdata, modalities=modalities, layer=layer)
     if empty := int((weights.sum(axis=1) == 0).sum()):
-        _slots.warn(f"{empty} samples hold nothing in any of {list(weights)}; their codes say nothing.")
+        _slots.warn(f"{empty} samples hold nothing in any of {list(weights)}; their embedding means nothing.")
     code = trained.encode(mdata, modalities=modalities, layer=layer)
     parts = []
     for m in weights.columns[(weights > 0).any()]:

@@ -39,7 +39,7 @@ def outcome(obs: pd.DataFrame, time_key: str, event_key: str) -> tuple[pd.Series
 
 
 def _times(obs: pd.DataFrame, key: str) -> pd.Series:
-    values = _slots.known(_slots.read_column(obs, key))
+    values = _slots.unknown_as_nan(_slots.read_column(obs, key))
     if pd.api.types.is_bool_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
         raise TypeError(f"obs[{key!r}] holds {values.dtype}, not times; pass a number of days, months or years.")
     if pd.api.types.is_timedelta64_dtype(values):
@@ -52,8 +52,8 @@ def _times(obs: pd.DataFrame, key: str) -> pd.Series:
 
 
 def _events(obs: pd.DataFrame, key: str) -> pd.Series:
-    values = _slots.known(_slots.read_column(obs, key))
-    events = values.astype(object).map(_slots.happened, na_action="ignore").astype(np.float64)
+    values = _slots.unknown_as_nan(_slots.read_column(obs, key))
+    events = values.astype(object).map(_slots.parse_event, na_action="ignore").astype(np.float64)
     broken = values.notna() & events.isna()
     if broken.any():
         found = sorted({str(v) for v in values[broken]})[:4]

@@ -38,7 +38,7 @@ def predict_modality(
 ) -> MuData | None:
     """Predict a modality from the others, with a standard deviation: proteins from RNA, RNA from peaks, and so on.
 
-    The mean over the training cells that are most like the cell: in the code of a multimodal autoencoder, in the
+    The mean over the training cells that are most like the cell: in the embedding of a multimodal autoencoder, in the
     components of the other modalities, and in what a linear regression on these says of the target. A cell that has the
     modality itself is predicted without its own values, which makes the comparison with them an honest one.
 
@@ -76,7 +76,7 @@ def predict_modality(
         The same for the modality's own cells, NaN in features not asked for, if `mdata` holds the modality. Its cells are
         not added to, for ``X`` has nothing to say about others.
     ``mdata.uns["ae"][f"{key_added}_{target}"]``
-        Parameters, versions, trust and history.
+        Parameters, versions, ``modality_weights`` and history.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def predict_modality(
     params = _slots.parameters(locals())
     check_save_model(save_model)
     warn_of_unused(predict_modality, locals(), ("kind", "mask_var", "batch_key"))
-    mdata = _slots.target_mudata(mdata, copy)
+    mdata = _slots.writable_mudata(mdata, copy)
     modalities = None if modalities is None else _slots.name_list(modalities)
     features = None if features is None else _slots.name_list(features)
     name = f"{key_added}_{target}"

@@ -75,7 +75,7 @@ def protein_foreground(
     True
     """
     params = _slots.parameters(locals())
-    mdata = _slots.target_mudata(mdata, copy)
+    mdata = _slots.writable_mudata(mdata, copy)
     name = _protein_modality(mdata, modality, layer)
     adata = mdata[name]
     columns = [f"{key_added}_background", f"{key_added}_mean"]

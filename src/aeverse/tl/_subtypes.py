@@ -125,7 +125,7 @@ def subtypes(
     3
     """
     params = _slots.parameters(locals())
-    data = _slots.cohort(data, copy)
+    data = _slots.writable_any(data, copy)
     written = [("obs", key_added), ("obs", f"{key_added}_confidence")]
     if reference is None:
         written.append(("obsp", f"{key_added}_consensus"))

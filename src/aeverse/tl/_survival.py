@@ -131,21 +131,21 @@ def survival(
     covariates = [] if covariates is None else _slots.name_list(covariates)
     if groupby is None and use_rep is None and not covariates:
         raise ValueError("nothing to relate to survival: pass groupby=, use_rep= or covariates=.")
-    data = _slots.cohort(data, copy)
+    data = _slots.writable_any(data, copy)
     _slots.check_keys(data, [("obs", f"{key_added}_risk")], key_added, tables=True)
     obs = data.obs
     time, event, patients = outcome(obs, time_key, event_key)
     record: dict[str, Any] = {}
     predictors: dict[str, pd.DataFrame] = {}  # name -> terms, NaN where unknown
     if groupby is not None:
-        groups = _slots.known(_slots.read_column(obs, groupby))
+        groups = _slots.unknown_as_nan(_slots.read_column(obs, groupby))
         _check_groups(groups[time.notna()], groupby)
         record |= _by_group(time, event, groups)
         predictors[groupby] = terms_of(groups, groupby, event)
     for name in covariates:
         if name == groupby:
             raise ValueError(f"{name!r} is both groupby= and a covariate.")
-        predictors[name] = terms_of(_slots.known(_slots.read_column(obs, name)), name, event)
+        predictors[name] = terms_of(_slots.unknown_as_nan(_slots.read_column(obs, name)), name, event)
     risk = None
     if use_rep is not None:
         values = _slots.read_features(data) if use_rep == "X" else _slots.read_code(data, use_rep)

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from aeverse.nn import Batch, Rows, generator_on
+from aeverse.nn import Batch, SparseRows, generator_on
 from aeverse.train._heldout import split_molecules
 
 
@@ -27,7 +27,7 @@ class Samples:
         Library sizes, (samples,), for counts.
     covariate
         One-hot covariates, (samples, categories).
-    guide
+    graph_target
         Coordinates that guide the code, (samples, coordinates).
     dense
         Give sparse rows out as dense tensors; the matrix itself stays sparse. Stored NaN are missing entries.
@@ -42,14 +42,14 @@ class Samples:
         input_features: np.ndarray | None = None,
         library: np.ndarray | None = None,
         covariate: np.ndarray | None = None,
-        guide: np.ndarray | None = None,
+        graph_target: np.ndarray | None = None,
         dense: bool = False,
         device: torch.device | str = "cpu",
     ):
         self.data, self.device = data, device
         self.input_features = input_features
         self.inputs = data if input_features is None else data[:, input_features]
-        self.library, self.covariate, self.guide, self.dense = library, covariate, guide, dense
+        self.library, self.covariate, self.graph_target, self.dense = library, covariate, graph_target, dense
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -62,7 +62,7 @@ class Samples:
             target=x if self.inputs is self.data else self._tensor(self.data[rows]),
             library=None if self.library is None else self._dense(self.library[rows, None]),
             covariate=None if self.covariate is None else self._dense(self.covariate[rows]),
-            guide=None if self.guide is None else self._dense(self.guide[rows]),
+            graph_target=None if self.graph_target is None else self._dense(self.graph_target[rows]),
         )
 
     def some(self, rows: np.ndarray) -> Samples:
@@ -70,7 +70,7 @@ class Samples:
         other = copy.copy(self)
         other.data = self.data[rows]
         other.inputs = other.data if self.inputs is self.data else self.inputs[rows]
-        for name in ("library", "covariate", "guide"):
+        for name in ("library", "covariate", "graph_target"):
             values = getattr(self, name)
             setattr(other, name, None if values is None else values[rows])
         return other
@@ -124,11 +124,11 @@ class Samples:
         """Number of batches in a pass."""
         return max(1, len(self) // size)
 
-    def _tensor(self, values) -> Rows | torch.Tensor:
+    def _tensor(self, values) -> SparseRows | torch.Tensor:
         if sp.issparse(values) and self.dense:
             values = values.toarray()
         if sp.issparse(values):
-            return Rows.from_scipy(values, self.device)
+            return SparseRows.from_scipy(values, self.device)
         return self._dense(values)
 
     def _dense(self, values: np.ndarray) -> torch.Tensor:

@@ -59,5 +59,6 @@ def alignments_tree(alignments: Mapping[str, Alignment], modalities: Sequence[st
 def alignments_from_tree(tree: Sequence[Mapping[str, Any]]) -> dict[str, Alignment]:
     """Rebuild from `alignments_tree`."""
     return {
-        a["name"]: Alignment(torch.tensor(a["places"]), torch.tensor(a["shifts"]), float(a["width"][0])) for a in tree
+        a["name"]: Alignment(torch.tensor(a["centroids"]), torch.tensor(a["shifts"]), float(a["width"][0]))
+        for a in tree
     }

@@ -73,7 +73,7 @@ class CellFusion:
 
     # ---- using -------------------------------------------------------------------------------------------------
     @property
-    def trust(self) -> dict[str, float]:
+    def modality_weights(self) -> dict[str, float]:
         """How much each modality counts in squared distances."""
         total = sum(share**2 for share in self.shares.values())
         return {m: share**2 / total for m, share in self.shares.items()}
@@ -139,7 +139,7 @@ class CellFusion:
             side, own, functions[m] = self.embeddings[m].net(d, None)
             present = np.zeros(n, bool)
             present[d.rows] = side.present
-            sides[m] = Side(_slots.in_rows(side.x, d.rows, n), side.weight.to(device), side.positions, present)
+            sides[m] = Side(_slots.scatter_rows(side.x, d.rows, n), side.weight.to(device), side.positions, present)
             hidden[m] = torch.zeros(n, own.shape[1], dtype=own.dtype, device=device)
             hidden[m][d.rows] = own.to(device)
         completed = self.completed(scores, training, same)

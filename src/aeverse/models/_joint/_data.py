@@ -138,12 +138,12 @@ class HeldoutEntries:
         return x
 
     def judged(self, d: _slots.Modality, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Those that a view reads: row, feature read, and standardised value."""
+        """Those that a view reads: row, feature read, and standardized value."""
         position = np.full(d.x.shape[1], -1)
         position[view.columns] = np.arange(len(view.columns))
         there = position[self.column] >= 0
         row, column = self.row[there], position[self.column[there]]
-        value = np.asarray(view.standardised(d.x)[row, column], np.float32).ravel()
+        value = np.asarray(view.standardized(d.x)[row, column], np.float32).ravel()
         there = np.isfinite(np.asarray(d.x[row, view.columns[column]], np.float32).ravel())
         return row[there], column[there], value[there]
 
@@ -155,7 +155,7 @@ def explained(
     row, column, value = judged
     kept = slice(n_components)
     mean = np.einsum("ij,ij->i", scores[row, kept] * view.unit, view.loadings[column, kept])
-    value = value - view.centre[column]
+    value = value - view.center[column]
     total = float((value**2).sum())
     return 1 - float(((value - mean) ** 2).sum()) / total if total > 0 else 0.0
 

@@ -70,7 +70,7 @@ class FittedMultimodal:
     # ---- new data ----------------------------------------------------------------------------------------------
     def read(self, mdata, modalities: Sequence[str] | None = None, layer: Layers = None) -> dict[str, _slots.Modality]:
         """The modalities that both have."""
-        _slots.target_mudata(mdata, copy=False)
+        _slots.writable_mudata(mdata, copy=False)
         known = [m for m in self.kinds if m in mdata.mod]
         if modalities is not None and (unknown := [m for m in _slots.name_list(modalities) if m not in known]):
             raise KeyError(f"modalities names {unknown}; model and data have {known or 'none'} in common.")
@@ -113,7 +113,7 @@ class FittedMultimodal:
     def weights(self, mdata, modalities: Sequence[str] | None, layer: Layers) -> pd.DataFrame:
         """See `MultimodalAutoencoder.weights`."""
         has = self.scores(mdata, self.read(mdata, modalities, layer)).has
-        weights = has * np.array([self.fusion.trust[m] for m in self.kinds], np.float32)
+        weights = has * np.array([self.fusion.modality_weights[m] for m in self.kinds], np.float32)
         shares = weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)
         return pd.DataFrame(shares, index=mdata.obs_names, columns=list(self.kinds))
 
@@ -170,8 +170,8 @@ class FittedMultimodal:
         code = self.fusion.encode(self.training.some(rows, given), self.training, rows)
         return Reference.of(code, {name: values[rows] for name, values in self.labels.items()})
 
-    def labelled(self, mdata, labels: Sequence[str], group: QueryGroup, layer: Layers) -> Reference:
-        """See `Estimator.labelled`."""
+    def label_source(self, mdata, labels: Sequence[str], group: QueryGroup, layer: Layers) -> Reference:
+        """See `Estimator.label_source`."""
         scores = self.scores(mdata, self.read(mdata, group.modalities, layer))
         rows = np.flatnonzero(scores.has.any(1))
         code = self.fusion.encode(scores, self.training, self.same(mdata, scores))[rows]

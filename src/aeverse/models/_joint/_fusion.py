@@ -19,7 +19,7 @@ class Fusion(Protocol):
     recipe: ClassVar[str]
 
     @property
-    def trust(self) -> dict[str, float]:
+    def modality_weights(self) -> dict[str, float]:
         """How much each modality counts, summing to one."""
 
     @property

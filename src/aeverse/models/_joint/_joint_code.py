@@ -20,10 +20,15 @@ class JointCode(nn.Module):
     """
 
     def __init__(
-        self, net: FusionNet, trust: Mapping[str, float], n_batches: int, sizes: Mapping[str, tuple[int, int]]
+        self,
+        net: FusionNet,
+        modality_weights: Mapping[str, float],
+        n_batches: int,
+        sizes: Mapping[str, tuple[int, int]],
     ):
         super().__init__()
-        self.net, self.trust, self.n_batches, self.names = net, dict(trust), n_batches, list(sizes)
+        self.net, self.modality_weights = net, dict(modality_weights)
+        self.n_batches, self.names = n_batches, list(sizes)
         for block, (n_in, n_out) in sizes.items():
             self.register_buffer(f"{block}_mean", torch.zeros(n_in, dtype=torch.float32))
             self.register_buffer(f"{block}_axes", torch.zeros(n_in, n_out, dtype=torch.float32))
@@ -50,7 +55,7 @@ class JointCode(nn.Module):
 
     def side_by_side(self, values: Mapping[str, Tensor]) -> Tensor:
         """Components of the modalities, each as long as it counts."""
-        return torch.cat([v * (self.trust[m] / v.shape[1]) ** 0.5 for m, v in values.items()], 1)
+        return torch.cat([v * (self.modality_weights[m] / v.shape[1]) ** 0.5 for m, v in values.items()], 1)
 
     def forward(self, x: Mapping[str, Tensor], weights: Tensor) -> Tensor:
         """Code, (samples, dimensions)."""

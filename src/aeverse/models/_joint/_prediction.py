@@ -22,14 +22,14 @@ CALIBRATED = 1000  # training samples from which the standard deviations are cal
 class Target:
     """What is kept of a modality so that it can be predicted: values of the training samples, on their natural scale.
 
-    RNA and protein counts: log1p (RNA after normalisation to the median depth); peaks: open or not; anything else: as
+    RNA and protein counts: log1p (RNA after normalization to the median depth); peaks: open or not; anything else: as
     it is. Of more than 500 features the components are kept, and how each feature depends on them.
     """
 
     def __init__(
-        self, names: pd.Index, rows: np.ndarray, values: np.ndarray, readout: np.ndarray | None, offset: np.ndarray
+        self, names: pd.Index, rows: np.ndarray, values: np.ndarray, loadings: np.ndarray | None, offset: np.ndarray
     ):
-        self.names, self.rows, self.values, self.readout, self.offset = names, rows, values, readout, offset
+        self.names, self.rows, self.values, self.loadings, self.offset = names, rows, values, loadings, offset
 
     @classmethod
     def fit(cls, d: _slots.Modality, kind: str, scores: np.ndarray) -> Target:
@@ -43,16 +43,16 @@ class Target:
             )
         x = x if sp.issparse(x) else np.where(np.isnan(x), np.nan_to_num(np.nanmean(x, 0)), x)
         z = scores - scores.mean(0)
-        readout = np.linalg.solve(z.T @ z + 1e-3 * len(z) * np.eye(z.shape[1]), np.asarray(x.T @ z).T)
-        offset = np.asarray(x.mean(0)).ravel() - scores.mean(0) @ readout
-        return cls(d.names, d.rows, scores.astype(np.float32), readout.astype(np.float32), offset.astype(np.float32))
+        loadings = np.linalg.solve(z.T @ z + 1e-3 * len(z) * np.eye(z.shape[1]), np.asarray(x.T @ z).T)
+        offset = np.asarray(x.mean(0)).ravel() - scores.mean(0) @ loadings
+        return cls(d.names, d.rows, scores.astype(np.float32), loadings.astype(np.float32), offset.astype(np.float32))
 
     def features(self, mean: np.ndarray, variance: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means and standard deviations of some features."""
-        if self.readout is None:
+        if self.loadings is None:
             return mean[:, columns], np.sqrt(variance[:, columns])
-        readout = self.readout[:, columns]
-        return mean @ readout + self.offset[columns], np.sqrt(variance @ readout**2)
+        loadings = self.loadings[:, columns]
+        return mean @ loadings + self.offset[columns], np.sqrt(variance @ loadings**2)
 
     def tree(self) -> dict[str, Any]:
         """JSON values and arrays."""
@@ -60,14 +60,14 @@ class Target:
             "names": list(self.names),
             "rows": self.rows,
             "values": self.values,
-            "readout": self.readout,
+            "loadings": self.loadings,
             "offset": self.offset,
         }
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Target:
         """Rebuild from a `tree`."""
-        return cls(pd.Index(tree["names"]), tree["rows"], tree["values"], tree["readout"], tree["offset"])
+        return cls(pd.Index(tree["names"]), tree["rows"], tree["values"], tree["loadings"], tree["offset"])
 
 
 def knn_regression(
@@ -89,7 +89,7 @@ def knn_regression(
 
     Returns
     -------
-    Weighted mean and weighted variance among the neighbours, both (queries, dimensions).
+    Weighted mean and weighted variance among the neighbors, both (queries, dimensions).
     """
     means, variances = [], []
     for query, reference in zip(queries, references, strict=True):
@@ -106,7 +106,7 @@ def knn_regression(
 
 
 def ridge_space(
-    query: np.ndarray, reference: np.ndarray, values: np.ndarray, same: np.ndarray, standardise: bool
+    query: np.ndarray, reference: np.ndarray, values: np.ndarray, same: np.ndarray, standardize: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a ridge regression on components says of the target: a space in which only what matters to it is near.
 
@@ -120,27 +120,27 @@ def ridge_space(
         Of the references, (references, features).
     same
         For each query the position of the reference that is the same sample; -1: none.
-    standardise
+    standardize
         Give every feature the same say.
 
     Returns
     -------
     Positions of queries and references, float32.
     """
-    centre, mean = reference.mean(0), values.mean(0)
-    z = (reference - centre).astype(np.float64)
+    center, mean = reference.mean(0), values.mean(0)
+    z = (reference - center).astype(np.float64)
     penalty = RIDGE * max(float((z**2).sum()), 1e-12) / z.shape[1]
     inverse = np.linalg.inv(z.T @ z + penalty * np.eye(z.shape[1]))
     slope = inverse @ z.T @ (values - mean)
     leverage = np.einsum("ij,jk,ik->i", z, inverse, z) + 1 / len(z)
     own = values - (values - mean - z @ slope) / np.maximum(1 - leverage, 1e-3)[:, None]
-    found = np.where((same >= 0)[:, None], own[same], (query - centre) @ slope + mean)
-    scale = np.maximum(values.std(0), 1e-6) if standardise else 1.0
+    found = np.where((same >= 0)[:, None], own[same], (query - center) @ slope + mean)
+    scale = np.maximum(values.std(0), 1e-6) if standardize else 1.0
     return (found / scale).astype(np.float32), (own / scale).astype(np.float32)
 
 
 def variance_inflation(spaces: Sequence[np.ndarray], values: np.ndarray, random_state: int) -> np.ndarray:
-    """For each dimension the squared error of samples predicted without themselves, over what their neighbours vary."""
+    """For each dimension the squared error of samples predicted without themselves, over what their neighbors vary."""
     chosen = np.random.default_rng(random_state).permutation(len(values))[:CALIBRATED]
     mean, variance = knn_regression([s[chosen] for s in spaces], spaces, values, chosen)
     return ((values[chosen] - mean) ** 2).mean(0) / np.maximum(variance.mean(0), 1e-12)
@@ -170,7 +170,7 @@ def predict_dimensions(
         Seed of the samples that calibrate the variance.
     """
     values = target.values[usable]
-    further = ridge_space(query[-1], reference[-1], values, same, standardise=target.readout is None)
+    further = ridge_space(query[-1], reference[-1], values, same, standardize=target.loadings is None)
     queries, references = [*query, further[0]], [*reference, further[1]]
     mean, variance = knn_regression(queries, references, values, same)
     return mean, variance * variance_inflation(references, values, random_state)

@@ -65,13 +65,13 @@ class SampleFusion:
         own = {m: views[m].fit(heldout[m].without(d.x), d.names, mask_columns(d)) for m, d in data.items()}
         rows = {m: d.rows for m, d in data.items()}
         alignments, own = align(own, rows, batches, codes, config.random_state)
-        trust: dict[str, float] = {m: max(view.n_significant, 0.5) for m, view in views.items()}
-        trust = {m: t / sum(trust.values()) for m, t in trust.items()}
-        target = graph_target(own, rows, trust, codes, n_obs)
+        modality_weights: dict[str, float] = {m: max(view.n_significant, 0.5) for m, view in views.items()}
+        modality_weights = {m: t / sum(modality_weights.values()) for m, t in modality_weights.items()}
+        target = graph_target(own, rows, modality_weights, codes, n_obs)
 
         scores = Scores.of(own, rows, {m: z.shape[1] for m, z in own.items()}, n_obs)
         one_hot = batches.one_hot(codes)
-        samples = Samples.of(scores, trust, device, target, None if one_hot is None else one_hot)
+        samples = Samples.of(scores, modality_weights, device, target, None if one_hot is None else one_hot)
         judged = {m: heldout[m].judged(d, views[m]) for m, d in data.items()}
         generator = torch.Generator().manual_seed(config.random_state)
         net = FusionNet(
@@ -86,7 +86,7 @@ class SampleFusion:
             skip=True,
             generator=generator,
         ).to(device)
-        code = JointCode(net, trust, len(batches.names), {})
+        code = JointCode(net, modality_weights, len(batches.names), {})
 
         def heldout_explained() -> dict[str, float]:
             _, decoded = code.all_outputs(samples.x, samples.weights, samples.covariate)
@@ -96,19 +96,19 @@ class SampleFusion:
         history = train(
             net,
             samples.shuffled(net.n_members, min(BATCH_SIZE, n_obs), generator),
-            lambda: float(sum(trust[m] * v for m, v in heldout_explained().items())),
+            lambda: float(sum(modality_weights[m] * v for m, v in heldout_explained().items())),
             # judged at the end: the head is no part of the judgement, so that an earlier best would not be one
             Schedule(n_steps=n_steps, judge_every=n_steps, learning_rate=LEARNING_RATE, average=AVERAGE),
             progress=progress,
         )
-        code = joint_code(net, samples, trust, batches, config)
+        code = joint_code(net, samples, modality_weights, batches, config)
         return cls(views, batches, alignments, code, history, heldout_explained()), scores
 
     # ---- using -------------------------------------------------------------------------------------------------
     @property
-    def trust(self) -> dict[str, float]:
+    def modality_weights(self) -> dict[str, float]:
         """How much each modality counts."""
-        return self.code.trust
+        return self.code.modality_weights
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -132,7 +132,7 @@ class SampleFusion:
 
     def encode(self, scores: Scores, training: Scores, same: np.ndarray) -> np.ndarray:
         """See `Fusion`; training samples are not needed."""
-        samples = Samples.of(scores, self.trust, self.device)
+        samples = Samples.of(scores, self.modality_weights, self.device)
         return self.code.encode(samples.x, samples.weights)
 
     def spaces(self, scores: Scores, given: Sequence[str]) -> list[np.ndarray]:
@@ -140,17 +140,17 @@ class SampleFusion:
         everyone = np.arange(len(scores.has))
         code = self.encode(scores.some(everyone, given), scores, everyone)[:, N_GUIDED:]
         parts = {m: scores.values[m] for m in given}
-        return [code, np.hstack([v * (self.trust[m] / v.shape[1]) ** 0.5 for m, v in parts.items()])]
+        return [code, np.hstack([v * (self.modality_weights[m] / v.shape[1]) ** 0.5 for m, v in parts.items()])]
 
     def net(self, data: Mapping[str, _slots.Modality], scores: Scores, training: Scores, same: np.ndarray) -> Net:
         """See `Fusion`."""
-        samples, sides = Samples.of(scores, self.trust, self.device), {}
+        samples, sides = Samples.of(scores, self.modality_weights, self.device), {}
         for name, d in data.items():
             view, n = self.views[name], len(scores.has)
             y, found, where = view.read(d.x, d.names)
             weight = torch.as_tensor(view.loadings[found] / view.unit, device=self.device)
             present = np.isin(np.arange(n), d.rows)
-            sides[name] = Side(_slots.in_rows(y, d.rows, n), weight, where, present)
+            sides[name] = Side(_slots.scatter_rows(y, d.rows, n), weight, where, present)
         absent = [m for m in self.views if m not in data]
         told = torch.cat([samples.weights, *(samples.x[m] for m in absent)], 1)
 
@@ -173,7 +173,7 @@ class SampleFusion:
         return {
             "modalities": list(self.views),
             "views": [view.tree() for view in self.views.values()],
-            "trust": list(self.trust.values()),
+            "modality_weights": list(self.modality_weights.values()),
             "batches": self.batches.tree(),
             "alignments": alignments_tree(self.alignments, list(self.views)),
             "code": {name: tensor.cpu().numpy() for name, tensor in self.code.state_dict().items()},
@@ -192,7 +192,7 @@ class SampleFusion:
         views = {m: View.from_tree(part) for m, part in zip(names, tree["views"], strict=True)}
         net = FusionNet(
             {m: view.loadings.shape[1] for m, view in views.items()},
-            len(state["net.emphasis"]),
+            len(state["net.target_weights"]),
             n_members=tree["net"]["n_members"],
             n_hidden=N_HIDDEN,
             n_latent=tree["net"]["n_latent"] - len(batches.names),
@@ -201,7 +201,7 @@ class SampleFusion:
             generator=torch.Generator(),  # of weights that those of the file replace
         )
         shapes = {b: state[f"{b}_axes"].shape for b in ("guided", "linear", "measured")}
-        code = JointCode(net, dict(zip(names, tree["trust"], strict=True)), len(batches.names), shapes)
+        code = JointCode(net, dict(zip(names, tree["modality_weights"], strict=True)), len(batches.names), shapes)
         code.load_state_dict({name: torch.tensor(a) for name, a in state.items()})
         code.eval()
         explained = dict(zip(names, tree["variance_explained"], strict=True))
@@ -222,13 +222,13 @@ class Samples:
     def of(
         cls,
         scores: Scores,
-        trust: Mapping[str, float],
+        modality_weights: Mapping[str, float],
         device: torch.device,
         target: np.ndarray | None = None,
         covariate: np.ndarray | None = None,
     ) -> Samples:
         """On a device."""
-        weights = scores.has * np.array([trust[m] for m in scores.values], np.float32)
+        weights = scores.has * np.array([modality_weights[m] for m in scores.values], np.float32)
         return cls(
             {m: torch.from_numpy(v).to(device) for m, v in scores.values.items()},
             torch.from_numpy(weights).to(device),
@@ -254,7 +254,7 @@ class Samples:
 def graph_target(
     scores: Mapping[str, np.ndarray],
     rows: Mapping[str, np.ndarray],
-    trust: Mapping[str, float],
+    modality_weights: Mapping[str, float],
     codes: np.ndarray | None,
     n: int,
 ) -> np.ndarray:
@@ -265,17 +265,17 @@ def graph_target(
         for k in N_NEIGHBORS if codes is None else (distances.shape[1],):
             kernels.append(local_kernel(distances[:, :k], indices[:, :k]))
             where.append(rows[m])
-            weights.append(trust[m])
+            weights.append(modality_weights[m])
     target = diffusion_coordinates(fuse(kernels, where, weights, n), N_TARGETS, DIFFUSION_TIME)
     target = target - target.mean(0)
     return target / max(float(np.sqrt(np.mean(target**2))), 1e-12)
 
 
 def joint_code(
-    net: FusionNet, samples: Samples, trust: Mapping[str, float], batches: Batches, config: Any
+    net: FusionNet, samples: Samples, modality_weights: Mapping[str, float], batches: Batches, config: Any
 ) -> JointCode:
     """Learn the blocks of the code, each rotated so that its columns share the variance."""
-    rng, plain = np.random.default_rng(config.random_state), JointCode(net, trust, len(batches.names), {})
+    rng, plain = np.random.default_rng(config.random_state), JointCode(net, modality_weights, len(batches.names), {})
     head, decoded = plain.all_outputs(samples.x, samples.weights)
     blocks = plain.blocks(samples.x, samples.weights, head[:, :N_GUIDED], decoded)
     guided, linear, measured = (b.cpu().numpy() for b in blocks.values())
@@ -284,7 +284,7 @@ def joint_code(
     axes = np.ascontiguousarray(random_rotation(guided.shape[1], rng) / max(length, 1e-12), np.float32)
     fixed = {"guided": (mean, axes), "linear": half_whitened(linear, config.n_latent, LINEAR_LENGTH, rng)}
     fixed["measured"] = half_whitened(measured, N_MEASURED, MEASURED_LENGTH, rng)
-    code = JointCode(net, trust, len(batches.names), {b: axes.shape for b, (_, axes) in fixed.items()})
+    code = JointCode(net, modality_weights, len(batches.names), {b: axes.shape for b, (_, axes) in fixed.items()})
     for b, (mean, axes) in fixed.items():
         code.get_buffer(f"{b}_mean").copy_(torch.as_tensor(mean))
         code.get_buffer(f"{b}_axes").copy_(torch.as_tensor(axes))

@@ -87,7 +87,7 @@ def _new_member(
         n_covariates=n_covariates,
         code_layer=code_layer(settings),
         skip=settings.recipe.skip,
-        n_free=settings.n_guided,
+        n_guided=settings.n_guided,
         variational="variational" in settings.regularizers,
         generator=generator,
     )
@@ -98,10 +98,10 @@ def _new_member(
         len(parts.bias),
         bias=torch.as_tensor(parts.bias, dtype=torch.float32),
         n_covariates=n_covariates,
-        programmes=None if sets is None else torch.as_tensor(gene_set_matrix(sets, features.names)),
-        precision=settings.prior_precision,
+        mask=None if sets is None else torch.as_tensor(gene_set_matrix(sets, features.names)),
+        prior_precision=settings.prior_precision,
         generator=generator,
     )
-    decoder.information = parts.information
+    decoder.data_precision = parts.information
     likelihood, corrupt = copy.deepcopy(parts.likelihood), corruption(settings, parts)
     return AutoencoderNet(encoder, decoder, likelihood, corrupt, prior_weight=1 / n_samples)

@@ -29,7 +29,7 @@ from aeverse.nn import (
     InputLayer,
     NegativeBinomial,
     Poisson,
-    Rows,
+    SparseRows,
     Units,
 )
 from aeverse.train import Deviances, Samples, StoredSamples, split_molecules
@@ -66,7 +66,7 @@ class Counts:
     @classmethod
     def read(cls, adata, layer: str | None, likelihood: str) -> Counts:
         """Checked counts."""
-        return cls(_slots.read_counts(adata, layer), likelihood, _slots.place(layer))
+        return cls(_slots.read_counts(adata, layer), likelihood, _slots.matrix_name(layer))
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -230,7 +230,7 @@ class CountNetwork(Network):
         model = torch.zeros(len(frequency), dtype=torch.float64, device=self.device)
         null = torch.zeros_like(model)
         for rows, batch, _, mu in self.means(samples, self.encode(samples)):
-            x = Rows.from_scipy(heldout[rows], self.device)
+            x = SparseRows.from_scipy(heldout[rows], self.device)
             expected = self.posterior.given(mu, batch.counts).mean()
             if calibration is not None:
                 calibration.add(expected, mu.sum(1, keepdim=True), batch.counts, x, share)
@@ -251,7 +251,7 @@ class CountNetwork(Network):
     def rotate(self, samples: Samples) -> None:
         """By the information of the mean profile. LayerNorm has made all codes equally long: no covariance is needed."""
         for member in self.ensemble.members:
-            member.orient(profile(samples), self.settings.recipe.rotation_power)
+            member.rotate_to_information(profile(samples), self.settings.recipe.rotation_power)
 
     def measure_noise(self, samples: Samples) -> None:
         """Learn the units of the embedding: two halves of a cell's molecules show what sampling does to its place."""
@@ -368,8 +368,8 @@ class CountNetwork(Network):
         blocks, by_gene, n_zeros = [], np.zeros(len(columns)), np.zeros(len(columns))
         by_cell = np.full(len(samples), np.nan)
         for rows, batch, _, mu in self.priors(samples, measured, code):
-            probability = self.posterior.given(mu, batch.counts).seen_deeper(depth)
-            probability[batch.counts.row_of_entry(), batch.counts.columns] = torch.nan  # not zero
+            probability = self.posterior.given(mu, batch.counts).detection_probability(depth)
+            probability[batch.counts.row_index(), batch.counts.columns] = torch.nan  # not zero
             wanted = probability[:, columns].cpu().numpy()
             is_zero, p = ~np.isnan(wanted), np.nan_to_num(wanted)
             by_gene += p.sum(0)

@@ -227,8 +227,8 @@ class FittedAutoencoder:
             if len(rows):
                 yield QueryGroup(rows, code[rows], reference)
 
-    def labelled(self, adata, labels: Sequence[str], group: QueryGroup, layer: str | None) -> Reference:
-        """See `Estimator.labelled`."""
+    def label_source(self, adata, labels: Sequence[str], group: QueryGroup, layer: str | None) -> Reference:
+        """See `Estimator.label_source`."""
         columns = {name: read_labels(adata.obs[name], name) for name in labels}
         return Reference.for_labels(self.network.encode(self.samples(adata, layer)), columns)
 

@@ -62,7 +62,7 @@ def learn(
     if {*settings.regularizers} - {"denoising"}:
         unit = network.null_loss(shown)
         for member in network.ensemble.members:
-            member.penalties = penalties(settings, unit, n_steps, shown.guide)
+            member.penalties = penalties(settings, unit, n_steps, shown.graph_target)
     history = train(
         network.ensemble,
         batches.shuffled(rng, settings.batch_size, generator),
@@ -79,9 +79,9 @@ def finish(network: Network, samples: Samples, heldout: Matrix, rng: np.random.G
     """Give the code its signs, moments and axes, which changes nothing that is decoded; then the verdict, on all samples."""
     settings = network.settings
     for member in network.ensemble.members:
-        member.face_up()
+        member.fix_signs()
         if "variational" in settings.regularizers:
-            _match_prior(member, samples)
+            standardize_code(member, samples)
     if settings.may_rotate and not settings.in_noise_units:
         network.rotate(samples)
     network.refresh(_some(samples, settings.recipe.n_refreshed, rng))
@@ -98,7 +98,7 @@ def _some(samples: Samples, n: int | None, rng: np.random.Generator) -> Samples:
 
 
 @torch.no_grad()
-def _match_prior(member: AutoencoderNet, samples: Samples) -> None:
+def standardize_code(member: AutoencoderNet, samples: Samples) -> None:
     """Turn a variational code so that over all samples its second moments are those of the prior that one draws from."""
     moments: torch.Tensor | float = 0.0
     for _, batch in samples.blocks(MOMENT_ROWS):
@@ -106,7 +106,7 @@ def _match_prior(member: AutoencoderNet, samples: Samples) -> None:
         assert code.log_variance is not None
         moments = moments + (code.mean.T @ code.mean + code.log_variance.exp().sum(0).diag()).double()
     values, axes = torch.linalg.eigh(moments / len(samples))
-    member.turn(axes * values.clamp_min(1e-6).rsqrt() @ axes.T)
+    member.rotate(axes * values.clamp_min(1e-6).rsqrt() @ axes.T)
 
 
 def _shorten_unguided(network: Network, samples: Samples) -> None:
@@ -117,4 +117,4 @@ def _shorten_unguided(network: Network, samples: Samples) -> None:
         ratio = float(np.sqrt(variance[:n].sum() / max(variance[n:].sum(), 1e-12)))
         matrix = torch.eye(code.shape[1], dtype=torch.float64)
         matrix[n:, n:] *= UNGUIDED_LENGTH * ratio
-        member.turn(matrix.to(network.device))
+        member.rotate(matrix.to(network.device))

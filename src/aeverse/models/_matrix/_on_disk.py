@@ -84,7 +84,7 @@ class CountsOnDisk:
     @classmethod
     def of(cls, stored: _slots.StoredCounts, likelihood: str) -> CountsOnDisk:
         """All cells of a matrix."""
-        return cls(stored, likelihood, _slots.place(stored.layer), np.ones(stored.shape[0], bool))
+        return cls(stored, likelihood, _slots.matrix_name(stored.layer), np.ones(stored.shape[0], bool))
 
     def __len__(self) -> int:
         return int(self.rows.sum())

@@ -12,7 +12,7 @@ from aeverse.nn import (
     Contraction,
     Corruption,
     Divergence,
-    Guidance,
+    GraphTarget,
     Masking,
     Noise,
     Penalty,
@@ -23,7 +23,7 @@ from aeverse.nn import (
 )
 
 # Weights of the penalties, as shares of the deviance of a sample from the mean one.
-ACTIVITY, CONTRACTION, GUIDANCE = 0.1, 0.2, 1.0
+ACTIVITY, CONTRACTION, GRAPH_TARGET = 0.1, 0.2, 1.0
 NOISE = 0.5  # Gaussian corruption, in standard deviations of a feature
 
 
@@ -79,5 +79,5 @@ def penalties(settings: Settings, unit: float, n_steps: int, target: np.ndarray 
         costs.append(Divergence(settings.strength, warm_up=n_steps // 2))
     if target is not None:
         power = recipe.target_power
-        costs.append(Guidance(GUIDANCE * weight, None if power is None else target_weights(target, power)))
+        costs.append(GraphTarget(GRAPH_TARGET * weight, None if power is None else target_weights(target, power)))
     return costs

@@ -164,7 +164,7 @@ def _ensemble(settings: Settings, sizes: Sizes, found: Mapping[str, Any]) -> Sch
         schemas |= _under("units", _floats(center=("code",), matrix=square, inverse=square))
     if "alignment.shifts" in found:
         places = Array("f", ("batches", "clusters", "code"))
-        schemas |= _under("alignment", {"places": places, "shifts": places, "width": Array("f", (1,), low=0)})
+        schemas |= _under("alignment", {"centroids": places, "shifts": places, "width": Array("f", (1,), low=0)})
     return schemas
 
 
@@ -189,17 +189,17 @@ def _input_layer(settings: Settings, n_inputs: int) -> Schemas:
         return _floats(shift=(n_inputs,), scale=(n_inputs,), median_library=())
     inner = value_likelihood(settings.likelihood).input_layer.empty(n_inputs)
     width = inner.n_outputs
-    return _under("inner", _shapes(inner)) | _floats(centre=(width,), axes=(width, "components"), gain=())
+    return _under("inner", _shapes(inner)) | _floats(center=(width,), axes=(width, "components"), gain=())
 
 
 def _decoder(settings: Settings, n_batches: int) -> Schemas:
     widths = [settings.n_latent, *(settings.n_hidden[::-1] if settings.decoder == "mlp" else ())]
     schemas = _under("layers", _layers(widths, linear=0, norm=1, normed=1))
-    schemas |= _floats(loadings=("features", widths[-1]), bias=("features",), start=("features",))
+    schemas |= _floats(loadings=("features", widths[-1]), bias=("features",), initial_bias=("features",))
     if n_batches:
-        schemas |= _floats(offsets=("features", "batches"))
+        schemas |= _floats(batch_offsets=("features", "batches"))
     if settings.gene_sets is not None:
-        schemas |= _floats(programmes=("features", "latent"))
+        schemas |= _floats(mask=("features", "latent"))
     return schemas
 
 

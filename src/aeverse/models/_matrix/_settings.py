@@ -40,7 +40,7 @@ class Recipe:
     most_guided: int  # leading dimensions of the code that predict it, at most
     share_guided: tuple[int, int]  # of all dimensions, at most: a fraction
     target_power: float | None  # errors of a target are divided by its variance to this power; None: weighted alike
-    rotation_power: float  # see `AutoencoderNet.orient`
+    rotation_power: float  # see `AutoencoderNet.rotate_to_information`
     skip: bool  # a linear way past the hidden layers of the encoder
     layer_norm: bool  # on a code that is neither sparse, variational nor named
     n_judged: int  # samples by whose held-out part training is judged

@@ -92,13 +92,13 @@ def _copy_decoder(member: AutoencoderNet, old: AutoencoderNet, known: torch.Tens
     decoder, source, device = member.decoder, old.decoder, member.decoder.bias.device
     unrotate = old.encoder.axes.double().T
     decoder.layers.load_state_dict(source.layers.state_dict())
-    offset = 0.0 if source.offsets is None else source.offsets.mean(1)
+    offset = 0.0 if source.batch_offsets is None else source.batch_offsets.mean(1)
     bias = (source.bias + offset)[counterpart].to(device)
     if member.likelihood.is_count:  # a profile: its level among the other genes is that of the new data
         bias = bias - bias.logsumexp(0) + decoder.bias[known].logsumexp(0)
     decoder.bias[known] = bias
     if len(source.layers):
-        decoder.reach.copy_((source.reach.double() @ unrotate).float())
+        decoder.code_weight.copy_((source.code_weight.double() @ unrotate).float())
         loadings = source.loadings[counterpart]
     else:
         loadings = (source.loadings[counterpart].double() @ unrotate).float()

@@ -1,4 +1,4 @@
-"""Values that are no counts: standardisation, held-out entries, residuals.
+"""Values that are no counts: standardization, held-out entries, residuals.
 
 Matrices are dense, with NaN where an entry is missing, or CSR, in which a stored NaN is a missing entry; batches of them
 are dense.
@@ -25,7 +25,7 @@ from aeverse.train import Deviances, Samples, split_entries
 
 MAX_COMPONENTS = 128  # principal components that the encoder reads
 N_DECOMPOSED = 5000  # samples from which they are taken
-READ_ROWS = 1024  # samples that are standardised at a time
+READ_ROWS = 1024  # samples that are standardized at a time
 
 
 # ---- the data ------------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ class Values:
     @classmethod
     def read(cls, adata, layer: str | None, likelihood: str) -> Values:
         """Checked values: NaN is allowed, infinite values and those that the likelihood does not allow are not."""
-        x, place = _slots.read_matrix(adata, layer), _slots.place(layer)
+        x, place = _slots.read_matrix(adata, layer), _slots.matrix_name(layer)
         if np.isinf(x.data if sp.issparse(x) else x).any():
             raise ValueError(f"{place} holds infinite values; set what is missing to NaN.")
         if sp.issparse(x):
@@ -215,12 +215,14 @@ class ValueNetwork(Network):
         codes = np.split(self.encode(samples), len(self.ensemble.members), 1)
         for member, code in zip(self.ensemble.members, codes, strict=True):
             covariance = np.cov(code.T.astype(np.float64)).reshape(code.shape[1], -1)
-            member.orient(mean, self.settings.recipe.rotation_power, torch.as_tensor(covariance, device=self.device))
+            member.rotate_to_information(
+                mean, self.settings.recipe.rotation_power, torch.as_tensor(covariance, device=self.device)
+            )
 
     def _null_mean(self) -> Tensor:
         member = self.ensemble.members[0]
         weight = member.decoder.weight
-        return member.likelihood.mean(weight.new_zeros(1, weight.shape[1]), weight, member.decoder.start)
+        return member.likelihood.mean(weight.new_zeros(1, weight.shape[1]), weight, member.decoder.initial_bias)
 
 
 def _entries(heldout: Matrix) -> np.ndarray:

@@ -51,16 +51,16 @@ def alignment(code: np.ndarray, batches: np.ndarray, n_batches: int, random_stat
         away, matched = _away(moved, batches, some)
         if not matched.any():
             return None
-        centres, width = _clusters(moved, 2 ** (i // 2), random_state)
-        near = _nearness(moved, centres, width)
+        centers, width = _clusters(moved, 2 ** (i // 2), random_state)
+        near = _soft_assignment(moved, centers, width)
         shifts = _by_cluster(near, away, batches, n_batches, matched)
         share = np.stack([near[batches == b].sum(0) for b in range(n_batches)])[:, :, None]
         shifts -= (share * shifts).sum(0) / share.sum(0)  # what all batches have in common is no effect of a batch
         moved = moved - _mean_shift(near, shifts, batches)
-    centres, width = _clusters(moved, MOST_CLUSTERS, random_state)
+    centers, width = _clusters(moved, MOST_CLUSTERS, random_state)
     everyone = np.ones(len(start), bool)
-    shifts = _by_cluster(_nearness(moved, centres, width), start - moved, batches, n_batches, everyone)
-    return Alignment(torch.from_numpy(centres + shifts), torch.from_numpy(shifts), width)
+    shifts = _by_cluster(_soft_assignment(moved, centers, width), start - moved, batches, n_batches, everyone)
+    return Alignment(torch.from_numpy(centers + shifts), torch.from_numpy(shifts), width)
 
 
 def _away(code: np.ndarray, batches: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,17 +95,17 @@ def _graph(a: np.ndarray, b: np.ndarray) -> sp.csr_matrix:
 
 
 def _clusters(code: np.ndarray, most: int, random_state: int) -> tuple[np.ndarray, float]:
-    """At most so many centres, and the mean squared distance from a sample to the nearest of them."""
+    """At most so many centers, and the mean squared distance from a sample to the nearest of them."""
     from sklearn.cluster import KMeans
 
     n = min(max(len(code) // SAMPLES_PER_CLUSTER, 1), MOST_CLUSTERS, most)
-    centres = KMeans(n, n_init=1, max_iter=10, random_state=random_state).fit(code).cluster_centers_.astype(np.float32)
-    distances, _ = nearest(code, NEAR_CLUSTERS, among=centres)
-    return centres, max(float(np.median((distances**2).mean(1))), 1e-12)
+    centers = KMeans(n, n_init=1, max_iter=10, random_state=random_state).fit(code).cluster_centers_.astype(np.float32)
+    distances, _ = nearest(code, NEAR_CLUSTERS, among=centers)
+    return centers, max(float(np.median((distances**2).mean(1))), 1e-12)
 
 
-def _nearness(code: np.ndarray, centres: np.ndarray, width: float) -> np.ndarray:
-    return Alignment.nearness(torch.from_numpy(code), torch.from_numpy(centres), width).numpy()
+def _soft_assignment(code: np.ndarray, centers: np.ndarray, width: float) -> np.ndarray:
+    return Alignment.soft_assignment(torch.from_numpy(code), torch.from_numpy(centers), width).numpy()
 
 
 def _by_cluster(

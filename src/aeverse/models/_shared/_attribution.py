@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from aeverse.nn import Ensemble, Rows
+from aeverse.nn import Ensemble, SparseRows
 from aeverse.train import Samples
 
 N_STEPS = 16  # nodes of the Gauss-Legendre quadrature along the path
@@ -185,7 +185,7 @@ def _along(net: Net, function: Function, rows: np.ndarray, baseline: dict[str, n
 
 
 def _parts(rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Rows in parts of about equal size, at random."""
+    """SparseRows in parts of about equal size, at random."""
     return [part for part in np.array_split(rng.permutation(rows), min(N_PARTS, len(rows))) if len(part)]
 
 
@@ -213,8 +213,8 @@ def net_of_ensemble(ensemble: Ensemble, inputs: np.ndarray, samples: Samples) ->
     hidden: list[Tensor] = []
     with torch.no_grad():
         for _, batch in samples.blocks(1024):
-            x = encoders[0].standardised(batch.x, batch.library)  # all members are given the same
-            values.append(x.to_scipy() if isinstance(x, Rows) else x.cpu().numpy())
+            x = encoders[0].standardized(batch.x, batch.library)  # all members are given the same
+            values.append(x.to_scipy() if isinstance(x, SparseRows) else x.cpu().numpy())
             hidden.append(torch.cat([e.hidden(batch.x, batch.library, batch.covariate) for e in encoders], 1))
     stacked = sp.vstack(values, format="csr") if sp.issparse(values[0]) else np.vstack(values)
     extra = stacked.shape[1] - len(inputs)  # what an input layer adds is no feature

@@ -13,7 +13,7 @@ import torch
 from aeverse.models._shared._kinds import Counts, Peaks, kind_of
 from aeverse.models._shared._neighbors import batch_shifts, neighbors_of, principal
 from aeverse.models._shared._views import View, truncated_svd
-from aeverse.nn import InputLayer, Rows, diffusion_coordinates, fuse, local_kernel, moments, smooth
+from aeverse.nn import InputLayer, SparseRows, diffusion_coordinates, fuse, local_kernel, moments, smooth
 from aeverse.train import Samples
 
 N_NEIGHBORS = (5, 10, 20)
@@ -31,8 +31,8 @@ def diffusion_target(
     kernels of several widths are averaged.
     """
     y = _as_read(samples, input_layer)
-    centre, axes, _ = significant(y, fewest=2, most=MAX_COMPONENTS)
-    scores = np.asarray(y @ axes - centre @ axes, np.float32)
+    center, axes, _ = significant(y, fewest=2, most=MAX_COMPONENTS)
+    scores = np.asarray(y @ axes - center @ axes, np.float32)
     distances, indices = neighbors_of(scores, max(N_NEIGHBORS), batches)
     widths = N_NEIGHBORS if batches is None else (distances.shape[1],)
     kernels = [local_kernel(distances[:, :k], indices[:, :k]) for k in widths]
@@ -74,12 +74,12 @@ def significant(y: sp.csr_matrix | np.ndarray, fewest: int, most: int) -> tuple[
     Mean of the columns, axes (columns, components), root mean square of the scores.
     """
     n, p = y.shape
-    centre, sd = moments(y)
+    center, sd = moments(y)
     noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
-    s, v = truncated_svd(y, centre, max(1, min(most, n - 1, p)))
+    s, v = truncated_svd(y, center, max(1, min(most, n - 1, p)))
     k = min(max(int((s > noise).sum()), fewest), len(s))
     spread = float(np.sqrt(np.mean(s[:k].astype(np.float64) ** 2) / n))
-    return centre, np.ascontiguousarray(v[:k].T, np.float32), spread or 1.0
+    return center, np.ascontiguousarray(v[:k].T, np.float32), spread or 1.0
 
 
 @torch.no_grad()
@@ -88,7 +88,7 @@ def _as_read(samples: Samples, input_layer: InputLayer) -> sp.csr_matrix | np.nd
     blocks = []
     for _, batch in samples.blocks(1024):
         y = input_layer.to(samples.device)(batch.x, batch.library)
-        if isinstance(y, Rows):
+        if isinstance(y, SparseRows):
             blocks.append(y.to_scipy())
         else:
             blocks.append(y.cpu().numpy())

@@ -297,8 +297,6 @@ def likelihood_of(x: Matrix, names: pd.Index) -> str:
 
 def kind_for(likelihood: str) -> str:
     """The kind of data that a likelihood is for."""
-    if likelihood not in LIKELIHOODS:
-        raise ValueError(f"likelihood={likelihood!r} must be 'auto' or one of {list(LIKELIHOODS)}.")
     return LIKELIHOODS[likelihood].kind
 
 

@@ -148,7 +148,7 @@ def label_columns(obs: pd.DataFrame, rows: np.ndarray) -> dict[str, pd.Categoric
         values = obs[name]
         is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
         if not is_number and 0 < values.nunique() <= min(MOST_CATEGORIES, max(2, len(values) // 2)):
-            labels = read_labels(values, name) if _slots.known(values).notna().any() else None
+            labels = read_labels(values, name) if _slots.unknown_as_nan(values).notna().any() else None
             found |= {} if labels is None else {str(name): labels[rows]}
     return found
 
@@ -157,7 +157,7 @@ def read_labels(values: pd.Series, name: str) -> pd.Categorical:
     """A column as labels; those that say that nothing is known are missing."""
     if pd.api.types.is_float_dtype(values):
         raise ValueError(f"{name!r} holds numbers ({values.dtype}), not labels.")
-    words = _slots.known(values).astype(object).map(str, na_action="ignore")
+    words = _slots.unknown_as_nan(values).astype(object).map(str, na_action="ignore")
     order = (
         [str(c) for c in values.cat.categories]
         if isinstance(values.dtype, pd.CategoricalDtype)

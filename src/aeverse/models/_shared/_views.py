@@ -18,7 +18,7 @@ EXACT_UP_TO = 1000  # rows or columns up to which the exact singular value decom
 
 
 class View:
-    """Transformation, standardisation and significant principal components of one modality.
+    """Transformation, standardization and significant principal components of one modality.
 
     The kind says what is done to the values first. Sparse matrices stay sparse, centering is implicit.
     Components count as significant above the edge of the spectrum of noise (Marchenko-Pastur). Missing entries take the
@@ -52,11 +52,11 @@ class View:
         self.mean, sd = moments(x)
         unit = np.ones_like(sd) if self.kind.has_unit else sd
         self.scale = np.where(sd > 1e-6, 1 / np.maximum(unit, 1e-6), 0).astype(np.float32)
-        y = self._standardise(x)
-        self.centre, sd = moments(y)
+        y = self._standardize(x)
+        self.center, sd = moments(y)
         n, p = x.shape[0], max(int((self.scale > 0).sum()), 1)
         noise = np.sqrt(np.sum(sd.astype(np.float64) ** 2) / p) * (np.sqrt(n) + np.sqrt(p))
-        s, v = truncated_svd(y, self.centre, min(self.max_components, n - 1, x.shape[1]))
+        s, v = truncated_svd(y, self.center, min(self.max_components, n - 1, x.shape[1]))
         self.n_significant = int((s > noise).sum())
         n_kept = max(self.n_significant, 2) if self.only_significant else max(int((s > LEAST_LENGTH * s[0]).sum()), 1)
         self.loadings = np.ascontiguousarray(v[:n_kept].T, np.float32)
@@ -77,9 +77,9 @@ class View:
     def read(
         self, x: sp.csr_matrix | np.ndarray, names: pd.Index
     ) -> tuple[sp.csr_matrix | np.ndarray, slice | np.ndarray, np.ndarray]:
-        """Standardised values of those features of new samples that are read, which of these they are, and where."""
+        """Standardized values of those features of new samples that are read, which of these they are, and where."""
         found, where = self.match(names)
-        return self._standardise(self.kind.prepare(x[:, where], found), found), found, where
+        return self._standardize(self.kind.prepare(x[:, where], found), found), found, where
 
     def match(self, names: pd.Index) -> tuple[slice | np.ndarray, np.ndarray]:
         """Which of the features read are there, and where."""
@@ -92,11 +92,11 @@ class View:
         where = names.get_indexer(self.names)
         return np.flatnonzero(where >= 0), where[where >= 0]
 
-    def standardised(self, x: sp.csr_matrix | np.ndarray) -> sp.csr_matrix | np.ndarray:
-        """Standardised values of the features read, of a matrix with the training data's columns."""
-        return self._standardise(self.kind.prepare(x[:, self.columns]))
+    def standardized(self, x: sp.csr_matrix | np.ndarray) -> sp.csr_matrix | np.ndarray:
+        """Standardized values of the features read, of a matrix with the training data's columns."""
+        return self._standardize(self.kind.prepare(x[:, self.columns]))
 
-    def _standardise(self, x, found: slice | np.ndarray = slice(None)):
+    def _standardize(self, x, found: slice | np.ndarray = slice(None)):
         scale, mean = self.scale[found], self.mean[found]
         if sp.issparse(x):
             x = sp.csr_matrix(x @ sp.diags(scale))
@@ -107,7 +107,7 @@ class View:
 
     def _scores(self, y, found: slice | np.ndarray) -> np.ndarray:
         loadings = self.loadings[found]
-        return np.asarray(y @ loadings - self.centre[found] @ loadings, np.float32)
+        return np.asarray(y @ loadings - self.center[found] @ loadings, np.float32)
 
     # ---- keeping -----------------------------------------------------------------------------------------------
     def tree(self) -> dict[str, Any]:
@@ -128,43 +128,43 @@ class View:
 
 _KEPT = (
     "n_inputs", "max_components", "only_significant", "unit", "residual", "n_significant",
-    "columns", "mean", "scale", "centre", "loadings",
+    "columns", "mean", "scale", "center", "loadings",
 )  # fmt: skip
 
 
 def truncated_svd(
-    y, centre: np.ndarray, k: int, n_iter: int = 3, oversampling: int = 10
+    y, center: np.ndarray, k: int, n_iter: int = 3, oversampling: int = 10
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Leading singular values and right vectors of a centred matrix; randomised [Halko2011]_ where it is large."""
+    """Leading singular values and right vectors of a centered matrix; randomized [Halko2011]_ where it is large."""
     n, p = y.shape
     if min(n, p) <= EXACT_UP_TO and (n <= p or not sp.issparse(y)):
-        gram = _gram(y, centre)
+        gram = _gram(y, center)
         values, vectors = np.linalg.eigh(gram)
         s, v = np.sqrt(np.maximum(values[::-1][:k], 0)), vectors[:, ::-1][:, :k]
         if n <= p:
-            v = (y.T @ v - np.outer(centre, v.sum(0))) / np.maximum(s, 1e-12)
+            v = (y.T @ v - np.outer(center, v.sum(0))) / np.maximum(s, 1e-12)
         return s, _signed(v.T)
     rng = np.random.default_rng(0)
     q = rng.standard_normal((p, min(k + oversampling, n, p))).astype(np.float32)
     for _ in range(n_iter + 1):
-        a = np.linalg.qr(y @ q - centre @ q)[0]
-        b = y.T @ a - np.outer(centre, a.sum(0))
+        a = np.linalg.qr(y @ q - center @ q)[0]
+        b = y.T @ a - np.outer(center, a.sum(0))
         q = np.linalg.qr(b)[0]
     _, s, v = np.linalg.svd(b.T, full_matrices=False)
     return s[:k], _signed(v[:k])
 
 
-def _gram(y, centre: np.ndarray) -> np.ndarray:
-    """Products of the rows (or, where there are more of them, of the columns) of a matrix after centring, in float64."""
+def _gram(y, center: np.ndarray) -> np.ndarray:
+    """Products of the rows (or, where there are more of them, of the columns) of a matrix after centering, in float64."""
     if sp.issparse(y):
         y = y.astype(np.float64)
-        along = y @ centre.astype(np.float64)
-        return (y @ y.T).toarray() - along[:, None] - along + float(centre.astype(np.float64) @ centre)
-    centred = (y - centre).astype(np.float64)
-    return centred.T @ centred if y.shape[1] < y.shape[0] else centred @ centred.T
+        along = y @ center.astype(np.float64)
+        return (y @ y.T).toarray() - along[:, None] - along + float(center.astype(np.float64) @ center)
+    centered = (y - center).astype(np.float64)
+    return centered.T @ centered if y.shape[1] < y.shape[0] else centered @ centered.T
 
 
 def _signed(v: np.ndarray) -> np.ndarray:
-    """Rows whose largest entry is positive: the sign must not depend on the linear algebra library."""
+    """SparseRows whose largest entry is positive: the sign must not depend on the linear algebra library."""
     sign = np.sign(v[np.arange(len(v)), np.abs(v).argmax(1)])
     return v * np.where(sign == 0, 1, sign)[:, None]
