@@ -73,7 +73,7 @@ def denoise(
         Column of ``adata.var`` or boolean array: the genes that the encoder reads. ``"auto"``: ``highly_variable`` where
         present, else the 3,000 most overdispersed genes; None: all. All genes are denoised.
     batch_key
-        Column of ``adata.obs``: encoder and decoder are told the batch of a cell, so that the code need not hold it.
+        Column of ``adata.obs``: encoder and decoder are given the batch of a cell, so that the embedding need not hold it.
     genes
         Denoise only these genes: the layer is then sparse and empty in all other columns (`aeverse.get.denoised` decodes
         them when asked).
@@ -84,7 +84,7 @@ def denoise(
         Of a model with `batch_key`: denoise as if every cell came from this batch, or from the ``"average"`` one. What the
         cell's own counts say beyond the mean of its own batch is kept. None: each cell comes from its own batch.
     n_latent
-        Dimensions of the code of each member.
+        Dimensions of the latent space of each member.
     n_models
         Members of the ensemble whose means are averaged.
     uncertainty

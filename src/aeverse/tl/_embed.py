@@ -1,4 +1,4 @@
-"""`tl.embed`: the code of an autoencoder, or of what it is compared with."""
+"""`tl.embed`: the embedding of an autoencoder, or of what it is compared with."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def embed(
     progress: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed samples with an autoencoder: a compact code instead of principal components.
+    """Embed samples with an autoencoder: its latent space (in its literature: the code) instead of principal components.
 
     For raw counts, the model and its embedding are those of `aeverse.tl.denoise`: one unit is about one standard deviation of
     sampling noise, and populations are round, so that `scanpy.tl.leiden` leaves them whole at its default resolution. Other
@@ -67,15 +67,15 @@ def embed(
         1), ``"fractions"`` (0 to 1; Gaussian on the logit [Du2010]_). ``"auto"`` looks at the data: what it took is in
         ``uns["ae"][key_added]["params"]``, and on the logger ``"aeverse"``.
     regularizer
-        None for a plain undercomplete autoencoder [Hinton2006]_, or one or several of ``"sparse"`` (few units of the code
-        are active in a sample [Olshausen1996]_), ``"contractive"`` (the code changes little where the data do not vary
+        None for a plain undercomplete autoencoder [Hinton2006]_, or one or several of ``"sparse"`` (few units of the
+        embedding are active in a sample [Olshausen1996]_), ``"contractive"`` (the embedding changes little where the data do not vary
         [Rifai2011]_), ``"denoising"`` (molecules are thinned, entries hidden while training [Vincent2010]_),
         ``"variational"`` (a distribution to draw new samples from [Kingma2014]_), ``"graph"`` (the embedding predicts
         where a sample lies in the neighbor graph [Mishne2019]_). ``"auto"`` is ``"denoising"``.
     decoder
         ``"linear"``: its weights are loadings. ``"mlp"``: with a hidden layer, and no loadings.
     gene_sets
-        Pathways, one dimension of the code each, that reach their own genes only: a dict from names to genes, or a table
+        Pathways, one dimension of the embedding each, that reach their own genes only: a dict from names to genes, or a table
         with the columns ``source``, ``target`` and perhaps ``weight``, as decoupler has them. Needs the linear decoder.
     layer
         Layer to read; None is ``adata.X``.
@@ -83,14 +83,14 @@ def embed(
         Column of ``adata.var`` or boolean array: the features that the encoder reads. ``"auto"``: ``highly_variable`` where
         present, else of counts the 3,000 most overdispersed genes, of other values all. None: all.
     batch_key
-        Column of ``adata.obs``: encoder and decoder are told the batch of a sample, so that the code need not hold it, and
+        Column of ``adata.obs``: encoder and decoder are given the batch of a sample, so that the embedding need not hold it, and
         samples that match (mutual nearest neighbours [Haghverdi2018]_) are brought together, but not with ``"sparse"`` or
         `gene_sets`, where the values of single dimensions mean something. A type that one batch lacks has no match, and
         stays apart.
     n_latent
-        Dimensions of the code of each member; None: 32, or one for each gene set.
+        Dimensions of the latent space of each member; None: 32, or one for each gene set.
     n_models
-        Members of the ensemble, whose codes stand side by side; None: 3 for counts (1 with `gene_sets`), else 1.
+        Members of the ensemble, whose embeddings stand side by side; None: 3 for counts (1 with `gene_sets`), else 1.
     uncertainty
         Of raw counts: also write the sampling noise of each cell's place, for which each cell is encoded twelve times.
     model
@@ -99,7 +99,7 @@ def embed(
     save_model
         Path of a file to save the model to, for `aeverse.models.load` and `model`.
     key_added
-        Key of the code in ``adata.obsm``.
+        Key of the embedding in ``adata.obsm``.
     random_state, device, progress, copy
         As in `aeverse.tl.denoise`.
 
@@ -108,20 +108,20 @@ def embed(
     `None`, or the copy. Written are
 
     ``obsm[key_added]``
-        The code, (samples, n_models * n_latent), float32; of a variational autoencoder the posterior mean, never a draw.
+        The embedding, (samples, n_models * n_latent), float32; of a variational autoencoder the posterior mean, never a draw.
     ``obsm[key_added + "_sd"]``
         With ``uncertainty=True``: standard deviation of each value of the code if the cell's molecules were drawn anew,
         float32; NaN for a cell without molecules. The deeper the cell, the smaller.
     ``varm["ae_loadings"]``
-        With a linear decoder (beside a code of another name than ``"X_ae"``: ``key_added + "_loadings"``, without a
+        With a linear decoder (beside an embedding of another name than ``"X_ae"``: ``key_added + "_loadings"``, without a
         leading ``"X_"``; likewise below): how each dimension moves each feature, (features, n_models * n_latent), as scanpy's
         ``varm["PCs"]``; NaN for features that the model does not know.
     ``obs["ae_active"]``
-        With ``"sparse"``: the share of the code's units that are active in the sample.
+        With ``"sparse"``: the share of the units that are active in the sample.
     ``uns["ae"][key_added]``
         Parameters as they were taken, versions, training history, ``deviance_explained`` of the held-out molecules or
         entries, the model (`aeverse.get.model`); with `gene_sets` their names (``code_names``), with ``"variational"`` how many units are in
-        use (``active_units``).
+        use (``active_units`` [Burda2016]_).
 
     Raises
     ------
@@ -169,7 +169,7 @@ def embed(
 
 
 def _autoencoded(adata, model, config, fit, key_added: str, uncertainty: bool, params, save_model) -> _slots.Results:
-    """The code of an autoencoder, and what it says beside that."""
+    """The embedding of an autoencoder, and what is reported beside it."""
     loadings, active = (_slots.side_key(key_added, what) for what in ("loadings", "active"))
     keys = [("obsm", key_added), ("varm", loadings), ("obs", active)]
     _slots.check_keys(adata, keys + ([("obsm", f"{key_added}_sd")] if uncertainty else []), key_added)
@@ -184,13 +184,13 @@ def _autoencoded(adata, model, config, fit, key_added: str, uncertainty: bool, p
     if "sparse" in trained.settings.regularizers:
         results.obs[active] = trained.active_share(code)
     if "variational" in trained.settings.regularizers:
-        described["active_units"] = int((code.var(0) > ACTIVE_VARIANCE).sum())  # their means vary [Burda2016]
+        described["active_units"] = int((code.var(0) > ACTIVE_VARIANCE).sum())  # their means vary
     save(trained, save_model)
     return results
 
 
 def _compared(adata, method: str, kind: str | None, options, key_added: str, params) -> _slots.Results:
-    """The code of one of `aeverse.methods`."""
+    """The embedding of one of `aeverse.methods`."""
     _slots.check_keys(adata, [("obsm", key_added)], key_added)
     d = _slots.as_modality(adata, options["layer"], options["mask_var"])
     kind = models.kind_of(d.x, d.names) if kind is None else kind
