@@ -26,6 +26,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_design",
 ]
 if os.environ.get("READTHEDOCS"):  # links to other packages need the network
     extensions.append("sphinx.ext.intersphinx")
@@ -39,7 +40,7 @@ if os.environ.get("READTHEDOCS"):  # links to other packages need the network
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
     }
 
-exclude_patterns = ["_build", "_templates"]
+exclude_patterns = ["_build", "_templates", "paper.md"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 
