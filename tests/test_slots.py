@@ -81,6 +81,12 @@ def test_every_form_of_the_counts_gives_the_same(small, form):
     assert all((a == b).all() for a, b in zip(before, _parts(x), strict=True))
 
 
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "float16", "float64"])
+def test_counts_are_told_from_other_values_whatever_their_type(small, dtype):
+    adata = ad.AnnData(small.X.toarray().astype(dtype), var=small.var)
+    assert ae.models.Autoencoder().settings_for(adata).likelihood == "nb"
+
+
 def test_booleans_are_counts(small):
     small.X = small.X > 0
     ae.pp.thin_counts(small)

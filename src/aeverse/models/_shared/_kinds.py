@@ -46,7 +46,8 @@ class Summary:
     def of(cls, x: Matrix, names: pd.Index) -> Summary:
         """Summary of a matrix (samples, features)."""
         values = x[np.isfinite(x)] if isinstance(x, np.ndarray) else x.data
-        low, high = float(values.min(initial=0.0)), float(values.max(initial=-np.inf))
+        low = float(values.min(initial=0))
+        high = float(values.max()) if values.size else -np.inf
         is_whole = bool((values == np.rint(values)).all())
         share_positive = float((values > 0).sum()) / max(x.shape[0] * x.shape[1], 1)
         return cls(low, high, is_whole, sp.issparse(x), x.shape[1], share_positive, names)
