@@ -158,7 +158,7 @@ def codes_of(method: str, train, test, seed: int) -> dict[str, np.ndarray]:
     encode = encoder(method, train, seed)
     own, new = encode(test)
     codes = {"train": own, "test": new, "seconds": np.array(time.perf_counter() - start)}
-    for m in test.mod if len(test.mod) > 1 else ():
+    for m in test.mod if len(test.mod) > 1 and method != "clinical" else ():
         for what, kept in (("less", [o for o in test.mod if o != m]), ("only", [m])):
             rest, there = restricted(test, kept)
             codes[f"{what} {m}"] = np.full(new.shape, np.nan)
