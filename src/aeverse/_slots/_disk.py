@@ -13,6 +13,7 @@ from aeverse._slots import _stored
 if TYPE_CHECKING:
     from anndata import AnnData
 
+CHUNK_ENTRIES = 4_000_000  # of a sparse matrix that are written at once: every time costs, with anndata's default of 1,000 rows most
 IN_MEMORY = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")
 
 
@@ -22,6 +23,8 @@ def open_file(path: Path) -> AnnData:
 
     store = _open(path)
     if not ({"X", "obs", "var"} <= set(store) and _has_large(store) and _settings.has_dask()):
+        if hasattr(store, "close"):
+            store.close()
         return anndata.read_h5ad(path) if path.suffix == ".h5ad" else anndata.read_zarr(path)
     parts: dict[str, Any] = {name: anndata.io.read_elem(store[name]) for name in IN_MEMORY if name in store}
     layers = store.get("layers", {})
@@ -83,4 +86,9 @@ def _lazy(element: Any) -> Any:
     from anndata import experimental
 
     read = getattr(experimental, "read_elem_lazy", None) or experimental.read_elem_as_dask  # anndata 0.11
-    return read(element)
+    if hasattr(element, "shape"):
+        return read(element)
+    (n, p), size = element.attrs["shape"], max(_size(element), 1)
+    if element.attrs["encoding-type"] == "csc_matrix":
+        return read(element, chunks=(n, max(1, p * CHUNK_ENTRIES // size)))
+    return read(element, chunks=(max(1, n * CHUNK_ENTRIES // size), p))
