@@ -50,6 +50,7 @@ CALLS = {
     "multimodal_embed": lambda: (joint(), {"modalities": ["rna", "other"], "layer": {"rna": None}}),
     "predict_modality": lambda: (joint(), {"target": "other", "modalities": "rna"}),
     "map_query": lambda: (cells(), {"model": model(), "transfer": "cell_type"}),
+    "markers": lambda: (cells(), {"groupby": "group", "n_splits": 2}),
     "protein_foreground": lambda: (joint(), {}),
     "attribute": lambda: (cells(), {"model": model(), "groupby": "group"}),
     "subtypes": lambda: (cells(), {"use_rep": "X_linear", "max_subtypes": 3, "n_resamples": 10}),
@@ -80,7 +81,7 @@ def test_every_parameter_is_recorded(tool, monkeypatch, few_steps):
         warnings.simplefilter("ignore")  # so few samples and steps
         function(data, **arguments)
     expected = set(inspect.signature(function).parameters) - set(_record.NOT_RECORDED)
-    assert expected <= set(max(recorded, key=len)), tool
+    assert any(expected <= set(params) for params in recorded), tool  # a tool may call another one on a copy
 
 
 def test_what_is_recorded_is_what_was_passed(few_steps):
