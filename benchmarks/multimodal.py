@@ -151,7 +151,7 @@ def predict_ae(partial, truth, hidden, names, seed: int) -> np.ndarray:
     import aeverse as ae
 
     ae.tl.predict_modality(partial, "prot", random_state=seed, progress=False)
-    return partial.obsm["prot_predicted"].loc[names[hidden]].to_numpy()
+    return partial.obsm["predicted_prot"].loc[names[hidden]].to_numpy()
 
 
 def predict_knn(partial, truth, hidden, names, seed: int) -> np.ndarray:
