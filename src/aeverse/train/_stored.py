@@ -122,7 +122,7 @@ def joined(parts: Sequence[Samples]) -> Samples:
     whole.data = _stack([part.data for part in parts])
     shared = parts[0].inputs is parts[0].data
     whole.inputs = whole.data if shared else _stack([part.inputs for part in parts])
-    for name in ("library", "covariate", "guide"):
+    for name in ("library", "covariate", "graph_target"):
         values = [getattr(part, name) for part in parts]
         setattr(whole, name, None if values[0] is None else np.concatenate(values))
     return whole
