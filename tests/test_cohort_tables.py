@@ -186,7 +186,7 @@ def test_existing_survival_columns_are_kept():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ae.datasets.cohort_from_tables({}), TypeError, "layers must be a dict"),
+        (lambda: ae.datasets.cohort_from_tables({}), ValueError, "layers is empty; pass a dict"),
         (lambda: ae.datasets.cohort_from_tables({"rna": "no_such.tsv"}), FileNotFoundError, "rna.*no_such"),
         (lambda: ae.datasets.cohort_from_tables({"rna": pd.DataFrame()}), ValueError, "rna: the table is empty"),
         (

@@ -134,7 +134,7 @@ def test_wrong_values_are_named(values):
     with pytest.raises(ValueError, match="infinite values; set what is missing to NaN"):
         ae.tl.embed(odd)
     for wrong, message in (
-        ({"likelihood": "normal"}, "likelihood='normal' must be"),
+        ({"likelihood": "normal"}, "argument likelihood: found 'normal'; pass 'auto'"),
         ({"regularizer": "smooth"}, "regularizer='smooth'"),
         ({"regularizer": ("sparse", "x")}, r"\['x'\]"),
         ({"decoder": "deep"}, "decoder='deep' must be"),

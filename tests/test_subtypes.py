@@ -218,9 +218,9 @@ def test_small_clusters_are_made_only_when_asked_for():
     [
         (lambda a: a.obsm["X_ae"].__setitem__((3, 1), np.nan), {}, ValueError, "missing or infinite.*patient 3"),
         (lambda a: None, {"use_rep": "X_none"}, KeyError, "X_none.*X_ae"),
-        (lambda a: None, {"n_subtypes": 0}, ValueError, "n_subtypes=0"),
-        (lambda a: None, {"max_subtypes": 1}, ValueError, "max_subtypes=1"),
-        (lambda a: None, {"n_resamples": 3}, ValueError, "n_resamples=3"),
+        (lambda a: None, {"n_subtypes": 0}, ValueError, "n_subtypes: found 0"),
+        (lambda a: None, {"max_subtypes": 1}, ValueError, "max_subtypes: found 1"),
+        (lambda a: None, {"n_resamples": 3}, ValueError, "n_resamples: found 3"),
         (lambda a: a.obs.__setitem__("subtype", "mine"), {}, ValueError, "was not written by aeverse"),
         (lambda a: None, {"reference": {"decoder": 1}}, ValueError, "no result of aeverse.tl.subtypes"),
         (

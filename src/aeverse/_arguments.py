@@ -63,8 +63,10 @@ RANGES: dict[str, Range] = {
     "max_subtypes": Range(2),
     "n_resamples": Range(10),  # fewer cannot tell what is stable
     "n_splits": Range(2),
-    **dict.fromkeys(("target_sum", "library_size", "dispersion", "resolution"), POSITIVE),
-    "library": Range(0),
+    **dict.fromkeys(("target_sum", "library_size"), Range(0, 1e15, open_low=True)),  # molecules
+    "library": Range(0, 1e15),
+    "dispersion": Range(1e-6, 1e9),
+    "resolution": POSITIVE,
     "depth": Range(1, open_low=True),  # multiples of a cell's own depth
     # pictures
     **dict.fromkeys(("ncols", "n_points"), AT_LEAST_1),

@@ -15,6 +15,7 @@ from aeverse._slots._mudata import (
 from aeverse._slots._read import (
     check_count_values,
     dense,
+    feature_names,
     in_memory_table,
     known_features,
     layer_names,
@@ -26,12 +27,15 @@ from aeverse._slots._read import (
     read_column,
     read_counts,
     read_features,
+    read_groups,
     read_mask,
     read_matrix,
+    require_float32,
+    warn_of_unusual_counts,
     writable_adata,
     writable_any,
 )
-from aeverse._slots._record import parameters, read_record, versions
+from aeverse._slots._record import embedding_model, parameters, read_record, versions
 from aeverse._slots._stored import StoredCounts, first_rows, stored_counts
 from aeverse._slots._words import parse_event, unknown_as_nan
 from aeverse._slots._write import (
@@ -59,6 +63,8 @@ __all__ = [
     "checksum",
     "writable_any",
     "dense",
+    "embedding_model",
+    "feature_names",
     "fingerprint_of_fit",
     "first_rows",
     "parse_event",
@@ -82,10 +88,12 @@ __all__ = [
     "read_column",
     "read_counts",
     "read_features",
+    "read_groups",
     "read_mask",
     "read_matrix",
     "read_modalities",
     "read_record",
+    "require_float32",
     "require_linked",
     "side_key",
     "stored_counts",
@@ -93,6 +101,7 @@ __all__ = [
     "writable_mudata",
     "versions",
     "warn",
+    "warn_of_unusual_counts",
     "writable",
     "write",
     "write_all",

@@ -10,7 +10,17 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from aeverse._slots._read import dense, matrix_name, name_list, read_mask, read_matrix, stored
+from aeverse._slots._read import (
+    dense,
+    feature_names,
+    matrix_name,
+    name_list,
+    read_mask,
+    read_matrix,
+    require_float32,
+    require_observations,
+    stored,
+)
 
 FEWEST_COMMON = 5  # cells that two modalities must share to be embedded together
 
@@ -55,6 +65,7 @@ def writable_mudata(mdata, copy: bool):
         raise ValueError(
             f"{(~seen).sum()} cells of mdata.obs are in no modality: it is out of date. Call mdata.update()."
         )
+    require_observations(mdata)
     return mdata.copy() if copy else mdata
 
 
@@ -68,6 +79,10 @@ def read_modalities(
 
     `layer` and `mask_var` say it for some modalities; the others are read from ``X``, with the mask ``"auto"``.
     """
+    if isinstance(layer, str):
+        raise TypeError(
+            f"layer={layer!r} must be a dict from modality to layer, such as {{{next(iter(mdata.mod))!r}: {layer!r}}}."
+        )
     layer, mask_var = dict(layer or {}), dict(mask_var or {})
     wanted = list(mdata.mod) if modalities is None else name_list(modalities)
     for what, names in (("modalities", wanted), ("layer", layer), ("mask_var", mask_var)):
@@ -87,8 +102,13 @@ def masks_of(mdata, mask_var: str | Mapping[str, str | np.ndarray | None] | None
 
 def as_modality(adata, layer: str | None, mask_var: str | np.ndarray | None) -> Modality:
     """An AnnData as the only modality there is, as it is stored."""
-    mask = read_mask(adata, mask_var)
-    return Modality(read_matrix(adata, layer), np.arange(adata.n_obs), pd.Index(adata.var_names.astype(str)), mask)
+    mask, x = read_mask(adata, mask_var), read_matrix(adata, layer)
+    require_float32(x, matrix_name(layer))
+    if not np.isfinite(stored(x)).any():
+        raise ValueError(
+            f"{matrix_name(layer)} holds no value other than NaN (shape {x.shape}); there is nothing to embed."
+        )
+    return Modality(x, np.arange(adata.n_obs), feature_names(adata), mask)
 
 
 def require_linked(data: Mapping[str, Modality]) -> None:
@@ -110,8 +130,7 @@ def _read_modality(mdata, name: str, layer: str | None, mask_var) -> Modality:
     try:
         x = read_matrix(adata, layer)
         mask = read_mask(adata, mask_var)
-        if np.isinf(stored(x)).any():
-            raise ValueError(f"{matrix_name(layer)} holds infinite values; set what is missing to NaN.")
+        require_float32(x, matrix_name(layer))
     except (KeyError, TypeError, ValueError) as error:
         raise type(error)(f"modality {name!r}: {error.args[0]}") from error
     if x.shape[1] == 0:
@@ -123,4 +142,4 @@ def _read_modality(mdata, name: str, layer: str | None, mask_var) -> Modality:
     rows = mdata.obs_names.get_indexer(adata.obs_names)
     if not sp.issparse(x) and (empty := np.isnan(x).all(1)).any():
         x, rows = x[~empty], rows[~empty]
-    return Modality(x, rows, pd.Index(adata.var_names.astype(str)), mask)
+    return Modality(x, rows, feature_names(adata), mask)

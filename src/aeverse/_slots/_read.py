@@ -10,7 +10,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from aeverse._settings import warn
+from aeverse._slots._words import unknown_as_nan
 
+FEWEST_JUDGED = 20  # cells, or entries, below which counts are not called unusual
+COMMON_GENES = ("ACTB", "GAPDH", "MALAT1", "B2M", "EEF1A1", "TMSB4X", "RPLP0", "RPL13A")
 MAX_EXACT_COUNT = 2**24  # beyond it float32 no longer holds every integer
 
 
@@ -20,6 +23,7 @@ def writable_adata(adata, copy: bool):
 
     if not isinstance(adata, AnnData):
         raise TypeError(f"expected an AnnData, found {type(adata).__name__}.")
+    require_observations(adata)
     if copy:
         return adata.to_memory() if adata.isbacked else adata.copy()
     if adata.isbacked and adata.is_view:
@@ -27,6 +31,14 @@ def writable_adata(adata, copy: bool):
             "adata is a view of a file, which nothing can be written to; pass copy=True or adata.to_memory()."
         )
     return adata
+
+
+def require_observations(data) -> None:
+    """Refuse an object without a single cell or patient."""
+    if data.n_obs == 0:
+        raise ValueError(
+            f"the {type(data).__name__} holds no observations (shape {data.shape}); there is nothing to do."
+        )
 
 
 def writable_any(data, copy: bool):
@@ -38,6 +50,7 @@ def writable_any(data, copy: bool):
         return writable_adata(data, copy)
     if not isinstance(data, MuData):
         raise TypeError(f"expected an AnnData or a MuData, found {type(data).__name__}.")
+    require_observations(data)
     return data.copy() if copy else data
 
 
@@ -87,6 +100,8 @@ def layer_names(adata) -> list[str]:
 
 def find_matrix(adata, layer: str | None = None) -> Any:
     """``X`` or a layer as it is stored. Never `.raw`."""
+    if layer is not None and not isinstance(layer, str):  # of a MuData, for whose modalities there is a dict
+        raise TypeError(f"layer={layer!r} must be the name of a layer of the AnnData, or None for adata.X.")
     if layer is not None and layer not in adata.layers:
         raise KeyError(f"{matrix_name(layer)} does not exist; layers are: {layer_names(adata) or 'none'}.")
     matrix = adata.X if layer is None else adata.layers[layer]
@@ -106,6 +121,8 @@ def in_memory(matrix: Any, layer: str | None) -> sp.csr_matrix | np.ndarray:
         matrix = matrix.tocsr()
         values = matrix.data
     else:
+        if np.ma.is_masked(matrix):
+            raise TypeError(f"{matrix_name(layer)} is a masked array; set what is missing to NaN: .filled(numpy.nan).")
         matrix = np.asarray(matrix)
         values = matrix
     if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool) or np.iscomplexobj(values):
@@ -121,6 +138,23 @@ def read_matrix(adata, layer: str | None = None) -> sp.csr_matrix | np.ndarray:
 def stored(matrix: Any) -> np.ndarray:
     """The entries that a matrix stores, all of them if it is dense."""
     return matrix.data if sp.issparse(matrix) else matrix
+
+
+def require_float32(matrix: Any, where: str) -> None:
+    """Refuse infinite values, and those that single precision would make infinite."""
+    values = stored(matrix)
+    largest = np.abs(values[~np.isnan(values)] if np.issubdtype(values.dtype, np.floating) else values).max(initial=0)
+    if largest == np.inf:
+        raise ValueError(f"{where} holds infinite values; set what is missing to NaN.")
+    if largest > np.finfo(np.float32).max:
+        raise ValueError(f"{where} holds values up to {largest:.4g}, beyond single precision; rescale them.")
+
+
+def feature_names(adata) -> pd.Index:
+    """Names of the features, as strings."""
+    if isinstance(adata.var_names, pd.MultiIndex):
+        raise TypeError("adata.var_names is a MultiIndex; join its levels to one name for each feature.")
+    return pd.Index(adata.var_names.astype(str))
 
 
 def dense(matrix: Any) -> np.ndarray:
@@ -154,11 +188,26 @@ def check_count_values(values: np.ndarray, adata, layer: str | None) -> None:
     elif np.issubdtype(values.dtype, np.floating):
         broken = values[values != np.rint(values)]
         if broken.size:
-            found = f"values that are not integers (such as {broken.flat[0]:.4g})"
+            found = f"values that are not integers (such as {broken.flat[0]:.10g})"
     if found is None and float(values.max()) > MAX_EXACT_COUNT:
         found = f"values above {MAX_EXACT_COUNT} (maximum {values.max():.4g})"
     if found is not None:
         raise ValueError(f"{matrix_name(layer)} holds {found}, but this needs raw counts. {_counts_hint(adata, layer)}")
+
+
+def warn_of_unusual_counts(counts: sp.csr_matrix, adata, layer: str | None) -> None:
+    """Warn of integers that are hardly counts of molecules in cells: doubled, rounded after normalization, transposed."""
+    factor = 1 if (counts.data == 1).any() else int(np.gcd.reduce(counts.data.astype(np.int64)))
+    if counts.nnz >= FEWEST_JUDGED and factor > 1:
+        warn(f"{matrix_name(layer)}: all counts are multiples of {factor}; divide them by it if they were multiplied.")
+    library = np.asarray(counts.sum(1), np.float64).ravel()
+    if len(library) >= FEWEST_JUDGED and library.var() < library.mean() / 4:  # molecules vary by their mean, at least
+        warn(
+            f"{matrix_name(layer)}: all cells have nearly the same library size ({library.min():.0f} to {library.max():.0f}), as after "
+            f"normalization and rounding; this needs raw counts. {_counts_hint(adata, layer)}"
+        )
+    if adata.n_vars < adata.n_obs and adata.obs_names.str.upper().isin(COMMON_GENES).any():
+        warn("obs_names hold names of genes; cells must be rows: adata.T turns the object.")
 
 
 def _counts_hint(adata, layer: str | None) -> str:
@@ -211,6 +260,20 @@ def read_column(obs: pd.DataFrame, key: str) -> pd.Series:
 def in_memory_table(table: Any) -> pd.DataFrame:
     """``obs`` or ``var``; those of `anndata.experimental.read_lazy` are read from their file."""
     return table.to_memory() if hasattr(table, "to_memory") else table
+
+
+def read_groups(obs: pd.DataFrame, key: str) -> pd.Series:
+    """Column `key` of ``obs`` with groups; NaN where nothing is known, with a warning where words say that."""
+    values = read_column(obs, key)
+    groups = unknown_as_nan(values)
+    unknown = values.notna() & groups.isna()
+    if unknown.any():
+        words = sorted({str(value) for value in values[unknown]})
+        warn(
+            f"obs[{key!r}] reads {words} in {int(unknown.sum())} of {len(obs)} rows, which is taken for unknown: they are left "
+            "out. Rename it if it is a group."
+        )
+    return groups
 
 
 def read_categories(adata, key: str | None) -> pd.Categorical | None:

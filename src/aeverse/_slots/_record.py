@@ -16,11 +16,22 @@ NOT_RECORDED = ("adata", "mdata", "data", "key_added", "progress", "copy", "lazy
 def read_record(data, name: str) -> Mapping[str, Any]:
     """Return ``uns["ae"][name]`` or say which records exist."""
     store = data.uns.get("ae", {})
+    if not isinstance(store, Mapping) or not isinstance(store.get(name, {}), Mapping):
+        raise ValueError(f"uns['ae'] or its entry {name!r} is not what aeverse wrote; run the tool again.")
     if name not in store:
         raise KeyError(
             f"uns['ae'][{name!r}] does not exist; records are: {sorted(store) or 'none: run aeverse.tl first'}."
         )
     return store[name]
+
+
+def embedding_model(data, use_rep: str) -> str | None:
+    """Checksum of the model that gave ``obsm[use_rep]``, where a record tells it."""
+    for record in data.uns.get("ae", {}).values():
+        if f"obsm/{use_rep}" in {str(key) for key in record.get("writes", ())}:
+            found = record.get("model_checksum", record.get("model", {}).get("checksum"))
+            return None if found is None else str(found)
+    return None
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _slots
-from aeverse._arguments import checked
+from aeverse._arguments import check_name, checked
 from aeverse.datasets._clinical import read_clinical, with_survival
 from aeverse.datasets._tables import (
     ALL_NAMES,
@@ -98,8 +98,12 @@ def cohort_from_tables(
     """
     from mudata import MuData
 
-    if not isinstance(layers, Mapping) or not (layers or maf is not None):
-        raise TypeError("layers must be a dict of tables by the name of the layer, such as {'rna': 'expression.tsv'}.")
+    if not layers and maf is None:
+        raise ValueError(
+            "layers is empty; pass a dict of tables by the name of the layer, such as {'rna': 'expression.tsv'}."
+        )
+    for name in layers:
+        check_name("layers", name)
     if maf is not None and "mut" in layers:
         raise ValueError("layers has a 'mut' already, which is the name of the layer made of maf=; rename it.")
     dropped = Dropped()
@@ -171,12 +175,22 @@ def _samples_in_rows(
         find_column(frame, FEATURE_NAMES) is not None and find_column(frame, (*PATIENT, *SAMPLE)) is None
     )
     if samples_are_columns:
-        return _turned(frame, name, dropped)
+        return _named_samples(_turned(frame, name, dropped), name, dropped)
     key = find_column(frame, (*SAMPLE, *PATIENT)) or first_text(frame)
     if key is not None:
         frame = frame.set_index(key)
     also = [c for c in frame.columns if fold_name(c) in (*SAMPLE, *PATIENT)]
-    return frame.drop(columns=also)
+    frame = frame.drop(columns=also)
+    unnamed = _slots.unknown_as_nan(pd.Series(frame.columns, dtype=object)).isna().to_numpy()
+    dropped.add(name, "features without a name", np.flatnonzero(unnamed))
+    return _named_samples(frame.loc[:, ~unnamed], name, dropped)
+
+
+def _named_samples(frame: pd.DataFrame, name: str, dropped: Dropped) -> pd.DataFrame:
+    """The rows whose sample has a name."""
+    unnamed = _slots.unknown_as_nan(pd.Series(frame.index, dtype=object)).isna().to_numpy()
+    dropped.add(name, "samples without a name", np.flatnonzero(unnamed))
+    return frame[~unnamed]
 
 
 def _turned(frame: pd.DataFrame, name: str, dropped: Dropped) -> pd.DataFrame:
@@ -198,7 +212,16 @@ def _turned(frame: pd.DataFrame, name: str, dropped: Dropped) -> pd.DataFrame:
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
-    """Values as float64, NaN where nothing is known; any other text is refused."""
+    """Values as float64, NaN where nothing is known; any other text and infinite values are refused."""
+    values = _as_numbers(frame, name)
+    if (infinite := np.argwhere(np.isinf(values))).size:
+        sample, feature = infinite[0]
+        where = f"{frame.columns[feature]!r} of {frame.index[sample]!r}"
+        raise ValueError(f"{name}: {where} is infinite; leave empty what is missing.")
+    return values
+
+
+def _as_numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     try:
         return frame.to_numpy(np.float64)
     except (TypeError, ValueError):  # some text: column by column

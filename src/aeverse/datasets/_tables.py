@@ -84,6 +84,8 @@ def find_column(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
 def first_text(frame: pd.DataFrame) -> str | None:
     """The first column, if it holds names rather than numbers."""
     first = frame.columns[0]
+    if (frame.columns == first).sum() > 1:  # samples, of which others are dropped later, not names
+        return None
     values = _slots.unknown_as_nan(frame[first])
     return first if pd.to_numeric(values, errors="coerce").notna().sum() < values.notna().sum() else None
 

@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from aeverse._arguments import checked
-from aeverse.metrics._codes import as_code, as_labels, is_known
+from aeverse.metrics._codes import as_code, as_counts, as_labels, is_known
 
 PRIOR_MOLECULES = 2000.0  # of the mean profile, added to the profile of each cluster
 SMALLEST_MEAN = 1e-6
@@ -126,8 +126,11 @@ def cluster_deviance(clusters: np.ndarray, train: np.ndarray | sp.spmatrix, test
     >>> bool(types > 0.1 > shuffled)
     True
     """
-    train, test = (sp.csr_matrix(part, dtype=np.float64) for part in (train, test))
-    clusters, names = pd.factorize(np.asarray(clusters))
+    train, test = as_counts(train, "train"), as_counts(test, "test")
+    clusters = np.asarray(clusters)
+    if clusters.ndim != 1:
+        raise ValueError(f"clusters must be one for each cell, found an array of shape {clusters.shape}.")
+    clusters, names = pd.factorize(clusters)
     if train.shape != test.shape or len(clusters) != train.shape[0]:
         raise ValueError(f"shapes differ: {len(clusters)} clusters, train {train.shape}, test {test.shape}.")
     if (clusters < 0).any():

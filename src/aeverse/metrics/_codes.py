@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from aeverse import _slots
 
 
 def as_code(code: np.ndarray, name: str = "code") -> np.ndarray:
     """A code as float64, (samples, dimensions), without missing values."""
-    code = np.asarray(code, np.float64)
+    code = _numbers(code, name)
     if code.ndim != 2 or 0 in code.shape:
         raise ValueError(f"{name} must have the shape (samples, dimensions), found {code.shape}.")
     if not np.isfinite(code).all():
@@ -18,9 +19,37 @@ def as_code(code: np.ndarray, name: str = "code") -> np.ndarray:
     return code
 
 
+def as_data(x, name: str = "x") -> np.ndarray:
+    """Data as float64, (samples, features); missing entries are NaN."""
+    x = _numbers(_slots.dense(x), name)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"{name} must have the shape (samples, features), found {x.shape}.")
+    if np.isinf(x).any():
+        raise ValueError(f"{name} has infinite values; set what is missing to NaN.")
+    return x
+
+
+def as_counts(x, name: str) -> sp.csr_matrix:
+    """Counts, (cells, genes), as CSR of float64."""
+    x = sp.csr_matrix(x if sp.issparse(x) else np.atleast_2d(_numbers(x, name)), dtype=np.float64)
+    if not np.isfinite(x.data).all() or (x.data < 0).any():
+        raise ValueError(f"{name} has negative, missing or infinite values; pass counts.")
+    return x
+
+
+def _numbers(values, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must hold numbers, found {np.asarray(values).dtype}.") from error
+
+
 def as_labels(labels, n: int, name: str = "labels") -> np.ndarray:
     """Labels as objects; None where unknown (NaN, ``"NA"``, ``"unknown"``, …)."""
-    values = pd.Series(np.asarray(labels, dtype=object))
+    labels = np.asarray(labels, dtype=object)
+    if labels.ndim != 1:
+        raise ValueError(f"{name} must be one for each sample, found an array of shape {labels.shape}.")
+    values = pd.Series(labels)
     if len(values) != n:
         raise ValueError(f"{len(values)} {name} for {n} samples.")
     values = _slots.unknown_as_nan(values)

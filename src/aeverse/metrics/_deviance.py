@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from aeverse import _slots
 from aeverse._arguments import checked
+from aeverse.metrics._codes import as_counts, as_data
 
 BLOCK_ENTRIES = 10_000_000
 SMALLEST_MEAN = 1e-6
@@ -57,7 +58,8 @@ def deviance_explained(
     >>> abs(round(ae.metrics.deviance_explained(gene_means, train, test), 2)) < 0.05
     True
     """
-    train, test = sp.csr_matrix(train), sp.csr_matrix(test)
+    train, test = as_counts(train, "train"), as_counts(test, "test")
+    denoised = denoised if sp.issparse(denoised) else as_data(denoised, "denoised")
     if not denoised.shape == train.shape == test.shape:
         raise ValueError(f"shapes differ: denoised {denoised.shape}, train {train.shape}, test {test.shape}.")
     values: Any = sp.csr_matrix(denoised) if sp.issparse(denoised) else denoised

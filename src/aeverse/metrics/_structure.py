@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from aeverse import _slots
 from aeverse._arguments import checked
-from aeverse.metrics._codes import as_code
+from aeverse.metrics._codes import as_code, as_data
 
 MOST_JUDGED = 1500  # samples whose neighbourhoods are compared
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge regression, per sample
@@ -49,7 +48,7 @@ def variance_explained(
     1.0
     """
     code, test_code = as_code(code), as_code(test_code, "test_code")
-    x, test_x = (np.asarray(_slots.dense(a), np.float64) for a in (x, test_x))
+    x, test_x = as_data(x), as_data(test_x, "test_x")
     if len(code) != len(x) or len(test_code) != len(test_x) or x.shape[1] != test_x.shape[1]:
         raise ValueError(
             f"shapes do not fit: code {code.shape}, x {x.shape}, test_code {test_code.shape}, test_x {test_x.shape}."
@@ -113,7 +112,7 @@ def trustworthiness(
     """
     from sklearn import manifold
 
-    code = as_code(code)
+    code, x = as_code(code), as_data(x)
     if x.shape[0] != len(code):
         raise ValueError(f"{len(code)} codes for {x.shape[0]} samples of data.")
     if len(code) < 4:
@@ -121,5 +120,5 @@ def trustworthiness(
     if len(code) > MOST_JUDGED:
         rows = np.sort(np.random.default_rng(random_state).permutation(len(code))[:MOST_JUDGED])
         code, x = code[rows], x[rows]
-    x = np.nan_to_num(np.asarray(_slots.dense(x), np.float64))
+    x = np.nan_to_num(x)
     return float(manifold.trustworthiness(x, code, n_neighbors=min(n_neighbors, (len(code) - 1) // 2)))

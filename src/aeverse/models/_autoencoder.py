@@ -17,7 +17,7 @@ from aeverse.models._matrix import _choices as choices
 from aeverse.models._matrix._build import build
 from aeverse.models._matrix._fitted import FittedAutoencoder, remember
 from aeverse.models._matrix._learn import History, finish, learn
-from aeverse.models._matrix._read import feature_names, read
+from aeverse.models._matrix._read import read_to_learn
 from aeverse.models._matrix._settings import Config, Settings, inherit, resolve
 from aeverse.models._matrix._transfer import choose_features, input_from, start_from
 from aeverse.models._shared._batches import Batches
@@ -144,16 +144,15 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         """
         source = None if init is None else init.fitted
         self._fit = None  # a fit that fails leaves no model
-        data = read(adata, layer, self.config.likelihood if source is None else source.settings.likelihood)
+        data = read_to_learn(adata, layer, self.config.likelihood if source is None else source.settings.likelihood)
         n, config = len(data), self.config
         settings = resolve(config, data.likelihood, n) if source is None else inherit(config, source.settings, n)
-        data.require_values()
         mask, (batches, all_codes) = _slots.read_mask(adata, mask_var), Batches.read(adata, batch_key)
         rng, to_device = np.random.default_rng(settings.random_state), _settings.resolve_device(device)
         rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
         seen, heldout = data[rows].hold_out(settings.share_heldout, rng)
         codes = None if all_codes is None else all_codes[rows]
-        features = choose_features(feature_names(adata), seen, mask, settings, source)
+        features = choose_features(_slots.feature_names(adata), seen, mask, settings, source)
         training = seen.samples(features.inputs, batches.one_hot(codes), to_device)
         samples, codes = in_memory(training), seen.in_memory(codes)
         generator = torch.Generator().manual_seed(settings.random_state)
@@ -177,7 +176,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         """What `fit` would do with these data: the configuration with everything decided."""
         likelihood: str = self.config.likelihood
         if likelihood == "auto":
-            likelihood = likelihood_of(_slots.first_rows(adata, layer), feature_names(adata))
+            likelihood = likelihood_of(_slots.first_rows(adata, layer), _slots.feature_names(adata))
         return resolve(self.config, likelihood, adata.n_obs)
 
     def _describe(self) -> str:

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, FuncNorm, ListedColormap, Normalize
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 
 from aeverse import _files
 
@@ -60,6 +61,8 @@ def finish(
 ) -> Any:
     """Save and show a figure as asked; return one Axes, an array of several, or the figure."""
     figure: Any = axes[0].figure  # or a part of one, which cannot be saved
+    for ax in axes:
+        show_as_written(ax)
     if save:
         _save(figure, figure_file(name, save))
     if return_fig:
@@ -69,6 +72,17 @@ def finish(
 
         plt.show()
     return axes[0] if len(axes) == 1 else np.array(axes, dtype=object)
+
+
+def show_as_written(ax: Axes) -> None:
+    """Show names of genes and groups as they are: a dollar in them begins no formula."""
+    texts = [*ax.findobj(Text)]
+    for axis in (ax.xaxis, ax.yaxis):
+        if not isinstance(axis.get_major_formatter(), FixedFormatter):  # numbers, whose powers of ten are formulas
+            ticks = {id(label) for tick in axis.get_major_ticks() for label in (tick.label1, tick.label2)}
+            texts = [text for text in texts if id(text) not in ticks]
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def figure_file(name: str, save: str | Path | bool) -> Path:
@@ -216,6 +230,7 @@ def scatter_values(
     )
     bar = ax.figure.colorbar(points, ax=ax, pad=0.02, fraction=0.05)
     bar.set_label(label)
+    bar.ax.yaxis.label.set_parse_math(False)
     bar.outline.set_visible(False)
     if log:
         bar.set_ticks(count_ticks(high))

@@ -38,7 +38,8 @@ def check_counts(adata: AnnData, *, layer: str | None = None) -> None:
     Warns
     -----
     UserWarning
-        Cells or genes without a single count, or duplicated gene names.
+        Cells or genes without a single count, duplicated gene names, library sizes that are all alike, counts that are all
+        multiples of a number, or genes in rows.
 
     Examples
     --------
@@ -54,5 +55,6 @@ def check_counts(adata: AnnData, *, layer: str | None = None) -> None:
         _slots.warn(f"{where}: {empty_cells} cells have no counts; their denoised values will be zero.")
     if empty_genes:
         _slots.warn(f"{where}: {empty_genes} genes have no counts; their denoised values will be zero.")
+    _slots.warn_of_unusual_counts(counts, adata, layer)
     if not adata.var_names.is_unique:
         _slots.warn("adata.var_names are not unique; call adata.var_names_make_unique() to address genes by name.")

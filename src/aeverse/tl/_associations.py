@@ -75,7 +75,7 @@ def associations(
     params = _slots.parameters(locals())
     data = _slots.writable_any(data, copy)
     _slots.check_keys(data, [], key_added, tables=True)
-    groups = _slots.unknown_as_nan(_slots.read_column(data.obs, groupby)).astype(object).map(str, na_action="ignore")
+    groups = _slots.read_groups(data.obs, groupby).astype(object).map(str, na_action="ignore")
     rng = np.random.default_rng(random_state)
     rows = {}
     for name in _slots.name_list(columns):

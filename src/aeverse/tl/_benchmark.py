@@ -201,8 +201,7 @@ def _plan(wanted, several: bool, n_latent: int | None) -> dict[str, tuple[str, d
         allowed = set(config.__dataclass_fields__) if method == "ae" else {"n_latent"}
         if unknown := set(chosen) - allowed:
             raise TypeError(f"method {name!r} does not know {sorted(unknown)}; it takes {sorted(allowed)}.")
-        if method == "ae":
-            config(**chosen)
+        config(**chosen)  # which checks n_latent for the others, too
         plan[name] = method, chosen
     return plan
 

@@ -22,7 +22,10 @@ def terms_of(values: pd.Series, name: str, event: pd.Series) -> pd.DataFrame:
     The hazard of a category without events cannot be estimated (its logarithm runs to minus infinity): it is left out.
     """
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        return values.astype(np.float64).rename(name).to_frame()
+        values = values.astype(np.float64)
+        if np.isinf(values).any():
+            raise ValueError(f"obs[{name!r}] holds infinite values; set what is missing to NaN.")
+        return values.rename(name).to_frame()
     order = names_in_order(values)
     words = values.astype(object).map(str, na_action="ignore")[event.notna()]
     events = event.groupby(words).sum()

@@ -140,6 +140,7 @@ def multimodal_record(model: models.MultimodalAutoencoder, params: Mapping[str, 
     """Entry for ``uns["ae"]`` of a model of several modalities."""
     return {
         "params": {**params, "method": "ae", **dataclasses.asdict(model.config), "batch_key": model.batch_key},
+        "model_checksum": model.record()["checksum"],
         "recipe": model.recipe,
         "kinds": model.kinds,
         "modality_weights": model.modality_weights,

@@ -160,6 +160,7 @@ def map_query(
             "are expected): other kinds of samples, or a batch effect. Labels transferred to them are not to be trusted."
         )
     record = {"params": params, "versions": _slots.versions(), "share_unlike": unlike}
+    record["model_checksum"] = trained.record()["checksum"]
     obsm = {} if embedding is None else {key_added: embedding}
     _slots.write(data, _slots.Results(key_added, record, obsm=obsm, obs=obs))
     return data if copy else None

@@ -28,6 +28,11 @@ def outcome(obs: pd.DataFrame, time_key: str, event_key: str) -> tuple[pd.Series
         "event_missing": int((no_event & ~no_time).sum()),
         "time_not_positive": int((not_positive & ~no_event).sum()),
     }
+    if counts["used"] == 0:
+        raise ValueError(
+            f"no patient of {len(obs)} can be used: {counts['time_missing']} lack a time, {counts['event_missing']} an event, and "
+            f"the time of {counts['time_not_positive']} is zero or negative; look at obs[{time_key!r}] and obs[{event_key!r}]."
+        )
     if counts["events"] == 0:
         raise ValueError(f"no events: obs[{event_key!r}] is nowhere true among {counts['used']} patients with a time.")
     if counts["used"] < len(obs):

@@ -146,6 +146,9 @@ def subtypes(
         earlier = reference if isinstance(reference, Mapping) else _slots.read_record(reference, key_added)
         record = {name: earlier[name] for name in ("curve", "clusters") if name in earlier}
         record["centroids"] = _read_centroids(earlier, code.shape[1])
+        _check_same_model(earlier, data, use_rep)
+    if (model := _slots.embedding_model(data, use_rep)) is not None:
+        record["embedding_model"] = model
     votes = count_votes(code, record["centroids"])
     names = [str(i + 1) for i in range(votes.shape[1])]
     label = votes.argmax(1)
@@ -188,13 +191,33 @@ def _read_evidence(data, use_rep: str, evidence_rep: str | None, random_state: i
 def _read_centroids(record: Mapping[str, Any], n_dims: int) -> np.ndarray:
     if "centroids" not in record:
         raise ValueError(f"reference= is no result of aeverse.tl.subtypes: it holds {sorted(record)}, not 'centroids'.")
-    centroids = np.asarray(record["centroids"], np.float64)
+    try:
+        centroids = np.asarray(record["centroids"], np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "reference= holds centroids that are no numbers; pass a result of aeverse.tl.subtypes."
+        ) from error
+    if centroids.ndim != 3 or 0 in centroids.shape or np.isnan(centroids).any() or np.isinf(centroids).all():
+        raise ValueError(
+            f"reference= holds centroids of shape {centroids.shape} with {int(np.isnan(centroids).sum())} NaN; they must be "
+            "numbers, (resamples, subtypes, dimensions), as aeverse.tl.subtypes wrote them."
+        )
     if centroids.shape[-1] != n_dims:
         raise ValueError(
             f"the subtypes were found in a code of {centroids.shape[-1]} dimensions, this one has {n_dims}: make both "
             "with the same fitted model."
         )
     return centroids
+
+
+def _check_same_model(earlier: Mapping[str, Any], data, use_rep: str) -> None:
+    """Refuse an embedding of another model, where both are known: its dimensions mean something else."""
+    then, now = earlier.get("embedding_model"), _slots.embedding_model(data, use_rep)
+    if then is not None and now is not None and str(then) != now:
+        raise ValueError(
+            f"obsm[{use_rep!r}] was made with another model than the embedding in which the subtypes were found; embed "
+            "these patients with that model: aeverse.tl.map_query(data, model)."
+        )
 
 
 @dataclass

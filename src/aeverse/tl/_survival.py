@@ -138,8 +138,9 @@ def survival(
     record: dict[str, Any] = {}
     predictors: dict[str, pd.DataFrame] = {}  # name -> terms, NaN where unknown
     if groupby is not None:
-        groups = _slots.unknown_as_nan(_slots.read_column(obs, groupby))
+        groups = _slots.read_groups(obs, groupby)
         _check_groups(groups[time.notna()], groupby)
+        patients["group_missing"] = int((time.notna() & groups.isna()).sum())
         record |= _by_group(time, event, groups)
         predictors[groupby] = terms_of(groups, groupby, event)
     for name in covariates:
@@ -179,6 +180,13 @@ def _check_groups(groups: pd.Series, key: str) -> None:
         )
     if groups.notna().sum() == 0:
         raise ValueError(f"obs[{key!r}] is known for no patient with a survival time.")
+    sizes = groups.astype(str)[groups.notna()].value_counts()
+    if len(sizes) == 1:
+        _slots.warn(f"obs[{key!r}] has one group only, {sizes.index[0]!r}, so that there is nothing to compare.")
+    elif (sizes == 1).any():
+        _slots.warn(
+            f"obs[{key!r}]: {sorted(sizes.index[sizes == 1])} hold one patient each, of whom nothing can be said."
+        )
 
 
 def _by_group(time: pd.Series, event: pd.Series, groups: pd.Series) -> dict[str, Any]:

@@ -80,8 +80,9 @@ class FittedMultimodal:
                 f"the model knows {list(self.kinds)}, the data have {list(mdata.mod)}: no modality in common."
             )
         layer = self.layer if layer is None else layer
-        layers = {m: name for m, name in layer.items() if m in wanted}
-        data = _slots.read_modalities(mdata, wanted, layers, dict.fromkeys(wanted))
+        if isinstance(layer, Mapping):
+            layer = {m: name for m, name in layer.items() if m in wanted}
+        data = _slots.read_modalities(mdata, wanted, layer, dict.fromkeys(wanted))
         data = {m: without_empty(d, self.kinds[m]) for m, d in data.items()}
         for m, d in data.items():
             self.fusion.check(m, d)

@@ -18,7 +18,7 @@ from aeverse.models._matrix._lazy import DenoisedValues
 from aeverse.models._matrix._learn import History
 from aeverse.models._matrix._network import Network
 from aeverse.models._matrix._on_disk import CountsOnDisk
-from aeverse.models._matrix._read import feature_names, read
+from aeverse.models._matrix._read import read
 from aeverse.models._matrix._schema import check_model
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._matrix._values import Values
@@ -84,7 +84,7 @@ class FittedAutoencoder:
     ) -> tuple[Counts | CountsOnDisk | Values, np.ndarray | None]:
         """New data in the model's order of features, and their covariates."""
         data = read(adata, layer, self.settings.likelihood)
-        positions = self.features.positions_in(feature_names(adata), data.absent)
+        positions = self.features.positions_in(_slots.feature_names(adata), data.absent)
         codes = self.batches.codes_in(adata, may_lack_column=may_lack_batch)
         return data.columns(positions), self.batches.one_hot(codes)
 
@@ -106,6 +106,24 @@ class FittedAutoencoder:
             )
         return self.network
 
+    def checked_code(self, code: np.ndarray, n_samples: int | None = None) -> np.ndarray:
+        """A code that the model can decode, single precision; `n_samples`: how many rows it must have."""
+        try:
+            values = np.asarray(code, np.float32)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"code must hold numbers, found {np.asarray(code).dtype}; pass what encode gives."
+            ) from error
+        if values.ndim != 2 or values.shape[1] != self.settings.n_code:
+            raise ValueError(f"code has shape {values.shape}; this model's codes have {self.settings.n_code} columns.")
+        if n_samples is not None and len(values) != n_samples:
+            raise ValueError(
+                f"code has {len(values)} rows for {n_samples} cells; pass what encode gives for these cells."
+            )
+        if broken := int((~np.isfinite(values).all(1)).sum()):
+            raise ValueError(f"code has missing or infinite values in {broken} of {len(values)} rows; leave those out.")
+        return values
+
     # ---- using -------------------------------------------------------------------------------------------------
     def encode(self, adata, layer: str | None, raw: bool, return_sd: bool):
         """See `Autoencoder.encode`."""
@@ -126,18 +144,16 @@ class FittedAutoencoder:
     def active_share(self, code: np.ndarray) -> np.ndarray:
         """See `Autoencoder.active_share`."""
         threshold = 0.0 if self.settings.target_activity is None else 0.5
-        members = np.split(code, self.settings.n_models, 1)
+        members = np.split(self.checked_code(code), self.settings.n_models, 1)
         return (np.hstack([member[:, self.settings.n_guided :] for member in members]) > threshold).mean(1)
 
     def decode(
         self, code: np.ndarray, names: Sequence[str] | str | None, library: float | np.ndarray, batch: str | None
     ) -> np.ndarray:
         """See `Autoencoder.decode`."""
-        columns, code = self.columns(names), np.asarray(code, np.float32)
-        if code.ndim != 2 or code.shape[1] != self.settings.n_code:
-            raise ValueError(f"code has shape {code.shape}; this model's codes have {self.settings.n_code} columns.")
+        columns, code = self.columns(names), self.checked_code(code)
         library = np.asarray(library, np.float32).reshape(-1, 1)
-        if len(library) not in (1, len(code)) or not (library >= 0).all():
+        if len(library) not in (1, len(code)) or not ((library >= 0) & (library < np.inf)).all():
             raise ValueError(f"library must be a number, or one for each of the {len(code)} codes, and not negative.")
         covariate = self.batches.one_hot(np.full(len(code), self.batches.code(batch)))
         return self.network.decode(code, np.broadcast_to(library, (len(code), 1)), covariate, columns)
@@ -156,10 +172,11 @@ class FittedAutoencoder:
         """See `Autoencoder.denoise`."""
         network, samples, columns = self.count_network("denoise"), self.samples(adata, layer), self.columns(names)
         measured, target = self.features.names.isin(adata.var_names), self._transformed_to(transform_batch)
+        code = None if code is None else self.checked_code(code, len(samples))
         if not lazy:
             options: dict[str, Any] = {"target_sum": target_sum, "code": code, "return_sd": return_sd}
             return network.denoise(samples, measured, columns, target=target, **options)
-        code = network.encode(samples) if code is None else np.asarray(code)
+        code = network.encode(samples) if code is None else code
         mean = DenoisedValues(network, samples, measured, columns, target, target_sum, code)
         return (mean.as_dask(), replace(mean, sd=True).as_dask()) if return_sd else mean.as_dask()
 
@@ -190,9 +207,10 @@ class FittedAutoencoder:
         code: np.ndarray | None,
     ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
         """See `Autoencoder.dropouts`."""
-        network = self.count_network("dropouts")
-        samples, measured = self.samples(adata, layer), self.features.names.isin(adata.var_names)
-        return network.dropouts(samples, measured, self.columns(names), depth=depth, threshold=threshold, code=code)
+        network, samples, columns = self.count_network("dropouts"), self.samples(adata, layer), self.columns(names)
+        measured = self.features.names.isin(adata.var_names)
+        code = None if code is None else self.checked_code(code, len(samples))
+        return network.dropouts(samples, measured, columns, depth=depth, threshold=threshold, code=code)
 
     def sample(self, n: int, library: float | np.ndarray, random_state: int) -> np.ndarray:
         """See `Autoencoder.sample`."""
@@ -244,7 +262,7 @@ class FittedAutoencoder:
             columns = self.code_names or [str(i) for i in range(self.settings.n_code)]
         else:
             attributions, columns = of_groups(nets, groups[measured], n_top, rng), list(groups.categories)
-        names = feature_names(adata)
+        names = _slots.feature_names(adata)
         if not names.equals(self.features.names):
             for part in attributions.values():
                 positions = names.get_indexer(self.features.names[part.positions])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from aeverse import _slots
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._matrix._on_disk import CountsOnDisk
@@ -12,16 +10,20 @@ from aeverse.models._shared._kinds import likelihood_of
 from aeverse.nn import LIKELIHOODS
 
 
-def feature_names(adata) -> pd.Index:
-    """Names of the features, as strings."""
-    return pd.Index(adata.var_names.astype(str))
-
-
 def read(adata, layer: str | None, likelihood: str) -> Counts | CountsOnDisk | Values:
     """The matrix, checked for a likelihood; ``"auto"`` infers that from the values. Many counts on disk stay there."""
     if likelihood == "auto":
-        likelihood = likelihood_of(_slots.first_rows(adata, layer), feature_names(adata))
+        likelihood = likelihood_of(_slots.first_rows(adata, layer), _slots.feature_names(adata))
     if not LIKELIHOODS[likelihood].is_count:
         return Values.read(adata, layer, likelihood)
     stored = _slots.stored_counts(adata, layer)
     return Counts.read(adata, layer, likelihood) if stored is None else CountsOnDisk.of(stored, likelihood)
+
+
+def read_to_learn(adata, layer: str | None, likelihood: str) -> Counts | CountsOnDisk | Values:
+    """The same, refusing what nothing can be learnt from, with a warning of what is unlike counts."""
+    data = read(adata, layer, likelihood)
+    data.require_values()
+    if isinstance(data, Counts):
+        _slots.warn_of_unusual_counts(data.x, adata, layer)
+    return data

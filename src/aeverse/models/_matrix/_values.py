@@ -52,8 +52,7 @@ class Values:
     def read(cls, adata, layer: str | None, likelihood: str) -> Values:
         """Checked values: NaN is allowed, infinite values and those that the likelihood does not allow are not."""
         x, place = _slots.read_matrix(adata, layer), _slots.matrix_name(layer)
-        if np.isinf(x.data if sp.issparse(x) else x).any():
-            raise ValueError(f"{place} holds infinite values; set what is missing to NaN.")
+        _slots.require_float32(x, place)
         if sp.issparse(x):
             x = sp.csr_matrix(x, dtype=np.float32, copy=True)
             x.sum_duplicates()

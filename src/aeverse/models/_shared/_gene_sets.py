@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ def parse_gene_sets(gene_sets: Mapping[str, Any] | pd.DataFrame) -> dict[str, di
             str(name): dict(zip(own["target"].astype(str), own["weight"].astype(float), strict=True))
             for name, own in table.groupby("source", sort=False, observed=True)
         }
+    if wrong := [str(name) for name, genes in gene_sets.items() if not isinstance(genes, (str, Iterable))]:
+        raise TypeError(f"gene_sets: {wrong[:5]} must each be a list of genes, or a dict from gene to weight.")
     found = {}
     for name, genes in gene_sets.items():
         genes = (
