@@ -21,6 +21,7 @@ except ImportError:  # Windows, where leftovers stay
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".aeverse-"
+LONGEST_NAME = 255  # bytes
 LOCK, NEW, OLD = "lock", "new", "old"  # what is in such a folder
 AT_WORKING_FOLDER, EXCHANGE = -100, 2  # AT_FDCWD, and the flag of renameat2 (Linux) and renamex_np (macOS)
 
@@ -40,6 +41,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def staged(path: str | Path) -> Iterator[Path]:
     """Give a path, on the same disk as `path`, to write to; `publish` moves it, and the end of the block removes it."""
     place = _place(path)
+    if len(os.fsencode(place.name)) > LONGEST_NAME:
+        raise OSError(f"the name {place.name[:20]!r}… is longer than the {LONGEST_NAME} bytes that a file's may have.")
     if not place.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(place.parent)!r} to write {place.name!r} to.")
     if place.exists() and not (place.is_file() or place.is_dir()):

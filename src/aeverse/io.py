@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def save_arrays(path: str | Path, kind: str, config: Mapping[str, Any], arrays: 
     """
     from safetensors.numpy import save
 
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         raise IsADirectoryError(f"{str(path)!r} is a folder; name the file to write.")
     arrays = {name: np.asarray(a, order="C") for name, a in arrays.items()}
     header = {"format": FORMAT, "kind": kind, "config": config}
@@ -101,6 +102,7 @@ def load_arrays(path: str | Path, kind: str | None = None) -> tuple[dict[str, An
     return config, arrays, found_kind
 
 
+@checked
 def pack(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Take a tree of JSON values and arrays apart: for `save_arrays`.
 
@@ -140,6 +142,7 @@ def pack(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]
     return walk(tree, ""), arrays
 
 
+@checked
 def unpack(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The tree that `pack` took apart; tuples have become lists.
 

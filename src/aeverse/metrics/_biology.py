@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from aeverse import _settings
 from aeverse._arguments import checked
 from aeverse.metrics._codes import as_code, as_labels, inverse_simpson, is_known, neighbours
 
@@ -97,7 +98,8 @@ def _best_clusters(code: np.ndarray, labels: np.ndarray, there: np.ndarray, rand
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     adata = AnnData(code)
-    sc.pp.neighbors(adata, use_rep="X", n_neighbors=min(N_NEIGHBORS, len(code) - 1), random_state=random_state)
+    with _settings.one_thread():  # scanpy changes the number of torch's threads; it is put back
+        sc.pp.neighbors(adata, use_rep="X", n_neighbors=min(N_NEIGHBORS, len(code) - 1), random_state=random_state)
     graph = adata.obsp["connectivities"]
     edges = sp.triu(graph.maximum(graph.T), 1).tocoo()
     network = ig.Graph(len(code), list(zip(edges.row.tolist(), edges.col.tolist(), strict=True)))

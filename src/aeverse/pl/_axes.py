@@ -136,8 +136,10 @@ def palette_colors(palette: Palette, names: Sequence[str]) -> list[Any] | None:
         found = colormap(palette)
         for_categories = isinstance(found, ListedColormap) and found.N <= 20
         colors = list(found(range(found.N)) if for_categories else found(np.linspace(0, 1, max(len(names), 1))))
-    else:
+    elif isinstance(palette, Sequence):
         colors = list(palette)
+    else:
+        raise TypeError(f"palette must be the name of a colormap, a list or a dict of colors, found {palette!r}.")
     if not colors:
         raise ValueError("palette is empty; give at least one color.")
     return [colors[i % len(colors)] for i in range(len(names))]

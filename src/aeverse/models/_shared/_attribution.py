@@ -216,6 +216,8 @@ def net_of_ensemble(ensemble: Ensemble, inputs: np.ndarray, samples: Samples) ->
             x = encoders[0].standardized(batch.x, batch.library)  # all members are given the same
             values.append(x.to_scipy() if isinstance(x, SparseRows) else x.cpu().numpy())
             hidden.append(torch.cat([e.hidden(batch.x, batch.library, batch.covariate) for e in encoders], 1))
+    if not values:
+        raise ValueError("none of the samples in data holds anything; there is nothing to attribute.")
     stacked = sp.vstack(values, format="csr") if sp.issparse(values[0]) else np.vstack(values)
     extra = stacked.shape[1] - len(inputs)  # what an input layer adds is no feature
     positions = np.concatenate([inputs, np.full(extra, -1)])
