@@ -295,3 +295,14 @@ def test_ci_runs_the_test_command_of_the_readme():
     [pattern] = re.findall(r"sed -n '/(.+?)/,", script)
     assert pattern == "<!-- test command -->"
     assert readme.count(pattern) == 1
+
+
+# ---- the page What we promise ------------------------------------------------------------------------------------
+def test_the_tests_that_back_our_promises_exist():
+    page = (REPO / "docs" / "promises.md").read_text(encoding="utf-8")
+    file, named = "", re.findall(r"`(?:(test_\w+)\.py)?(?:::)?(test_\w+)?`", page)
+    tests = [(file := found_file or file, name) for found_file, name in named if found_file or name]
+    assert len(tests) > 20
+    for file, name in tests:
+        text = (REPO / "tests" / f"{file}.py").read_text(encoding="utf-8")
+        assert not name or f"\ndef {name}(" in text, f"{file}.py has no {name}"
