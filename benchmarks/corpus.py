@@ -308,6 +308,7 @@ VALID: dict[str, dict[str, Any]] = {
     "tl.benchmark": {"data": made("plain"), "methods": ["pca"], "n_splits": 2, "n_latent": 3, **QUIET},
     "tl.subtypes": {"data": made("full"), "n_subtypes": 2, "n_resamples": 10, "evidence_rep": None},
     "tl.survival": {"data": made("full"), "time_key": "time", "event_key": "event", "groupby": "group", "n_splits": 2},
+    "tl.markers": {"adata": made("plain"), "groupby": "group", "n_splits": 2},
     "tl.associations": {"data": made("plain"), "groupby": "group", "columns": ["age"]},
     "pl.history": {"adata": made("full"), "key": "denoised", "show": False},
     "pl.denoised": {"adata": made("full"), "x": "gene 0", "show": False},
