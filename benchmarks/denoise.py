@@ -272,6 +272,8 @@ def report(row: dict) -> None:
         + "\n".join(markdown(mean, decimals=4))
         + "\n"
     )
+    scores = mean[["data", "method", "D2"]].rename(columns={"D2": "deviance_explained"})
+    scores.round(4).to_csv(ROOT / "src" / "aeverse" / "_denoising_scores.csv", index=False)  # for the report
     _draw(mean)
 
 

@@ -9,9 +9,11 @@ import threading
 import time
 import warnings
 from html.parser import HTMLParser
+from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 import aeverse as ae
@@ -148,6 +150,9 @@ def test_demo(tmp_path, capsys):
     said = capsys.readouterr()
     assert said.err == ""
     assert re.search(r"held-out deviance explained +0\.\d{3}", said.out)
+    for gene in ("CD8A", "CCR7"):  # markers that counts miss
+        raw, denoised = re.search(rf"{gene}, counted in .*: raw (0\.\d+), denoised (0\.\d+)", said.out).groups()
+        assert float(denoised) > float(raw) + 0.1
     assert str(folder) in said.out
     adata = anndata.read_h5ad(folder / "pbmc68k_denoised.h5ad")
     assert adata.layers["denoised"].shape == adata.shape
@@ -156,7 +161,10 @@ def test_demo(tmp_path, capsys):
     pictures = list(folder.glob("*.png"))
     assert len(pictures) == 5
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
-    assert Page((folder / "report.html").read_text("utf-8")).open == []
+    page = Page((folder / "report.html").read_text("utf-8"))
+    assert page.open == []
+    assert "CCR7, denoised" in (folder / "report.html").read_text("utf-8")
+    assert "Beside other methods" in page.text
     assert "not empty" in failed(capsys, tmp_path, ["demo", "--out", folder], left=["demo"])
 
 
@@ -240,8 +248,8 @@ def test_help_and_version_load_nothing_heavy():
         (["--layer", "nothing"], "layers['nothing'] does not exist"),
         (["--batch-key", "nothing"], "'nothing' is not a column"),
         (["--genes", "LYZ,NO_GENE"], "NO_GENE"),
-        (["--likelihood", "nothing"], "--likelihood nothing must be"),
-        (["--n-latent", "0"], "--n-latent 0 must be"),
+        (["--likelihood", "nothing"], "--likelihood: found 'nothing'"),
+        (["--n-latent", "0"], "--n-latent: found 0; pass an integer of at least 1"),
         (["--device", "nothing"], "--device nothing is not a device"),
         (["--device", "mps"], "--device mps is not supported; use 'auto', 'cpu' or 'cuda'"),
         (["--device", "meta"], "--device meta is not supported"),
@@ -411,3 +419,77 @@ def test_runs_in_a_thread(tmp_path):
     thread.start()
     thread.join()
     assert codes == [1]
+
+
+def test_scores_of_other_methods_are_those_of_the_benchmark():
+    results = Path(__file__).parents[1] / "benchmarks" / "results" / "denoise.csv"
+    measured = pd.read_csv(results).groupby(["method", "data"])["D2"].mean().unstack()
+    shown = pd.read_csv(Path(ae.__file__).parent / "_denoising_scores.csv").set_index(["method", "data"]).unstack()
+    np.testing.assert_allclose(shown["deviance_explained"], measured, atol=1e-4)
+
+
+# ---- other tools -------------------------------------------------------------------------------------------------
+def test_every_parameter_of_a_tool_is_an_option(capsys):
+    import inspect
+
+    from aeverse import _commands
+
+    for name, command in _commands.COMMANDS.items():
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        page = capsys.readouterr().out
+        _, *parameters = inspect.signature(getattr(ae.tl, command.tool)).parameters
+        missing = [p for p in parameters if f"--{p.replace('_', '-')}" not in page]
+        assert set(missing) <= set(_commands.NO_OPTIONS), name
+
+
+def test_a_model_is_saved_and_maps_new_samples(counts, tmp_path, capsys):
+    saved = tmp_path / "pbmc.ae"
+    fast = [*FAST, "--log1p", "--genes", "LYZ,CST3", "--save-model", str(saved)]
+    assert main(["denoise", str(counts), str(tmp_path / "out.h5ad"), *fast]) == 0
+    out = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert out.uns["ae"]["denoised"]["params"]["log1p"]
+    assert (
+        main(["map", str(counts), str(tmp_path / "map.h5ad"), "--model", str(saved), "--transfer", "bulk_labels"]) == 0
+    )
+    assert "bulk_labels_predicted" in anndata.read_h5ad(tmp_path / "map.h5ad").obs
+    assert "mapped 350 cells" in capsys.readouterr().out
+    said = failed(
+        capsys,
+        tmp_path,
+        ["map", counts, tmp_path / "x.h5ad", "--model", saved, "--alpha", 2],
+        left=["out.h5ad", "pbmc.ae", "map.h5ad"],
+    )
+    assert "--alpha: found 2.0" in said
+    said = failed(
+        capsys,
+        tmp_path,
+        ["denoise", counts, tmp_path / "x.h5ad", "--save-model", saved],
+        left=["out.h5ad", "pbmc.ae", "map.h5ad"],
+    )
+    assert "pbmc.ae exists; pass --overwrite" in said
+
+
+def test_files_of_several_modalities_and_of_10x(tmp_path, capsys):
+    import mudata
+    import scipy.io
+    import scipy.sparse as sp
+
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(60, 2))
+    mods = {m: anndata.AnnData(factors @ rng.normal(size=(2, 9)) + rng.normal(size=(60, 9))) for m in ("a", "b")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mudata.MuData(mods).write_h5mu(tmp_path / "in.h5mu")
+        call = ["predict", str(tmp_path / "in.h5mu"), str(tmp_path / "out.h5mu"), "--target", "b", "--features", "0,3"]
+        assert main(call) == 0
+        assert list(mudata.read_h5mu(tmp_path / "out.h5mu").obsm["predicted_b"].columns) == ["0", "3"]
+    folder = tmp_path / "10x"
+    folder.mkdir()
+    small = ae.datasets.simulate_counts(60, 30)
+    scipy.io.mmwrite(folder / "matrix.mtx", sp.coo_matrix(small.X.T))
+    (folder / "genes.tsv").write_text("".join(f"id{i}\tgene{i}\n" for i in range(30)))
+    (folder / "barcodes.tsv").write_text("".join(f"cell{i}\n" for i in range(60)))
+    for source in (folder, folder / "matrix.mtx"):
+        assert main(["embed", str(source), str(tmp_path / "e.h5ad"), *FAST, "--overwrite"]) == 0
+        assert anndata.read_h5ad(tmp_path / "e.h5ad").obsm["X_ae"].shape == (60, 8)

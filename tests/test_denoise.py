@@ -319,3 +319,26 @@ def test_a_model_of_another_kind_is_refused(small):
     ):
         ae.tl.denoise(small, model=ae.models.MultimodalAutoencoder())
     assert "ae" not in small.uns
+
+
+def test_log_scale_is_that_of_counts_per_10000(tmp_path):
+    adata = ae.datasets.pbmc68k_counts()[:150].copy()
+    model = ae.models.Autoencoder(n_models=1, n_latent=8, max_epochs=2).fit(adata, progress=False)
+    ae.tl.denoise(adata, model=model, target_sum=1e4)
+    ae.tl.denoise(adata, model=model, log1p=True, key_added="log")
+    np.testing.assert_allclose(adata.layers["log"], np.log1p(adata.layers["denoised"]), rtol=1e-5)
+    ae.tl.denoise(adata, model=model, log1p=True, genes=["LYZ", "CST3"], key_added="two")
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_allclose(ae.get.denoised(back, "CD79A", key="two"), back[:, "CD79A"].layers["log"], rtol=1e-5)
+    np.testing.assert_allclose(back[:, "LYZ"].layers["two"].toarray(), back[:, "LYZ"].layers["log"], rtol=1e-6)
+    lazy = ae.tl.denoise(adata, model=model, log1p=True, lazy=True, key_added="lazy", copy=True)
+    np.testing.assert_allclose(np.asarray(lazy.layers["lazy"]), adata.layers["log"], rtol=1e-5)
+    with pytest.raises(ValueError, match="use log1p=False"):
+        ae.tl.denoise(adata, model=model, log1p=True, uncertainty=True)
+
+
+def test_a_handful_of_cells_is_warned_of():
+    adata = ae.datasets.simulate_counts(20, 30)
+    with pytest.warns(UserWarning, match="20 cells are too few to learn"):
+        ae.tl.denoise(adata, n_models=1, n_latent=2)

@@ -419,3 +419,28 @@ def test_a_target_that_does_not_vary_does_not_outweigh_the_others():
     weights = target_weights(target, 0.5).numpy()
     assert weights.argmax() == 4  # it is still held where it is
     assert weights[4] < 4 * weights[3]
+
+
+# ---- what was inferred is said -----------------------------------------------------------------------------------
+def test_counts_beside_a_logarithm_are_pointed_to():
+    adata = ae.datasets.simulate_counts(60, 30)
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = np.log1p(adata.X)
+    with pytest.warns(UserWarning, match=r"likelihood is 'gaussian', but layers\['counts'\] exists"):
+        ae.models.Autoencoder(n_models=1, n_latent=2, max_epochs=1).fit(adata, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for options in ({"layer": "counts"}, {}):
+            likelihood = "auto" if options else "gaussian"
+            model = ae.models.Autoencoder(n_models=1, n_latent=2, max_epochs=1, likelihood=likelihood)
+            model.fit(adata, progress=False, **options)
+
+
+def test_what_was_inferred_goes_to_scanpys_log(monkeypatch):
+    import scanpy as sc
+
+    said = []
+    monkeypatch.setattr(sc.logging, "info", said.append)
+    model = ae.models.Autoencoder(n_models=1, n_latent=2, max_epochs=1)
+    model.fit(ae.datasets.simulate_counts(60, 30), progress=False)
+    assert said == ["aeverse: inferred from the data: likelihood='nb'"]

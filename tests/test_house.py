@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "tl": {"_arguments", "models", "methods", "metrics", "pp", "train", "io", "_slots", "_settings"},
     "pl": {"_arguments", "get", "metrics", "_slots", "_settings", "_files"},
 }
-DRIVERS = {"cli", "_demo", "_report", "__main__", "__init__"}  # stand above all rooms
+DRIVERS = {"cli", "_commands", "_demo", "_report", "__main__", "__init__"}  # stand above all rooms
 ONLY_TENSORS = {"torch", "numpy", "scipy", "numba"}  # what nn and train may import besides the standard library
 
 

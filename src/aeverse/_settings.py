@@ -129,8 +129,10 @@ def progress_bar(total: int, description: str, progress: bool | None = None) -> 
 
 
 def log(message: str) -> None:
-    """Say what was decided, on the logger ``"aeverse"`` at level INFO."""
+    """Say what was decided, on the logger ``"aeverse"`` at level INFO, and where scanpy is in use at its level "info"."""
     logging.getLogger("aeverse").info(message)
+    if (scanpy := sys.modules.get("scanpy")) is not None and hasattr(scanpy, "logging"):
+        scanpy.logging.info(f"aeverse: {message}")
 
 
 def warn(message: str) -> None:

@@ -16,17 +16,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aeverse import _files
+from aeverse import _commands, _files
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
 OK, MISTAKE, INTERRUPTED = 0, 1, 130
+FOREIGN = (".h5", ".mtx", ".loom")  # endings of files that scanpy reads
 
-OPTIONS = ["layer", "mask_var", "batch_key", "likelihood", "n_latent", "n_models", "model", "key_added", "random_state"]
-OPTIONS += ["device"]
-
-DESCRIPTION = "Autoencoders for single-cell data: denoise raw counts, embed cells, describe a model."
+DESCRIPTION = "Autoencoders for single-cell and multi-omics data: the tools of aeverse.tl, from file to file, and what a model is."
 EXAMPLES = """\
 examples:
   aeverse demo                                        real counts, denoised, clustered and pictured
@@ -34,35 +33,17 @@ examples:
   aeverse denoise in.h5ad out.h5ad --layer counts --batch-key donor --report page.html
   aeverse embed counts.h5ad embedded.h5ad             adds obsm/X_ae only
   aeverse info model.ae                               what a saved model was trained on
+  aeverse multimodal cells.h5mu out.h5mu --save-model joint.ae
+  aeverse map new.h5ad mapped.h5ad --model pbmc.ae --transfer cell_type
+
+A folder, .h5 or .mtx from Cell Ranger and a .loom file are read, too. Lists are written A,B; None is written none.
 
 exit codes: 0 done, 1 a mistake in the input (said in one line), 2 wrong usage, 130 interrupted
 'aeverse COMMAND --help' tells the options of a command."""
 
-DENOISE = """\
-Denoise UMI counts with an autoencoder and write them to a new file, with
-
-  layers/denoised                   posterior mean of the expected counts
-  obsm/X_ae                         code of the cells, for scanpy.pp.neighbors(use_rep="X_ae")
-  var/denoised_deviance_explained   share of each gene's held-out deviance that the model explains
-  uns/ae                            parameters, versions, training history, decoder"""
-DENOISE_EXAMPLES = """\
-examples:
-  aeverse denoise counts.h5ad denoised.h5ad
-  aeverse denoise in.h5ad out.h5ad --layer counts --batch-key donor
-  aeverse denoise in.h5ad out.h5ad --genes LYZ,CD14,CD79A --target-sum 1e4
-  aeverse denoise in.zarr out.zarr --report page.html --overwrite"""
-
-EMBED = """\
-Embed cells with an autoencoder and write the code to a new file, as obsm/X_ae (for
-scanpy.pp.neighbors(use_rep="X_ae")); parameters and history are in uns/ae."""
-EMBED_EXAMPLES = """\
-examples:
-  aeverse embed counts.h5ad embedded.h5ad
-  aeverse embed in.h5ad out.h5ad --n-latent 16 --batch-key donor --report page.html"""
-
 DEMO = """\
 Denoise the real blood cells that come inside scanpy (700 cells, 765 genes; no download), cluster
-them by their code, and write an .h5ad file, pictures and a report to a folder."""
+them by their embedding, and write an .h5ad file, pictures and a report to a folder."""
 
 
 INFO = (
@@ -101,12 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["denoise", "no_such_file.h5ad", "out.h5ad"])
     1
     """
-    parser = _parser()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser(next((word for word in argv if word in _commands.COMMANDS), None))
     args = parser.parse_args(argv)
     if args.run is None:
         parser.print_help()
         return OK
-    with _one_line_warnings(), _signals():
+    with _one_line_warnings(args.names), _signals():
         try:
             args.run(args)
         except (KeyboardInterrupt, Stopped):
@@ -114,33 +96,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:  # noqa: BLE001 (whatever it is, one line)
             if args.traceback:
                 traceback.print_exc()
-            return _fail(_message(error), MISTAKE)
+            return _fail(_message(error, args.names), MISTAKE)
     return OK
 
 
 # ---- arguments -------------------------------------------------------------------------------------------------
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """All commands; of the chosen one also the options."""
     parser = argparse.ArgumentParser("aeverse", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=_Help)
     parser.add_argument("--version", action=_Version)
-    parser.set_defaults(run=None, written=False)
+    parser.set_defaults(run=None, written=False, names=(), command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    denoise = _command(commands, "denoise", "denoise raw counts", DENOISE, DENOISE_EXAMPLES, _denoise)
-    _add_files(denoise)
-    _add_model(denoise, n_models=3, key_added="denoised")
-    denoise.add_argument(
-        "--genes", type=_names, metavar="A,B,...", help="write only these genes to the layer (default: all)"
-    )
-    denoise.add_argument(
-        "--target-sum",
-        type=float,
-        metavar="SUM",
-        help="what a cell's values add up to, such as 1e4 (default: the cell's own library size)",
-    )
-
-    embed = _command(commands, "embed", "embed cells in a few dimensions", EMBED, EMBED_EXAMPLES, _embed)
-    _add_files(embed)
-    _add_model(embed, n_models=3, key_added="X_ae")
+    for name, command in _commands.COMMANDS.items():
+        text = command.text or f"{command.summary[0].upper()}{command.summary[1:]}: aeverse.tl.{command.tool}."
+        own = _command(commands, name, command.summary, text, command.examples or None, _run_tool)
+        own.set_defaults(command=name)
+        _add_files(own, has_report=command.has_report)
+        if name == chosen:
+            own.set_defaults(names=_commands.add_options(own, command.tool))
 
     demo = _command(commands, "demo", "denoise, cluster and picture real blood cells", DEMO, None, _demo)
     demo.add_argument(
@@ -162,38 +136,18 @@ def _command(
     return parser
 
 
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, help=".h5ad or .zarr with raw counts")
-    parser.add_argument("output", type=Path, help=".h5ad or .zarr to write")
-    parser.add_argument(
-        "--report", type=Path, metavar="PAGE.html", help="also write one self-contained page with figures"
-    )
+def _add_files(parser: argparse.ArgumentParser, *, has_report: bool) -> None:
+    parser.add_argument("input", type=Path, help="file to read: .h5ad, .zarr, .h5mu, or of 10x or loom")
+    parser.add_argument("output", type=Path, help="file to write: .h5ad, .zarr, or .h5mu for several modalities")
+    parser.set_defaults(report=None)
+    if has_report:
+        page: dict[str, Any] = {
+            "type": Path,
+            "metavar": "PAGE.html",
+            "help": "also write one self-contained page with figures",
+        }
+        parser.add_argument("--report", **page)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output and report")
-
-
-def _add_model(parser: argparse.ArgumentParser, *, n_models: int, key_added: str) -> None:
-    add = parser.add_argument
-    add("--layer", help="layer with the raw counts (default: X)")
-    add(
-        "--mask-var",
-        default="auto",
-        metavar="COLUMN",
-        help="var column of genes that the encoder reads (default: %(default)s)",
-    )
-    add("--batch-key", metavar="COLUMN", help="obs column with batches, which the model corrects for")
-    add("--likelihood", default="nb", help="nb or poisson (default: %(default)s)")
-    add(
-        "--n-latent", type=int, default=32, metavar="N", help="dimensions of the code of a model (default: %(default)s)"
-    )
-    add("--n-models", type=int, default=n_models, metavar="N", help="models that are averaged (default: %(default)s)")
-    add("--model", metavar="FILE", help="saved model to use instead of training one")
-    add("--key-added", default=key_added, metavar="KEY", help="name of the result (default: %(default)s)")
-    add("--random-state", type=int, default=0, metavar="SEED", help="seed (default: %(default)s)")
-    add("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -217,24 +171,6 @@ class _Version(argparse.Action):
 
 
 # ---- commands --------------------------------------------------------------------------------------------------
-def _denoise(args: argparse.Namespace) -> None:
-    def tool(adata: AnnData) -> None:
-        from aeverse import tl
-
-        tl.denoise(adata, genes=args.genes, target_sum=args.target_sum, **_model(args))
-
-    _run_tool(args, tool, "denoised")
-
-
-def _embed(args: argparse.Namespace) -> None:
-    def tool(adata: AnnData) -> None:
-        from aeverse import tl
-
-        tl.embed(adata, **_model(args))
-
-    _run_tool(args, tool, "embedded")
-
-
 def _demo(args: argparse.Namespace) -> None:
     from aeverse import _demo as demo
 
@@ -258,50 +194,71 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{topic}: {text}")
 
 
-def _model(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in OPTIONS}
-
-
-def _run_tool(args: argparse.Namespace, tool: Any, done: str) -> None:
+def _run_tool(args: argparse.Namespace) -> None:
     """Read, run and write; everything that can be refused is refused before the work starts."""
-    _check_paths(args)
-    from aeverse import _report, _slots
-
+    command = _commands.COMMANDS[args.command]
+    options = {name: getattr(args, name) for name in args.names if hasattr(args, name)}
+    paths = _check_paths(args, options, _commands.takes(command.tool))
     with contextlib.ExitStack() as outputs:
-        new = outputs.enter_context(_files.staged(args.output))
-        page = outputs.enter_context(_files.staged(args.report)) if args.report else None
-        adata = _read(args.input)
+        new = {name: outputs.enter_context(_files.staged(path)) for name, path in paths.items()}
+        if "save_model" in new:
+            options["save_model"] = new["save_model"]
+        data = _read(args.input)
+        from aeverse import tl
+
         start = time.perf_counter()
-        tool(adata)
+        getattr(tl, command.tool)(data, **options)
         seconds = time.perf_counter() - start
-        if page is not None:
-            html = _report.page(adata, args.key_added, title=args.input.name, seconds=seconds, model=args.model)
-            page.write_text(html, "utf-8")
-        _slots.write_file(adata, new)
-        _publish(args, [(new, args.output), (page, args.report)] if page is not None else [(new, args.output)])
-    print(f"{done} {adata.n_obs:,} cells x {adata.n_vars:,} genes in {seconds:.1f} s")
-    where = " (where the model was trained)" if args.model else ""
-    print(f"held-out deviance explained{where}: {_report.heldout_deviance_explained(adata, args.key_added):.4f}")
-    print(f"wrote {args.output}" + (f" and {args.report}" if args.report else ""))
+        explained = _report(args, options, data, new.get("report"), seconds) if command.has_report else ""
+        _write(data, new["output"])
+        _publish(args, [(new[name], path) for name, path in paths.items()])
+    features = "features" if args.output.suffix == ".h5mu" else "genes"
+    print(f"{command.done} {data.n_obs:,} cells x {data.n_vars:,} {features} in {seconds:.1f} s")
+    print(f"{explained}wrote {' and '.join(map(str, paths.values()))}")
+
+
+def _report(args: argparse.Namespace, options: dict[str, Any], data: AnnData, page: Path | None, seconds: float) -> str:
+    """Write the report where one was asked for; return the line about held-out molecules."""
+    from aeverse import _report
+
+    defaults = {p.name: p.default for p in _commands.parameters(_commands.COMMANDS[args.command].tool)}
+    key = options.get("key_added", defaults["key_added"])
+    model = options.get("model")
+    if page is not None:
+        page.write_text(_report.page(data, key, title=args.input.name, seconds=seconds, model=model), "utf-8")
+    where = " (where the model was trained)" if model else ""
+    return f"held-out deviance explained{where}: {_report.heldout_deviance_explained(data, key):.4f}\n"
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
-def _check_paths(args: argparse.Namespace) -> None:
+def _check_paths(args: argparse.Namespace, options: dict[str, Any], endings: tuple[str, ...]) -> dict[str, Path]:
+    """What will be written where, after checking that it may be."""
     if not args.input.exists():
         raise UserError(f"{args.input} does not exist.")
-    for path in (args.input, args.output):
-        if path.suffix not in (".h5ad", ".zarr"):
-            raise UserError(f"{path} must end in .h5ad or .zarr.")
-    outputs = [args.output] + ([args.report] if args.report else [])
-    for path in outputs:
-        for source in (args.input, *([Path(args.model)] if args.model else [])):
+    foreign = FOREIGN if ".h5ad" in endings else ()
+    if args.input.suffix not in (*endings, *foreign) and not (foreign and _is_10x(args.input)):
+        raise UserError(f"{args.input} must end in {' or '.join([*endings, *foreign])}.")
+    written = (".h5mu",) if args.input.suffix == ".h5mu" else tuple(e for e in endings if e != ".h5mu")
+    if args.output.suffix not in written:
+        raise UserError(f"{args.output} must end in {' or '.join(written)}.")
+    paths = {"output": args.output, "report": args.report, "save_model": options.get("save_model")}
+    paths = {name: Path(path) for name, path in paths.items() if path is not None}
+    for name, path in paths.items():
+        for source in (args.input, *([Path(options["model"])] if options.get("model") else [])):
             _check_apart(path, source, "input and output")
         if path.exists() and not args.overwrite:
             raise UserError(f"{path} exists; pass --overwrite to replace it.")
         if path.is_dir() and path.suffix != ".zarr":
             raise UserError(f"{path} is a folder; name a file to write.")
-    if args.report:
-        _check_apart(args.report, args.output, "output and report")
+        for other, earlier in paths.items():
+            if other == name:
+                break
+            _check_apart(path, earlier, f"{other} and {name}")
+    return paths
+
+
+def _is_10x(path: Path) -> bool:
+    return path.is_dir() and any((path / f"matrix.mtx{end}").exists() for end in ("", ".gz"))
 
 
 def _check_apart(path: Path, other: Path, roles: str) -> None:
@@ -322,15 +279,40 @@ def _publish(args: argparse.Namespace, outputs: Sequence[tuple[Path, Path]]) -> 
         args.written = True
 
 
-def _read(path: Path) -> AnnData:
-    from aeverse import _slots
-
+def _read(path: Path) -> AnnData | MuData:
     try:
-        return _slots.open_file(path)
+        return _open(path)
     except Exception as error:
         if "encoding_type='MuData'" in str(error):
             raise UserError(f"{path} holds a MuData; save one of its modalities as an AnnData.") from error
-        raise UserError(f"cannot read {path} as {path.suffix}: {_message(error)}") from error
+        raise UserError(f"cannot read {path} as {path.suffix or 'a folder of 10x'}: {_message(error, ())}") from error
+
+
+def _open(path: Path) -> AnnData | MuData:
+    if path.suffix == ".h5mu":
+        import mudata
+
+        return mudata.read_h5mu(path)
+    if path.suffix in (".h5ad", ".zarr"):
+        from aeverse import _slots
+
+        return _slots.open_file(path)
+    import scanpy as sc
+
+    if path.suffix == ".loom":
+        return sc.read_loom(path)
+    adata = sc.read_10x_h5(path) if path.suffix == ".h5" else sc.read_10x_mtx(path if path.is_dir() else path.parent)
+    adata.var_names_make_unique()
+    return adata
+
+
+def _write(data: AnnData | MuData, path: Path) -> None:
+    if path.suffix == ".h5mu":
+        data.write_h5mu(path)
+        return
+    from aeverse import _slots
+
+    _slots.write_file(data, path)
 
 
 # ---- messages --------------------------------------------------------------------------------------------------
@@ -339,17 +321,17 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, names: Sequence[str]) -> str:
     """The error's text on one line."""
     if isinstance(error, MemoryError):
         return "out of memory. " + " ".join(str(error).split())
     words = (str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)).split()
     if len(words) > 1:
-        return _as_options(" ".join(words))
+        return _as_options(" ".join(words), names)
     return f"{type(error).__name__} {''.join(words)} (unexpected: --traceback shows where it arose)"
 
 
-def _as_options(message: str) -> str:
+def _as_options(message: str, options: Sequence[str]) -> str:
     """Arguments of the Python functions, such as ``layer='counts'``, as options of the command line."""
 
     def option(found: re.Match) -> str:
@@ -358,15 +340,17 @@ def _as_options(message: str) -> str:
             return f"no --{found[1].replace('_', '-')}"
         return f"--{found[1].replace('_', '-')} {value.strip(chr(39))}".rstrip()
 
-    names = "|".join([*OPTIONS, "genes", "target_sum"])
+    if not options:
+        return message
+    names = "|".join(options)
     message = re.sub(rf"^tl\.\w+, argument ({names}):", lambda found: f"--{found[1].replace('_', '-')}:", message)
     return re.sub(rf"\b({names})=('[^']*'|None\b|[\w+-]+(?:\.\w+)*)?", option, message)
 
 
 @contextlib.contextmanager
-def _one_line_warnings() -> Iterator[None]:
+def _one_line_warnings(names: Sequence[str]) -> Iterator[None]:
     def show(message, category, filename, lineno, file=None, line=None):
-        print(f"aeverse: warning: {_as_options(' '.join(str(message).split()))}", file=sys.stderr)
+        print(f"aeverse: warning: {_as_options(' '.join(str(message).split()), names)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -71,7 +71,7 @@ def _model_of(record: Mapping[str, Any], key: str) -> models.Autoencoder:
 
 @checked
 def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised") -> pd.DataFrame:
-    """Denoised values of some genes, decoded from the code and the model that `aeverse.tl.denoise` left.
+    """Denoised values of some genes, decoded from the embedding and the model that `aeverse.tl.denoise` left.
 
     Works on subsets of the cells, and after a round trip through a file; the counts are needed, since the denoised value is a
     posterior given the cell's own count.
@@ -130,4 +130,6 @@ def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised
         transform_batch=params.get("transform_batch"),
         code=code,
     )
+    if params.get("log1p"):
+        values = np.log1p(values)
     return pd.DataFrame(values, index=adata.obs_names, columns=genes)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 # Arguments of a tool that its record leaves out: the data, the name of the record itself, and what changes no result.
-NOT_RECORDED = ("adata", "mdata", "data", "key_added", "progress", "copy", "lazy")
+NOT_RECORDED = ("adata", "mdata", "data", "key_added", "progress", "copy", "lazy", "save_model")
 
 
 def read_record(data, name: str) -> Mapping[str, Any]:

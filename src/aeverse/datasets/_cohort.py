@@ -50,7 +50,7 @@ def cohort_from_tables(
     may be rows or columns: columns named ``Hugo_Symbol`` and the like, TCGA barcodes, or names that the clinical table
     knows tell which; where nothing tells, rows are samples. Patients are the observations: of TCGA barcodes of any
     length the first 12 characters count, normal tissue is dropped, and of several samples of one patient the primary
-    tumour is kept (then the first vial). Of several rows with the same gene symbol the most variable one is kept.
+    tumor is kept (then the first vial). Of several rows with the same gene symbol the most variable one is kept.
 
     No patient is dropped because a layer is missing; patients of the clinical table without any layer are.
 

@@ -28,7 +28,7 @@ def simulate_counts(
     """Simulate negative binomial counts of cell types, in which some genes are truly absent from some types.
 
     Gene frequencies are log-normal; each type changes them by log-normal folds and switches a share of the genes off
-    (structural zeros). Cells differ in library size (log-normal), and within a type by a continuous programme.
+    (structural zeros). Cells differ in library size (log-normal), and within a type by a continuous program.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ def patient_of_sample(sample: str, patient_of: Mapping[str, str]) -> str:
 
 
 def one_sample_each(samples: pd.Index, patient_of: Mapping[str, str], table: str, dropped: Dropped) -> pd.Series:
-    """Position of the sample to keep, by patient: tumour before metastasis, then the first vial."""
+    """Position of the sample to keep, by patient: tumor before metastasis, then the first vial."""
     barcodes = [barcode(s) for s in samples]
     kind = [b[13:15] if TCGA.match(b) and len(b) >= 15 else "" for b in barcodes]
     normal = [k.isdigit() and 10 <= int(k) < 20 for k in kind]

@@ -1,4 +1,4 @@
-"""Figures that judge a result on data that the model did not see, and codes by what is known of their samples."""
+"""Figures that judge a result on data that the model did not see, and embeddings by what is known of their samples."""
 
 from aeverse.metrics._batches import batch_score
 from aeverse.metrics._biology import biology_score

@@ -1,4 +1,4 @@
-"""How well a code mixes batches."""
+"""How well an embedding mixes batches."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ ALPHA = 0.05  # of kBET
 def batch_score(
     code: np.ndarray, batches: np.ndarray, *, labels: np.ndarray | None = None, parts: bool = False
 ) -> float | dict[str, float]:
-    """How well batches are mixed in a code, as scIB measures it [Luecken2022]_; 1 is mixed, 0 is apart.
+    """How well batches are mixed in an embedding, as scIB measures it [Luecken2022]_; 1 is mixed, 0 is apart.
 
     The mean of
 
     ``ilisi``
-        Scaled median of the effective number of batches among 90 neighbours [Korsunsky2019]_.
+        Scaled median of the effective number of batches among 90 neighbors [Korsunsky2019]_.
     ``kbet``
-        Share of cells whose 50 neighbours hold the batches in the proportions of all cells (chi-square test at 0.05)
+        Share of cells whose 50 neighbors hold the batches in the proportions of all cells (chi-square test at 0.05)
         [Buettner2019]_; with `labels`, within each label, and the mean over the labels.
     ``silhouette``
         Only with `labels`: one less the absolute silhouette of the batches within a label, mean over the labels.
     ``connectivity``
-        Only with `labels`: largest strongly connected part of the graph of 15 neighbours within a label, mean over the
+        Only with `labels`: largest strongly connected part of the graph of 15 neighbors within a label, mean over the
         labels.
 
     `ilisi`, `silhouette`, `connectivity` and the test of `kbet` are those of the package scib-metrics. Perfect mixing

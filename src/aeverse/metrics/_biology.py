@@ -1,4 +1,4 @@
-"""How well a code keeps known types of cells apart."""
+"""How well an embedding keeps known types of cells apart."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ N_NEIGHBORS, LISI_NEIGHBORS = 15, 90
 def biology_score(
     code: np.ndarray, labels: np.ndarray, *, parts: bool = False, random_state: int = 0
 ) -> float | dict[str, float]:
-    """Agreement of a code with published labels, as scIB measures the conservation of biology [Luecken2022]_.
+    """Agreement of an embedding with published labels, as scIB measures the conservation of biology [Luecken2022]_.
 
     The mean of five parts, each 1 at best:
 
     ``nmi``, ``ari``
-        Normalised mutual information and adjusted Rand index of Leiden clusters, at the resolution (of 15 from 0.005 to
+        Normalized mutual information and adjusted Rand index of Leiden clusters, at the resolution (of 15 from 0.005 to
         2) with the largest NMI.
     ``silhouette``
         Mean silhouette of the labels, rescaled to 0 to 1.
     ``clisi``
-        One less the scaled median of the effective number of labels among 90 neighbours [Korsunsky2019]_.
+        One less the scaled median of the effective number of labels among 90 neighbors [Korsunsky2019]_.
     ``isolated``
         Mean silhouette of the rarer half of the labels, rescaled to 0 to 1.
 

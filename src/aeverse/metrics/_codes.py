@@ -1,4 +1,4 @@
-"""What the scores of codes share: checked input, and the inverse Simpson index of neighbourhoods."""
+"""What the scores of embeddings share: checked input, and the inverse Simpson index of neighborhoods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aeverse import _slots
 
 
 def as_code(code: np.ndarray, name: str = "code") -> np.ndarray:
-    """A code as float64, (samples, dimensions), without missing values."""
+    """An embedding as float64, (samples, dimensions), without missing values."""
     code = _numbers(code, name)
     if code.ndim != 2 or 0 in code.shape:
         raise ValueError(f"{name} must have the shape (samples, dimensions), found {code.shape}.")
@@ -80,7 +80,7 @@ def inverse_simpson(distances: np.ndarray, indices: np.ndarray, groups: np.ndarr
 
     Returns
     -------
-    One number a sample. Neighbours weigh ``exp(-beta * distance)``, with the beta that gives a perplexity of a third of
+    One number a sample. Neighbors weigh ``exp(-beta * distance)``, with the beta that gives a perplexity of a third of
     their number.
     """
     n, k = distances.shape
@@ -105,7 +105,7 @@ def inverse_simpson(distances: np.ndarray, indices: np.ndarray, groups: np.ndarr
 
 
 def _entropy(distances: np.ndarray, other: np.ndarray, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Entropy of the neighbours' weights, and the weights, which sum to one."""
+    """Entropy of the neighbors' weights, and the weights, which sum to one."""
     weight = np.where(other, np.exp(-distances * beta[:, None]), 0)
     total = weight.sum(1)
     safe = np.where(total > 0, total, 1)

@@ -1,4 +1,4 @@
-"""How well labels can be read from a code: by neighbours, by a linear model, by clusters."""
+"""How well labels can be read from an embedding: by neighbors, by a linear model, by clusters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def knn_accuracy(
 ) -> float:
     """Balanced accuracy of the labels of held-out samples, from their nearest training samples.
 
-    Neighbours vote by the inverse of their distance. Samples whose label is unknown (NaN, ``"NA"``, ``"unknown"``, …)
+    Neighbors vote by the inverse of their distance. Samples whose label is unknown (NaN, ``"NA"``, ``"unknown"``, …)
     are left out.
 
     Parameters
@@ -27,11 +27,11 @@ def knn_accuracy(
     test_code, test_labels
         Of the held-out samples.
     n_neighbors
-        Neighbours that vote.
+        Neighbors that vote.
 
     Returns
     -------
-    Mean over the labels of the share that is recognised, between 0 and 1.
+    Mean over the labels of the share that is recognized, between 0 and 1.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def knn_accuracy(
 
 @checked
 def linear_probe(code: np.ndarray, labels: np.ndarray, *, test_code: np.ndarray, test_labels: np.ndarray) -> float:
-    """Balanced accuracy of the labels of held-out samples, from a logistic regression on the standardised code.
+    """Balanced accuracy of the labels of held-out samples, from a logistic regression on the standardized embedding.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def linear_probe(code: np.ndarray, labels: np.ndarray, *, test_code: np.ndarray,
 
     Returns
     -------
-    Mean over the labels of the share that is recognised, between 0 and 1.
+    Mean over the labels of the share that is recognized, between 0 and 1.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def linear_probe(code: np.ndarray, labels: np.ndarray, *, test_code: np.ndarray,
 def cluster_agreement(
     code: np.ndarray, labels: np.ndarray, *, n_clusters: int | None = None, random_state: int = 0
 ) -> dict[str, float]:
-    """Agreement of k-means clusters of a code with labels.
+    """Agreement of k-means clusters of an embedding with labels.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def cluster_agreement(
 
     Returns
     -------
-    ``ari``, the adjusted Rand index, and ``nmi``, the normalised mutual information: both 1 for the same partition, and
+    ``ari``, the adjusted Rand index, and ``nmi``, the normalized mutual information: both 1 for the same partition, and
     about 0 for unrelated ones (`nmi` above it where there are many clusters).
 
     Raises

@@ -1,4 +1,4 @@
-"""How much of the data a code keeps: their variance, and who is whose neighbour."""
+"""How much of the data an embedding keeps: their variance, and who is whose neighbor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from aeverse._arguments import checked
 from aeverse.metrics._codes import as_code, as_data
 
-MOST_JUDGED = 1500  # samples whose neighbourhoods are compared
+MOST_JUDGED = 1500  # samples whose neighborhoods are compared
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge regression, per sample
 SHARE_INNER = 0.2  # of the training samples, to choose the penalty
 
@@ -17,16 +17,16 @@ SHARE_INNER = 0.2  # of the training samples, to choose the penalty
 def variance_explained(
     code: np.ndarray, x: np.ndarray | sp.spmatrix, *, test_code: np.ndarray, test_x: np.ndarray | sp.spmatrix
 ) -> float:
-    """Share of the variance of held-out samples that a linear map from the code explains.
+    """Share of the variance of held-out samples that a linear map from the embedding explains.
 
-    The map from the standardised code to the features is learnt from the training samples by ridge regression, whose
-    penalty is chosen on a fifth of them. Codes of any method, also of those that cannot decode, are so judged alike;
+    The map from the standardized embedding to the features is learned from the training samples by ridge regression, whose
+    penalty is chosen on a fifth of them. Embeddings of any method, also of those that cannot decode, are so judged alike;
     what they hold in other than linear form does not count.
 
     Parameters
     ----------
     code, x
-        Codes (samples, dimensions) and data (samples, features) of the training samples; missing entries are NaN.
+        Embeddings (samples, dimensions) and data (samples, features) of the training samples; missing entries are NaN.
     test_code, test_x
         Of the held-out samples.
 
@@ -83,20 +83,20 @@ def _ridge(z: np.ndarray, y: np.ndarray, penalties) -> list[np.ndarray]:
 def trustworthiness(
     code: np.ndarray, x: np.ndarray | sp.spmatrix, *, n_neighbors: int = 15, random_state: int = 0
 ) -> float:
-    """Are neighbours in the code neighbours in the data [Venna2001]_?
+    """Are neighbors in the embedding neighbors in the data [Venna2001]_?
 
     Parameters
     ----------
     code, x
-        Code (samples, dimensions) and data (samples, features) of the same samples; of more than 1,500 as many are drawn.
+        Embedding (samples, dimensions) and data (samples, features) of the same samples; of more than 1,500 as many are drawn.
     n_neighbors
-        Neighbours of each sample; at most half as many as there are samples.
+        Neighbors of each sample; at most half as many as there are samples.
     random_state
         Seed of the draw.
 
     Returns
     -------
-    Between 0 and 1; 1: all neighbours in the code are neighbours in the data.
+    Between 0 and 1; 1: all neighbors in the embedding are neighbors in the data.
 
     Raises
     ------

@@ -124,11 +124,11 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             where present, else of counts the `n_inputs` most overdispersed, of other values all. The decoder explains
             all features.
         batch_key
-            Column of ``adata.obs``: encoder and decoder are told the batch of a sample, and in the code samples of
+            Column of ``adata.obs``: encoder and decoder get the batch of a sample as an input, and in the embedding samples of
             different batches that match are brought together (mutual nearest neighbors [Haghverdi2018]_; not with
             ``"sparse"`` or `gene_sets`, where the values of single dimensions mean something).
         init
-            A fitted `Autoencoder` of other data to start from, for data with few samples: what it learnt of shared
+            A fitted `Autoencoder` of other data to start from, for data with few samples: what it learned of shared
             features (matched by name) is copied, and training goes on from there, more slowly and near to it [Li2018]_. What
             the net is, and which features the encoder reads, then comes from that model; `mask_var` is ignored.
         callback
@@ -184,7 +184,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         kind = f"{settings.likelihood!r}, regularizer={settings.regularizer!r}, decoder={settings.decoder!r}"
         return f"{p} features -> {n} dimensions, {kind}, {self.heldout_deviance_explained:.1%} of held-out deviance explained"
 
-    # ---- what the fit learnt -----------------------------------------------------------------------------------
+    # ---- what the fit learned -----------------------------------------------------------------------------------
     settings: Settings = from_fit("settings", "What was done: the configuration with everything decided.")
     var_names: pd.Index = from_fit("features.names", "Features, in the order of the decoder's output.")
     inputs: np.ndarray = from_fit("features.inputs", "Positions of the features that the encoder reads.")
@@ -240,7 +240,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         library: float | np.ndarray = 1e4,
         batch: str | None = None,
     ) -> np.ndarray:
-        """Decoder's mean, in the units of the data: what codes stand for.
+        """Decoder's mean, in the units of the data: what embeddings stand for.
 
         For counts, expected counts before a cell's own counts are taken into account; for 0 and 1, probabilities.
 
@@ -312,7 +312,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         transform_batch
             As if every cell came from this batch, or from the ``"average"`` one; None: each from its own.
         code
-            Codes of the cells, where they are known already.
+            Embeddings of the cells, where they are known already.
         return_sd
             Return the posterior standard deviations too; they include the spread of the ensemble's members.
         lazy
@@ -353,7 +353,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         return self.fitted.dropouts(adata, layer, genes, depth, threshold, code)
 
     def sample(self, n: int, *, library: float | np.ndarray = 1e4, random_state: int = 0) -> np.ndarray:
-        """Draw new data from a variational autoencoder: codes from the standard normal, then data given the codes.
+        """Draw new data from a variational autoencoder: embeddings from the standard normal, then data given the embeddings.
 
         Parameters
         ----------
@@ -371,7 +371,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         Raises
         ------
         ValueError
-            The model is not variational, so that its codes have no distribution to draw from.
+            The model is not variational, so that its embeddings have no distribution to draw from.
 
         Examples
         --------
@@ -384,12 +384,12 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         return self.fitted.sample(n, library, random_state)
 
     def loadings(self) -> pd.DataFrame:
-        """How each dimension of the code moves each feature: weights of the linear decoder, (features, n_models * n_latent).
+        """How each dimension of the embedding moves each feature: weights of the linear decoder, (features, n_models * n_latent).
 
         On the log scale for counts, on the logit scale for 0 and 1, in standard deviations for continuous values.
         """
         return self.fitted.loadings()
 
     def active_share(self, code: np.ndarray) -> np.ndarray:
-        """Share of a sparse code's units that are active in each sample: above zero, or above one half where bounded."""
+        """Share of a sparse embedding's units that are active in each sample: above zero, or above one half where bounded."""
         return self.fitted.active_share(code)

@@ -20,7 +20,7 @@ from aeverse.models._shared._reference import QueryGroup, Reference
 
 
 class Fit(Protocol):
-    """All that a fit learnt. Its tree holds JSON values, arrays and further trees, nothing else."""
+    """All that a fit learned. Its tree holds JSON values, arrays and further trees, nothing else."""
 
     def to(self, device: torch.device) -> None:
         """Move what is on a device."""
@@ -53,7 +53,7 @@ ConfigType = TypeVar("ConfigType", bound=Any)
 
 
 class Estimator(Generic[ConfigType, FitType]):
-    """An estimator is its `config` and, after `fit`, what that learnt."""
+    """An estimator is its `config` and, after `fit`, what that learned."""
 
     fit_class: ClassVar[type[Fit]]
 
@@ -64,7 +64,7 @@ class Estimator(Generic[ConfigType, FitType]):
 
     @property
     def fitted(self) -> FitType:
-        """What the last fit learnt."""
+        """What the last fit learned."""
         if self._fit is None:
             raise RuntimeError(
                 f"this {type(self).__name__} is not fitted, or its last fit did not end; call .fit(…) first."
@@ -89,7 +89,7 @@ class Estimator(Generic[ConfigType, FitType]):
 
     # ---- what tl.map_query and tl.attribute are made of --------------------------------------------------------
     def placed(self, data: Any, *, layer: Any = None) -> Iterator[QueryGroup]:
-        """Codes of new samples, and the training samples to compare them with. Parameters as for `encode`."""
+        """Embeddings of new samples, and the training samples to compare them with. Parameters as for `encode`."""
         return self.fitted.placed(data, layer)
 
     def label_source(self, data: Any, labels: Sequence[str], group: QueryGroup, *, layer: Any = None) -> Reference:
@@ -106,7 +106,7 @@ class Estimator(Generic[ConfigType, FitType]):
         layer: Any = None,
         random_state: int = 0,
     ) -> tuple[dict[str, Attribution], list[str]]:
-        """Integrated gradients of the code's dimensions, or of `groups` of the samples, by modality; names of both."""
+        """Integrated gradients of the embedding's dimensions, or of `groups` of the samples, by modality; names of both."""
         return self.fitted.attributions(data, groups, n_top, layer, random_state)
 
     # ---- keeping -----------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Estimator(Generic[ConfigType, FitType]):
     def save(self, path: str | Path) -> None:
         """Write the model to one file (safetensors with a JSON header), which `models.load` reads.
 
-        An existing file is replaced. The file also holds the codes of training samples and the categorical columns of
+        An existing file is replaced. The file also holds the embeddings of training samples and the categorical columns of
         their ``obs``, for `aeverse.tl.map_query`.
         """
         io.save_arrays(path, type(self).__name__, *io.pack({**self._tree(), "versions": _slots.versions()}))
@@ -168,5 +168,5 @@ class Estimator(Generic[ConfigType, FitType]):
 
 
 def from_fit(path: str, doc: str) -> Any:
-    """A property of an estimator that reads what its fit learnt, at a dotted path."""
+    """A property of an estimator that reads what its fit learned, at a dotted path."""
     return property(attrgetter(f"fitted.{path}"), doc=doc)

@@ -23,7 +23,7 @@ from aeverse.models._shared._reference import label_columns
 if TYPE_CHECKING:
     from mudata import MuData
 
-FEW_SAMPLES = 100  # below, counts too are learnt from like a cohort
+FEW_SAMPLES = 100  # below, counts too are learned from like a cohort
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         Parameters
         ----------
         mdata
-            Samples that lack a modality, entries that are NaN: both are left out of what is learnt, never filled in.
+            Samples without a modality, entries that are NaN: both are left out of what is learned, never filled in.
         modalities
             Names of the modalities to use; None: all.
         kind
@@ -156,7 +156,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
             ``highly_variable`` where present, else all (of counts the most overdispersed).
         batch_key
             Column of ``mdata.obs``: the components of a modality are shifted, each region of them by itself, so that
-            matching samples of different batches meet, neighbours are sought in every batch alike, and the decoders are
+            matching samples of different batches meet, neighbors are sought in every batch alike, and the decoders are
             told the batch.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
@@ -188,7 +188,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         parts = [f"{m} ({kind}, {self.modality_weights[m]:.0%})" for m, kind in self.kinds.items()]
         return f"recipe={self.recipe!r}: {', '.join(parts)}"
 
-    # ---- what the fit learnt -----------------------------------------------------------------------------------
+    # ---- what the fit learned -----------------------------------------------------------------------------------
     recipe: str = from_fit("fusion.recipe", "The recipe taken.")
     kinds: dict[str, str] = from_fit("kinds", "Kind of data of each modality.")
     layer: dict[str, str | None] = from_fit("layer", "Layers that were read.")
@@ -210,7 +210,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         modalities: str | Sequence[str] | None = None,
         layer: Mapping[str, str | None] | None = None,
     ) -> np.ndarray:
-        """Code of each sample of ``mdata.obs``, in order, from whatever modalities it has.
+        """Embedding of each sample of ``mdata.obs``, in order, from whatever modalities it has.
 
         Features are matched by name: order does not matter, others are ignored, missing ones take their mean.
 
@@ -262,7 +262,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
 
         The values of the training samples nearest to it, in the embedding, in the components that the other modalities give,
         and in what a linear regression on these says of the target; a sample never predicts itself. Counts are predicted
-        as log1p (RNA after normalisation to the median depth), peaks and mutations as probabilities, anything else on
+        as log1p (RNA after normalization to the median depth), peaks and mutations as probabilities, anything else on
         its own scale.
 
         Parameters

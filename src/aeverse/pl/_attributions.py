@@ -44,7 +44,7 @@ def attributions(
     """Heat map of what `aeverse.tl.attribute` found: the strongest features of each group, and their values in all groups.
 
     Groups (or dimensions of the embedding) are rows, features columns, as in `scanpy.pl.matrixplot`. Red: large values of the
-    feature lead towards the group; blue: small ones do. Names in grey belong to features that come back in less than 80 %
+    feature lead towards the group; blue: small ones do. Names in gray belong to features that come back in less than 80 %
     of the resamples.
 
     Parameters

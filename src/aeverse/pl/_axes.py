@@ -119,7 +119,7 @@ def titles(title: str | Sequence[str] | None, default: Sequence[str]) -> list[st
 
 
 def colormap(cmap: str | Colormap | None, default: str = "viridis") -> Colormap:
-    """The colormap, with grey for missing values."""
+    """The colormap, with gray for missing values."""
     found = cmap if isinstance(cmap, Colormap) else colormaps[default] if cmap is None else colormaps.get(cmap)
     if found is None:
         raise ValueError(f"cmap={cmap!r} is not a colormap that matplotlib knows.")
@@ -230,10 +230,12 @@ def scatter_values(
         rasterized=True,
         plotnonfinite=True,
     )
-    bar = ax.figure.colorbar(points, ax=ax, pad=0.02, fraction=0.05)
+    beside = ax.inset_axes((1.02, 0.0, 0.035, 1.0))  # next to the Axes, whatever legends other panels have
+    more = bool(finite.size) and float(finite.max()) > high * (1 + 1e-6)
+    bar = ax.figure.colorbar(points, cax=beside, extend="max" if more else "neither", extendfrac=0.03)
     bar.set_label(label)
     bar.ax.yaxis.label.set_parse_math(False)
-    bar.outline.set_visible(False)
+    bar.outline.set_visible(False)  # type: ignore[operator]
     if log:
         bar.set_ticks(count_ticks(high))
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -254,7 +256,7 @@ def log_counts_axis(ax: Axes, which: str, high: float) -> None:
 
 def count_ticks(high: float) -> list[float]:
     """Zero and round counts up to `high`: 0, 1, 3, 10, 30, …; finer where all values are small."""
-    if high < 1:
+    if high < 3:
         return [float(t) for t in MaxNLocator(4).tick_values(0, high) if 0 <= t <= high * 1.001]
     steps = [s * 10**power for power in range(8) for s in (1, 3)]
     return [0.0, *(float(s) for s in steps if s <= high)]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
+MOST_SHOWN = 99  # percentile up to which colors go
+
 
 @checked
 def denoised(
@@ -56,8 +58,9 @@ def denoised(
 ) -> np.ndarray | Figure:
     """Raw counts beside denoised values: of one or several genes as colors, or of two genes against each other.
 
-    Genes as `x` are drawn as the color of the cells in the view of `aeverse.pl.latent`, on a logarithmic scale that raw
-    and denoised values share. With `y`, two genes are drawn against each other, on axes spaced by ``log1p``. Raw counts
+    Genes as `x` are drawn as the color of the cells in the view of `aeverse.pl.latent`, on a logarithmic scale. Each panel
+    has its own color bar, up to the 99th percentile: denoised values are closer together than raw counts, and single
+    cells must not hide the others. With `y`, two genes are drawn against each other, on axes spaced by ``log1p``. Raw counts
     are then spread by up to a third of a molecule, so that cells with equal counts do not hide one another. Denoised
     genes share what the model knows: that two of them go together is no independent evidence that they do. Where
     `aeverse.tl.denoise` wrote standard deviations (``uncertainty=True``), lines through the denoised points of two genes
@@ -137,13 +140,13 @@ def denoised(
 
 
 def _as_colors(axes, cells, raw, model, shown, params: Mapping, size, cmap: Colormap) -> None:
-    """Genes as the color of cells; raw and denoised values of a gene on one scale, so that colors can be compared."""
+    """Genes as the color of cells, each panel on its own scale, which a few cells cannot stretch."""
     xy, labels = cells
     for i in range(raw.shape[1]):
-        high = max(float(np.max(values[:, i], initial=1e-9)) for values in (raw, model))
         for j, which in enumerate(("raw", "denoised")):
             each, values = axes[2 * i + j], (raw, model)[j][:, i]
             log = not params.get("log1p")
+            high = float(np.percentile(values, MOST_SHOWN)) or float(np.max(values, initial=1e-9))
             scatter_values(each, xy, values, _unit(params, which), log=log, high=high, size=size, cmap=cmap)
             tidy_view(each, shown[2 * i + j], labels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def dotplot(
     var_names: Sequence[str] | str,
     *,
     groupby: str,
-    expression_cutoff: float = 1.0,
+    expression_cutoff: float | None = None,
     key: str = "denoised",
     layer: str | None = None,
     cmap: str | Colormap | None = None,
@@ -47,7 +47,7 @@ def dotplot(
 
     Both are counts per 10,000. The color is ``log1p`` of their mean in the group, as a share of the gene's largest mean in
     that panel; the size is the share of cells above `expression_cutoff`. Denoised values are never exactly zero, so that a
-    dot plot needs such a cutoff: `scanpy.pl.dotplot`, too, has it as `expression_cutoff`.
+    dot plot needs a cutoff above zero; `scanpy.pl.dotplot` has the same parameter.
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ def dotplot(
     groupby
         Column of ``adata.obs``: one row for each of its values.
     expression_cutoff
-        Counts per 10,000 above which a cell is said to express the gene.
+        Counts per 10,000 above which a cell is said to express a gene; None: half of the gene's largest mean among the
+        groups, by denoised values.
     key
         The `key_added` of that run.
     layer
@@ -97,12 +98,14 @@ def dotplot(
     groups = groups_of(adata, groupby)
     layer = params.get("layer") if layer is None else layer
     both = _raw(adata, genes, layer), _denoised(adata, genes, key, params, layer)
+    largest = both[1].groupby(groups, observed=True).mean().max()
+    cutoff = largest / 2 if expression_cutoff is None else pd.Series(expression_cutoff, index=genes)
     shown = titles(title, ["raw", "denoised"])
     colors = colormap(cmap, "Reds")
     size = (1.6 + 0.3 * len(genes), 1.5 + 0.27 * len(groups.categories))
     axes = panels(2, ax, size=size, figsize=figsize)
     for i, (each, values) in enumerate(zip(axes, both, strict=True)):
-        points = _dots(each, values, groups, expression_cutoff, colors)
+        points = _dots(each, values, groups, cutoff, colors)
         tidy(each, shown[i], "", "")
         if i and ax is None:
             each.set_yticklabels([])  # those of the first panel serve both
@@ -126,7 +129,7 @@ def _denoised(adata: AnnData, genes: list[str], key: str, params, layer: str | N
     return values.mul(PER / np.where(library > 0, library, 1), axis=0)
 
 
-def _dots(ax: Axes, values: pd.DataFrame, groups: pd.Categorical, cutoff: float, colors: Colormap):
+def _dots(ax: Axes, values: pd.DataFrame, groups: pd.Categorical, cutoff: pd.Series, colors: Colormap):
     """One dot for each group and gene."""
     means = np.log1p(values).groupby(groups, observed=True).mean()
     means /= means.max().where(means.max() > 0, 1)
@@ -151,14 +154,15 @@ def _dots(ax: Axes, values: pd.DataFrame, groups: pd.Categorical, cutoff: float,
     return points
 
 
-def _legends(ax: Axes, points, cutoff: float) -> None:
+def _legends(ax: Axes, points, cutoff: float | None) -> None:
     """Sizes and colors, beside the right panel."""
     dots = [
         Line2D([], [], ls="none", marker="o", ms=np.sqrt(LARGEST * share), mfc="#999999", mec="#777777", mew=0.4)
         for share in SHARES
     ]
     names = [f"{share:.0%}" for share in SHARES]
-    what = {"title": f"cells above {cutoff:g}\ncount(s) per 10,000", "title_fontsize": 8, "alignment": "left"}
+    above = "half of the gene's\nlargest mean" if cutoff is None else f"{cutoff:g} counts\nper 10,000"
+    what: dict[str, Any] = {"title": f"cells above {above}", "title_fontsize": 8, "alignment": "left"}
     ax.legend(dots, names, loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8, **what)
     bar = ax.figure.colorbar(points, ax=ax, location="bottom", fraction=0.04, pad=0.02, ticks=[0, 0.5, 1])
     bar.set_label("mean log1p, share of the gene's largest", fontsize=8)

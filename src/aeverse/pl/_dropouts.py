@@ -108,6 +108,7 @@ def dropouts(
             left += parts[name].to_numpy()
         tidy(each, shown[i], "share of the cells", "")
         each.set_xlim(0, 1)
+        each.set_xticks([0, 0.5, 1])
         each.xaxis.set_major_formatter(PercentFormatter(1))
         each.invert_yaxis()
         if i % columns:

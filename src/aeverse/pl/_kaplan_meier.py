@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mudata import MuData
 
-LINES = ("-", "--", ":")  # with the colours they tell 21 groups apart
+LINES = ("-", "--", ":")  # with the colors they tell 21 groups apart
 TOP, ROW = -44, 12  # of the table below the curves: its first line and the height of a line, in points
 
 

@@ -61,7 +61,7 @@ def latent(
     color
         Column of ``adata.obs`` or gene, or several, one panel for each; of a MuData features are named
         ``"modality:feature"``. The colors that scanpy has left in ``adata.uns[color + "_colors"]`` are used. What is
-        unknown (NaN, ``"NA"``, ``"[Not Available]"``, …) is grey.
+        unknown (NaN, ``"NA"``, ``"[Not Available]"``, …) is gray.
     basis
         Key of the embedding in ``adata.obsm``.
     layer

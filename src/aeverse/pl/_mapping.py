@@ -93,8 +93,11 @@ def mapping(
     names = ["typicality", f"confidence in {label}", *([] if truth is None else [f"{label} predicted, by {truth}"])]
     shown = titles(title, names)
     colors = colormap(cmap, "Blues")
-    tall = max(3.4, 1.2 + 0.26 * predicted.nunique())
-    axes = panels(len(names), ax, size=(4.6, tall), figsize=figsize)
+    labels = {*predicted.dropna().astype(str), *(() if known is None else known.dropna().astype(str))}
+    longest = max((len(name) for name in labels), default=0)
+    below = 0.075 * longest if known is not None else 0  # names of columns stand upright
+    size = (3.2 + 0.08 * longest, max(3.4, 1.4 + 0.26 * len(labels)) + below)
+    axes = panels(len(names), ax, size=size, figsize=figsize)
     _p_values(axes[0], p_values, shown[0])
     _confidence(axes[1], predicted, confidence, shown[1])
     if known is not None:

@@ -1,4 +1,4 @@
-"""`tl.attribute`: which features stand behind a dimension of the code, or behind a group of samples."""
+"""`tl.attribute`: which features stand behind a dimension of the embedding, or behind a group of samples."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def attribute(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Tell which features drive each dimension of the code, or set each group of samples apart, by integrated gradients.
+    """Tell which features drive each dimension of the embedding, or set each group of samples apart, by integrated gradients.
 
     Integrated gradients [Sundararajan2017]_ share out what an output of the encoder changes by on the straight way from a
     baseline to a sample among the features; the shares add up to the change. They explain the *model*: of several genes
     that say the same it may use one or all, and nothing here is a test of differential expression.
 
-    Without `groupby`, each dimension of the code is explained; the baseline is the mean sample. The value of a feature is
+    Without `groupby`, each dimension of the embedding is explained; the baseline is the mean sample. The value of a feature is
     the slope of its attributions on its own values, for one standard deviation of the feature and in standard deviations
-    of the dimension: +0.2 says that a cell with one standard deviation more of the gene (log-normalised, for counts) lies
+    of the dimension: +0.2 says that a cell with one standard deviation more of the gene (log-normalized, for counts) lies
     0.2 standard deviations higher in that dimension. For a linear encoder it is the weight itself.
 
     With `groupby`, each group is explained; the baseline is the mean of the samples of all other groups, the output how
-    far a sample lies along the line from their mean code to the group's. The value of a feature is its share of the way,
+    far a sample lies along the line from their mean embedding to the group's. The value of a feature is its share of the way,
     with the sign of what leads towards the group: positive for large values of the feature, negative for small ones. A
     share of 0.05 is a twentieth of the way; features that lead back have the opposite sign, so that the absolute values of
     all features (of all modalities) add up to more than 1.
@@ -58,7 +58,7 @@ def attribute(
         saved one. Any encoder, likelihood and regularizer.
     groupby
         Column of ``obs`` with groups, such as clusters or those of `aeverse.tl.subtypes`; samples where it is missing
-        are left out. None: the dimensions of the code.
+        are left out. None: the dimensions of the embedding.
     n_top
         Features that count as the strongest, for the stability.
     layer

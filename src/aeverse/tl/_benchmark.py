@@ -46,8 +46,8 @@ def benchmark(
     """Compare methods on samples that none of them saw: which one serves these data?
 
     The data are cut into folds (alike in labels and events, where these are given). Each method is fitted to all folds but
-    one and encodes the samples of that one; everything that is learnt (scaling, choice of features, stopping, penalties) is
-    learnt within the other folds. A method that has no code for new samples (``"snf"``, ``"wnn"``, ``"totalvi"``,
+    one and encodes the samples of that one; everything that is learned (scaling, choice of features, stopping, penalties) is
+    learned within the other folds. A method that has no embedding for new samples (``"snf"``, ``"wnn"``, ``"totalvi"``,
     ``"multivi"``) is fitted to all samples instead, without labels, and says so in the column ``saw_test``: its figures are
     not comparable in full.
 
@@ -67,7 +67,7 @@ def benchmark(
     batch_key
         Column of ``obs`` with batches: told to the methods that can take it, and the mixing of batches is scored.
     time_key, event_key
-        Columns of ``obs`` with survival: the concordance of a Cox model on the code is computed (see
+        Columns of ``obs`` with survival: the concordance of a Cox model on the embedding is computed (see
         `aeverse.tl.survival`).
     n_splits
         Folds.
@@ -91,30 +91,30 @@ def benchmark(
     ``method``, ``split``, ``modalities``
         What the row is about; ``modalities`` only with `drop_modalities`.
     ``variance_explained``
-        Share of the variance of the held-out samples' features (of counts 2,000 highly variable ones, log-normalised)
-        that a linear map from the code explains (`aeverse.metrics.variance_explained`); of several modalities the mean.
+        Share of the variance of the held-out samples' features (of counts 2,000 highly variable ones, log-normalized)
+        that a linear map from the embedding explains (`aeverse.metrics.variance_explained`); of several modalities the mean.
     ``deviance_explained``
         ``"ae"`` on one matrix: of a tenth of the molecules (or entries) of the held-out samples, hidden from the encoder,
         the share of the deviance that the model explains beyond the feature means; NaN for methods that do not decode.
     ``trustworthiness``
-        Of neighbours among the held-out codes (`aeverse.metrics.trustworthiness`).
+        Of neighbors among the held-out embeddings (`aeverse.metrics.trustworthiness`).
     ``cluster_deviance``, ``n_clusters``
         Of counts in an AnnData, NaN otherwise; one value for each method. The molecules of all cells are split in two
         halves. Fitted to the first half, once more and without folds, the method gives an embedding, and scanpy's default
         call finds clusters in it (`aeverse.metrics.default_clusters`). The scores are the share of the deviance of the second
         half that these clusters explain (`aeverse.metrics.cluster_deviance`), and their number. No labels are needed.
     ``knn``, ``probe``
-        Balanced accuracy of labels from the nearest training codes and of a linear model
+        Balanced accuracy of labels from the nearest training embeddings and of a linear model
         (`aeverse.metrics.knn_accuracy`, `aeverse.metrics.linear_probe`).
     ``ari``, ``nmi``, ``silhouette``
-        Clusters of the held-out codes (`aeverse.metrics.cluster_agreement`), and the mean silhouette of the labels among
+        Clusters of the held-out embeddings (`aeverse.metrics.cluster_agreement`), and the mean silhouette of the labels among
         them, rescaled to 0 to 1.
     ``batch``
-        Mixing of the batches among the held-out codes (`aeverse.metrics.batch_score`).
+        Mixing of the batches among the held-out embeddings (`aeverse.metrics.batch_score`).
     ``c_index``
         Concordance on the held-out samples.
     ``n_dims``, ``fit_seconds``, ``encode_seconds``, ``memory_mb``, ``saw_test``
-        Dimensions of the code; wall times; memory that fitting took at its peak beyond what was in use before; whether the
+        Dimensions of the embedding; wall times; memory that fitting took at its peak beyond what was in use before; whether the
         method saw the test samples.
 
     Raises

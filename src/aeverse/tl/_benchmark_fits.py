@@ -1,4 +1,4 @@
-"""The runs of `tl.benchmark`: one method fitted to the training samples, the codes of the others, and what it cost."""
+"""The runs of `tl.benchmark`: one method fitted to the training samples, the embeddings of the others, and what it cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEMORY_EVERY = 0.01  # seconds
 
 @dataclass
 class Result:
-    """Codes of the training samples, of the test samples (by what was shown of them), and what the run cost."""
+    """Embeddings of the training samples, of the test samples (by what was shown of them), and what the run cost."""
 
     train: np.ndarray
     codes: dict[str, np.ndarray]
@@ -88,7 +88,7 @@ def _matrix(run: Run, adata) -> dict[str, _slots.Modality]:
 
 
 def fit_modalities(run: Run, train, test, whole, rows: tuple[np.ndarray, np.ndarray], *, drop: bool) -> Result:
-    """One method on several modalities; one without a code for new samples is fitted to the whole."""
+    """One method on several modalities; one without an embedding for new samples is fitted to the whole."""
     shown = {ALL: test} | (_subsets(test) if drop else {})
     if run.method == "ae":
         model = models.MultimodalAutoencoder(random_state=run.seed, **run.options)

@@ -1,4 +1,4 @@
-"""The scores of `tl.benchmark`: what is known of the samples, and how well codes of held-out samples show it."""
+"""The scores of `tl.benchmark`: what is known of the samples, and how well embeddings of held-out samples show it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aeverse import _slots, metrics, models
 from aeverse.methods import Features
 from aeverse.tl._cox import choose_penalty, comparable, predict
 
-FEWEST_JUDGED = 10  # samples for a score of neighbourhoods
+FEWEST_JUDGED = 10  # samples for a score of neighborhoods
 
 
 @dataclass
@@ -44,7 +44,7 @@ def features_of(train, test, layer) -> dict[str, tuple[np.ndarray, np.ndarray, n
 
 @dataclass(frozen=True)
 class Judge:
-    """Scores the codes of one fold."""
+    """Scores the embeddings of one fold."""
 
     features: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]  # see `features_of`
     train: Known
@@ -52,9 +52,9 @@ class Judge:
     random_state: int
 
     def scores(self, code: np.ndarray, test_code: np.ndarray) -> dict[str, float]:
-        """All scores, by the codes of the training and of the held-out samples."""
+        """All scores, by the embeddings of the training and of the held-out samples."""
         broken = ~np.isfinite(test_code).all(1)
-        if broken.any():  # samples of which nothing is shown have no code: the mean one
+        if broken.any():  # samples of which nothing is shown have no embedding: the mean one
             test_code = np.where(broken[:, None], code.mean(0), test_code)
         explained = [
             metrics.variance_explained(code[a], x, test_code=test_code[b], test_x=y)
@@ -102,7 +102,7 @@ def _label_scores(own, code, labels, test_labels, random_state: int) -> dict[str
 
 
 def _concordance(code, test_code, train: np.ndarray, test: np.ndarray, random_state: int) -> float:
-    """C-index of a Cox model on the code, its penalty chosen within the training samples."""
+    """C-index of a Cox model on the embedding, its penalty chosen within the training samples."""
     from lifelines.utils import concordance_index
 
     use, new = (np.isfinite(outcome).all(1) for outcome in (train, test))

@@ -1,4 +1,4 @@
-"""Cox models: hazard ratios, and how well a ridge Cox model on a code predicts patients that it has not seen."""
+"""Cox models: hazard ratios, and how well a ridge Cox model on an embedding predicts patients that it has not seen."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from aeverse import _slots
 from aeverse.tl._outcome import names_in_order
 from aeverse.tl._survival_scores import d_calibration, integrated_brier, survival_curves
 
-PENALTIES = (0.01, 0.1, 1.0, 10.0)  # ridge on the standardised code; chosen in inner folds
-USUAL_COLUMNS = 32  # of a code; more columns than patients weigh together as much as so many
+PENALTIES = (0.01, 0.1, 1.0, 10.0)  # ridge on the standardized embedding; chosen in inner folds
+USUAL_COLUMNS = 32  # of an embedding; more columns than patients weigh together as much as so many
 COVARIATE_PENALTY = 0.01  # a handful of clinical covariates needs hardly any
 INNER_FOLDS = 3
 DOUBTFUL = 0.01  # p-value of the test of proportional hazards
@@ -109,7 +109,7 @@ def cross_validated(
     *,
     name: str,
 ) -> tuple[dict[str, pd.DataFrame], pd.Series]:
-    """Scores of the held-out patients for code (called `name`), covariates, both and nothing; their risk by the code alone.
+    """Scores of the held-out patients for code (called `name`), covariates, both and nothing; their risk by the embedding alone.
 
     The scores are tables, ``held_out`` by fold and ``calibration`` over all folds.
     """
@@ -151,7 +151,7 @@ def cross_validated(
 def _sets_of_predictors(
     code: np.ndarray, clinical: np.ndarray | None, name: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Columns, and which of them are the code's, by the name of a set; ``"none"`` is the Kaplan-Meier curve."""
+    """Columns, and which of them are the embedding's, by the name of a set; ``"none"`` is the Kaplan-Meier curve."""
     is_code = np.ones(code.shape[1], bool)
     sets = {"none": (code[:, :0], is_code[:0]), name: (code, is_code)}
     if clinical is not None:
@@ -162,7 +162,7 @@ def _sets_of_predictors(
 
 
 def choose_penalty(x: np.ndarray, t: np.ndarray, e: np.ndarray, is_code: np.ndarray, random_state: int) -> float:
-    """The penalty on the code with the best mean C-index in inner folds."""
+    """The penalty on the embedding with the best mean C-index in inner folds."""
     from lifelines.utils import concordance_index
     from sklearn.model_selection import StratifiedKFold
 
@@ -196,9 +196,9 @@ def predict(
 
 
 def _standardised(x: np.ndarray, new: np.ndarray, is_code: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns in standard deviations of the training patients, and which of them are the code's.
+    """Columns in standard deviations of the training patients, and which of them are the embedding's.
 
-    More columns of a code than patients are rotated into the space that the patients span: a rotation changes no ridge.
+    More columns of an embedding than patients are rotated into the space that the patients span: a rotation changes no ridge.
     """
     mean, sd = x.mean(0), x.std(0)
     sd = np.where(sd > 1e-9, sd, np.inf)  # what did not vary says nothing
@@ -215,7 +215,7 @@ def _standardised(x: np.ndarray, new: np.ndarray, is_code: np.ndarray) -> tuple[
 
 
 def ridge_cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, penalty: np.ndarray) -> np.ndarray:
-    """Coefficients that maximise the mean log partial likelihood (Breslow's ties) less ``sum(penalty * beta**2) / 2``.
+    """Coefficients that maximize the mean log partial likelihood (Breslow's ties) less ``sum(penalty * beta**2) / 2``.
 
     Newton steps, halved until the objective grows; the second derivative needs two matrix products. lifelines has the
     same objective and takes a hundred times as long, which cross-validation would feel.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 LARGEST_SHARE, BYTES_PER_VALUE = 0.5, 4  # of the available memory for dense layers; of a value in them
+LOG_SUM = 1e4  # counts of a cell whose logarithm is taken, as in scanpy's tutorials
+FEW_CELLS = 50  # below which a warning is due
 NOTHING_TO_GIVE = 0.005  # deviance explained below which denoising hardly changes anything
 
 
@@ -31,6 +33,7 @@ def denoise(
     batch_key: str | None = None,
     genes: str | Sequence[str] | None = None,
     target_sum: float | None = None,
+    log1p: bool = False,
     transform_batch: str | None = None,
     n_latent: int = 32,
     n_models: int = 3,
@@ -49,8 +52,8 @@ def denoise(
     An autoencoder learns which expression profiles occur in the data. Its mean `mu` is the prior of a gamma-Poisson
     (negative binomial) model, and the denoised value is the posterior mean ``mu (theta + x) / (theta + mu)`` given the
     cell's own count `x`: where the gene varies more than the model can tell (small dispersion `theta`) the count itself
-    is believed, elsewhere the model. `theta` depends on the gene, its level, the cell, and, where a few counts are far from
-    what most are near, the entry; what remains too high or too low is set right by held-out molecules. DCA [Eraslan2019]_ and
+    is believed, elsewhere the model. `theta` depends on the gene, its level and the cell, and for genes with a few
+    unusually high counts also on the entry. Held-out molecules correct values that are too high or too low on average. DCA [Eraslan2019]_ and
     scVI [Lopez2018]_ report `mu`; SAVER-X [Wang2019]_ reports a posterior around an autoencoder's mean, as here. Molecules
     that were held out [Batson2019]_ choose among the weights that training went through.
 
@@ -79,7 +82,12 @@ def denoise(
         them when asked).
     target_sum
         What the values of a cell add up to over all genes: None for the cell's own library size (expected counts), 1e4
-        for counts per 10,000, which `scanpy.pp.log1p` understands.
+        for counts per 10,000.
+    log1p
+        Write ``log1p`` of the denoised values, of counts per 10,000 where `target_sum` is None: the scale on which scanpy
+        draws expression, so that ``sc.pl.umap(adata, color="CCR7", layer="denoised")`` and `scanpy.pl.dotplot` show what they
+        should. Without it, a few cells with many molecules take up the whole range of colors. A second call with another
+        `key_added` writes this layer beside the one with counts, and trains nothing.
     transform_batch
         Of a model with `batch_key`: denoise as if every cell came from this batch, or from the ``"average"`` one. What the
         cell's own counts say beyond the mean of its own batch is kept. None: each cell comes from its own batch.
@@ -117,7 +125,8 @@ def denoise(
     `None`, or the copy. Written are
 
     ``layers[key_added]``
-        Posterior mean of the expected counts, (cells, genes), float32; a dask array where `lazy`.
+        Posterior mean of the expected counts, (cells, genes), float32; a dask array where `lazy`; its ``log1p`` with
+        `log1p`.
     ``layers[key_added + "_sd"]``
         With ``uncertainty=True``: standard deviation of the expression given the count, of the gamma posterior and the
         spread of the members together, on the scale of ``layers[key_added]``.
@@ -159,6 +168,7 @@ def denoise(
     keys = [*(("layers", name) for name in layers), *(("obsm", name) for name in embeddings)]
     keys += [("var", column)] if model is None else []
     _slots.check_keys(adata, keys, key_added)
+    params["target_sum"] = target_sum = _scale(target_sum, log1p, uncertainty)
     if genes is not None:
         genes = _slots.name_list(genes)
         _slots.positions(genes, adata.var_names)
@@ -174,17 +184,13 @@ def denoise(
     }
     fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key}
     trained = fit_or_load(Autoencoder, model, adata, config, **fit, device=device, progress=progress)
-    explained = trained.heldout_deviance_explained
-    if model is None and explained is not None and explained < NOTHING_TO_GIVE:
-        _slots.warn(
-            f"denoising explains {explained:.3f} of the held-out deviance beyond the gene means: "
-            "there is little structure in these counts, and the denoised values will be close to the means."
-        )
+    if model is None:
+        _warn_of_little(trained.heldout_deviance_explained, adata.n_obs)
     code = trained.encode(adata, layer=layer)
     wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
     options: dict[str, Any] = {"target_sum": target_sum, "transform_batch": transform_batch, "return_sd": uncertainty}
     found = trained.denoise(adata, layer=layer, genes=wanted, code=code, lazy=goes_lazy, **options)
-    values = list(found) if isinstance(found, tuple) else [found]
+    values = list(found) if isinstance(found, tuple) else [np.log1p(found) if log1p else found]
     if wanted is not None and (genes is not None or values[0].shape[1] < adata.n_vars):
         columns = _slots.positions(wanted, adata.var_names)
         values = [_slots.scatter_columns(v, columns, adata.n_vars) for v in values]
@@ -201,6 +207,29 @@ def denoise(
         ),
     )
     return adata if copy else None
+
+
+def _warn_of_little(explained: float | None, n_cells: int) -> None:
+    """Warn where there are too few cells to learn from, or there is nothing to learn."""
+    if n_cells < FEW_CELLS:
+        _slots.warn(
+            f"{n_cells} cells are too few to learn how genes go together (at least {FEW_CELLS}, better some hundreds): "
+            "the denoised values are hardly more than the counts and the means."
+        )
+    if explained is not None and explained < NOTHING_TO_GIVE:
+        _slots.warn(
+            f"denoising explains {explained:.3f} of the held-out deviance beyond the gene means: "
+            "there is little structure in these counts, and the denoised values will be close to the means."
+        )
+
+
+def _scale(target_sum: float | None, log1p: bool, uncertainty: bool) -> float | None:
+    """What the values of a cell add up to: a logarithm needs cells of one size."""
+    if log1p and uncertainty:
+        raise ValueError(
+            "uncertainty=True gives standard deviations of counts, not of their logarithm: use log1p=False."
+        )
+    return LOG_SUM if log1p and target_sum is None else target_sum
 
 
 def _goes_lazy(lazy: bool | Literal["auto"], n_values: int, on_disk: bool) -> bool:

@@ -39,7 +39,7 @@ def dropouts(
 
     The probability that an entry without counts would have some if the cell were sequenced to `depth` times its depth,
     given that it has none now: ``1 - (1 + (depth - 1) mu / (theta + mu)) ** -theta``, from the gamma posterior of the
-    entry's expression, averaged over what `theta` may be and set right by held-out molecules (see `aeverse.tl.denoise`).
+    entry's expression, averaged over what `theta` may be and calibrated by held-out molecules (see `aeverse.tl.denoise`).
     UMI protocols count about a tenth of a cell's transcripts [Svensson2017]_, so that the default depth of 10 asks: is there
     at least one transcript in the cell?
 

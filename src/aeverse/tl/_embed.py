@@ -45,12 +45,12 @@ def embed(
     progress: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed samples with an autoencoder: its latent space (in its literature: the code) instead of principal components.
+    """Embed samples with an autoencoder: its latent space (in its literature: the embedding) instead of principal components.
 
     For raw counts, the model and its embedding are those of `aeverse.tl.denoise`: one unit is about one standard deviation of
     sampling noise, and populations are round, so that `scanpy.tl.leiden` leaves them whole at its default resolution. Other
     values (expression on a log scale, copy numbers, drug responses, methylation, mutations) get the likelihood that suits
-    them; entries that are NaN are left out of what is learnt, never filled in. :doc:`/family` shows what each regularizer
+    them; entries that are NaN are left out of what is learned, never filled in. :doc:`/family` shows what each regularizer
     does to the embedding.
 
     Parameters
@@ -63,9 +63,9 @@ def embed(
         copy with its own recommended settings. They take `n_latent`, `likelihood`, `layer`, `mask_var`, `random_state` and,
         of them, scVI `batch_key`; options of the autoencoder are refused.
     likelihood
-        ``"nb"`` or ``"poisson"`` (raw counts), ``"gaussian"`` (continuous; standardised inside), ``"bernoulli"`` (0 and
-        1), ``"fractions"`` (0 to 1; Gaussian on the logit [Du2010]_). ``"auto"`` looks at the data: what it took is in
-        ``uns["ae"][key_added]["params"]``, and on the logger ``"aeverse"``.
+        ``"nb"`` or ``"poisson"`` (raw counts), ``"gaussian"`` (continuous; standardized inside), ``"bernoulli"`` (0 and
+        1), ``"fractions"`` (0 to 1; Gaussian on the logit [Du2010]_). ``"auto"`` infers the likelihood from the values, records
+        it in ``uns["ae"][key_added]["params"]``, and logs it (logger ``"aeverse"``, and scanpy's at verbosity 2).
     regularizer
         None for a plain undercomplete autoencoder [Hinton2006]_, or one or several of ``"sparse"`` (few units of the
         embedding are active in a sample [Olshausen1996]_), ``"contractive"`` (the embedding changes little where the data do not vary
@@ -84,7 +84,7 @@ def embed(
         present, else of counts the 3,000 most overdispersed genes, of other values all. None: all.
     batch_key
         Column of ``adata.obs``: encoder and decoder are given the batch of a sample, so that the embedding need not hold it, and
-        samples that match (mutual nearest neighbours [Haghverdi2018]_) are brought together, but not with ``"sparse"`` or
+        samples that match (mutual nearest neighbors [Haghverdi2018]_) are brought together, but not with ``"sparse"`` or
         `gene_sets`, where the values of single dimensions mean something. A type that one batch lacks has no match, and
         stays apart.
     n_latent
@@ -110,7 +110,7 @@ def embed(
     ``obsm[key_added]``
         The embedding, (samples, n_models * n_latent), float32; of a variational autoencoder the posterior mean, never a draw.
     ``obsm[key_added + "_sd"]``
-        With ``uncertainty=True``: standard deviation of each value of the code if the cell's molecules were drawn anew,
+        With ``uncertainty=True``: standard deviation of each value of the embedding if the cell's molecules were drawn anew,
         float32; NaN for a cell without molecules. The deeper the cell, the smaller.
     ``varm["ae_loadings"]``
         With a linear decoder (beside an embedding of another name than ``"X_ae"``: ``key_added + "_loadings"``, without a

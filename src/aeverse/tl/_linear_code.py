@@ -1,4 +1,4 @@
-"""The linear code in which `tl.subtypes` asks whether there are subtypes at all."""
+"""The linear embedding in which `tl.subtypes` asks whether there are subtypes at all."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from aeverse import _slots, models
 from aeverse.models._shared._views import View
 
-LINEAR = ("pca", "concat_pca", "mfa", "mofa")  # codes that are linear themselves
+LINEAR = ("pca", "concat_pca", "mfa", "mofa")  # embeddings that are linear themselves
 MAX_COMPONENTS = 30  # of each modality
 FEWEST_TO_PREDICT = 20  # patients with both, below which a modality says nothing about another
 RIDGE = 1.0  # of scores of unit variance
 
 
 def linear_code(data, use_rep: str, random_state: int) -> np.ndarray | None:
-    """Significant principal components of what a code was made of, (patients, components), or None.
+    """Significant principal components of what an embedding was made of, (patients, components), or None.
 
-    None where the code was not made by aeverse or is linear itself. A modality weighs as much as it has significant
+    None where the embedding was not made by aeverse or is linear itself. A modality weighs as much as it has significant
     components. Where a patient lacks a modality its components are drawn from the normal distribution that they have
     given the other modalities: under the null hypothesis, one normal distribution, this is exact, whereas the mean in
     their place would set the patients without it apart.
@@ -46,7 +46,7 @@ def linear_code(data, use_rep: str, random_state: int) -> np.ndarray | None:
 
 
 def _maker(data, use_rep: str) -> Mapping[str, Any] | None:
-    """Record of the call that wrote a code."""
+    """Record of the call that wrote an embedding."""
     for record in data.uns.get("ae", {}).values():
         if f"obsm/{use_rep}" in {str(key) for key in record.get("writes", ())} and "params" in record:
             return record
@@ -54,7 +54,7 @@ def _maker(data, use_rep: str) -> Mapping[str, Any] | None:
 
 
 def _modalities(data, record: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, _slots.Modality]:
-    """What the code was made of, an AnnData being its only modality."""
+    """What the embedding was made of, an AnnData being its only modality."""
     layer, mask_var = params.get("layer"), params.get("mask_var")
     if hasattr(data, "mod"):
         names = [m for m in record.get("kinds", data.mod) if m in data.mod]

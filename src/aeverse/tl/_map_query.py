@@ -1,4 +1,4 @@
-"""`tl.map_query`: new samples in the code of a trained model, their labels, and whether the model may be trusted."""
+"""`tl.map_query`: new samples in the embedding of a trained model, their labels, and whether the model may be trusted."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def map_query(
     layer
         Layer to read; for MuData modality -> layer. None: as for training (MuData), else ``X``.
     key_added
-        Key of the code.
+        Key of the embedding.
     copy
         Write to a copy and return it.
 

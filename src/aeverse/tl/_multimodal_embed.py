@@ -59,7 +59,7 @@ def multimodal_embed(
         each modality side by side), ``"kernel_pca"`` [Schoelkopf1998]_, ``"mfa"`` (multiple factor analysis
         [Escofier1994]_), ``"mofa"`` (MOFA+ of muon [Argelaguet2020]_), ``"totalvi"`` (RNA and protein counts
         [Gayoso2021]_), ``"multivi"`` (RNA and peaks [Ashuach2023]_); and coordinates of graphs: ``"wnn"`` (muon's
-        weighted nearest neighbours [Hao2021]_), ``"snf"`` (similarity network fusion [Wang2014]_, with missing samples as in NEMO [Rappoport2019]_).
+        weighted nearest neighbors [Hao2021]_), ``"snf"`` (similarity network fusion [Wang2014]_, with missing samples as in NEMO [Rappoport2019]_).
     modalities
         Names of the modalities to use; None: all.
     kind

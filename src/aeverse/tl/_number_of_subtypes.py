@@ -115,14 +115,14 @@ def _stability(points: np.ndarray, whole: np.ndarray, k: int, n_resamples: int, 
 
 
 def principal_axes(code: np.ndarray) -> np.ndarray:
-    """The code turned to those principal axes that hold 99 % of its variance: distances stay (but for a factor),
+    """The embedding turned to those principal axes that hold 99 % of its variance: distances stay (but for a factor),
     covariance is diagonal, and short dimensions cost nothing.
     """
     u, s, _ = np.linalg.svd(code - code.mean(0), full_matrices=False)
     largest = s.max(initial=0)
     if not largest > 0:
         return np.zeros((len(code), 1), np.float32)
-    s = s / largest * np.sqrt(len(code))  # float32 has no room for large codes
+    s = s / largest * np.sqrt(len(code))  # float32 has no room for large embeddings
     before = (s**2).cumsum() - s**2
     keep = (before < SHARE_OF_VARIANCE * (s**2).sum()) & (s > 1e-7 * s[0])
     return (u * s)[:, keep].astype(np.float32)

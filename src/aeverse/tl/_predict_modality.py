@@ -1,4 +1,4 @@
-"""`tl.predict_modality`: one modality from the others, for the cells that lack it and for those that have it."""
+"""`tl.predict_modality`: one modality from the others, for the cells without it and for those that have it."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def predict_modality(
     """Predict a modality from the others, with a standard deviation: proteins from RNA, RNA from peaks, and so on.
 
     The mean over the training cells that are most like the cell: in the embedding of a multimodal autoencoder, in the
-    components of the other modalities, and in what a linear regression on these says of the target. A cell that has the
-    modality itself is predicted without its own values, which makes the comparison with them an honest one.
+    components of the other modalities, and in a linear regression on these. A cell that has the modality itself is
+    predicted without its own values, so that prediction and measurement can be compared.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def predict_modality(
     target
         Modality to predict. With `model`, `mdata` need not hold it.
     features
-        Features wanted; None: all. Every one costs two numbers a cell.
+        Features wanted; None: all. Two numbers per cell are written for each.
     modalities
         Predict from these only; None: all others.
     kind, layer, mask_var, batch_key
@@ -70,7 +70,7 @@ def predict_modality(
 
     ``mdata.obsm[f"{key_added}_{target}"]``, ``mdata.obsm[f"{key_added}_{target}_sd"]``
         DataFrames (cells of ``mdata.obs``, features): mean and standard deviation for every cell, also for those that
-        the target modality does not hold. RNA (normalised to the median depth) and protein counts as log1p, peaks and
+        the target modality does not hold. RNA (normalized to the median depth) and protein counts as log1p, peaks and
         mutations as probabilities, anything else on its own scale.
     ``mdata[target].layers[key_added]``, ``mdata[target].layers[f"{key_added}_sd"]``
         The same for the modality's own cells, NaN in features not asked for, if `mdata` holds the modality. Its cells are

@@ -24,11 +24,11 @@ def protein_foreground(
     key_added: str = "foreground_prob",
     copy: bool = False,
 ) -> MuData | None:
-    """Tell protein counts that a cell carries from those of ambient antibody, by a probability for every count.
+    """Distinguish the protein counts of a cell from those of ambient antibody, by a probability for every count.
 
     The counts of each protein are a mixture of two negative binomials, background and foreground, as in totalVI
-    [Gayoso2021]_. What share of foreground to expect of a cell is learnt from the cells most like it: a count that is
-    neither low nor high is judged by its neighbours.
+    [Gayoso2021]_. The expected share of foreground in a cell is learned from the cells most like it: a count that is
+    neither low nor high is judged by its neighbors.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def protein_foreground(
     layer
         Layer of that modality with the counts; None: ``X``.
     use_rep
-        Key of a code in ``mdata.obsm`` that says which cells are alike, such as ``"X_ae"``; None: the significant
+        Key of an embedding in ``mdata.obsm`` that says which cells are alike, such as ``"X_ae"``; None: the significant
         principal components of the proteins themselves.
     key_added
         Name of the layer.

@@ -46,14 +46,14 @@ def subtypes(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Find subtypes of patients in a code, by consensus over resampled patients, and say when there are none.
+    """Find subtypes of patients in an embedding, by consensus over resampled patients, and say when there are none.
 
-    The code is clustered by k-means in many resamples of 80 % of the patients. Each of these clusterings then votes on
+    The embedding is clustered by k-means in many resamples of 80 % of the patients. Each of these clusterings then votes on
     every patient, and the subtype is the majority's (bagged clustering, [Dudoit2003]_); the consensus matrix
     [Monti2003]_ says how often two patients fell together.
 
-    The number of subtypes is judged against structureless cohorts, drawn from one normal distribution with the code's
-    own covariance (as in [John2020]_, so that a code which is merely longer in one direction is not cut in two). A
+    The number of subtypes is judged against structureless cohorts, drawn from one normal distribution with the embedding's
+    own covariance (as in [John2020]_, so that an embedding which is merely longer in one direction is not cut in two). A
     number is a candidate if its clusters are more compact than in those cohorts (Monte-Carlo p of at most 0.05, the
     maximum over all numbers taken into account), if two of them hold at least 5 patients, and if their stability, the
     mean Jaccard index between a cluster and its best match in the resamples [Hennig2007]_, is at least 0.6 and above
@@ -63,18 +63,18 @@ def subtypes(
     Parameters
     ----------
     data
-        Cohort with a code; patients are the observations.
+        Cohort with an embedding; patients are the observations.
     n_subtypes
         Number of subtypes; None chooses.
     use_rep
-        Key of the code in ``data.obsm``, (patients, dimensions). Distances are Euclidean, so the scale of its columns
+        Key of the embedding in ``data.obsm``, (patients, dimensions). Distances are Euclidean, so the scale of its columns
         counts.
     evidence_rep
-        Where to judge whether there are subtypes at all. A code that was learnt together with the patients'
-        neighbourhoods, as that of `aeverse.tl.multimodal_embed`, draws them together and holds groups even where the
-        data have none. So ``"auto"`` judges a code that aeverse made by the significant principal components of the
-        data that it was made of (read again from `data`), and any other code, or one that is itself linear, by the code.
-        Else the key of a linear code in ``data.obsm``; None: always `use_rep`. The number of subtypes is chosen by the
+        Where to judge whether there are subtypes at all. An embedding that was learned together with the patients'
+        neighborhoods, as that of `aeverse.tl.multimodal_embed`, draws them together and holds groups even where the
+        data have none. So ``"auto"`` judges an embedding that aeverse made by the significant principal components of the
+        data that it was made of (read again from `data`), and any other code, or one that is itself linear, by the embedding.
+        Else the key of a linear embedding in ``data.obsm``; None: always `use_rep`. The number of subtypes is chosen by the
         stability of `use_rep`, among those up to the largest for which there is evidence.
     max_subtypes
         Largest number that is tried.
@@ -84,7 +84,7 @@ def subtypes(
         Assign the patients of `data` to subtypes that were found before instead of finding new ones: the object in
         which they were found (or its ``uns["ae"][key_added]`` alone, which holds no patient's data). The clusterings of
         its resamples vote by their nearest centroid; for the patients in whom the subtypes were found the result is the
-        same as it was. The code must come from the same fitted model.
+        same as it was. The embedding must come from the same fitted model.
     key_added
         Name of the results.
     random_state
@@ -182,7 +182,7 @@ def _read_code(data, use_rep: str) -> np.ndarray:
 
 
 def _read_evidence(data, use_rep: str, evidence_rep: str | None, random_state: int) -> np.ndarray | None:
-    """The linear code to judge by, or None where `use_rep` is its own judge."""
+    """The linear embedding to judge by, or None where `use_rep` is its own judge."""
     if evidence_rep is None:
         return None
     return linear_code(data, use_rep, random_state) if evidence_rep == "auto" else _read_code(data, evidence_rep)
@@ -225,7 +225,7 @@ class _Found:
     centroids: np.ndarray  # (resamples, subtypes, dimensions), columns of all resamples in the same order
     consensus: np.ndarray  # (patients, patients)
     curve: pd.DataFrame
-    evidence: pd.DataFrame | None  # the curve of the linear code
+    evidence: pd.DataFrame | None  # the curve of the linear embedding
     clusters: pd.DataFrame
 
 

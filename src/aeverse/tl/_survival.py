@@ -65,10 +65,10 @@ def survival(
         Column of ``data.obs`` with groups, such as that of `aeverse.tl.subtypes`.
     use_rep
         Key of an embedding in ``data.obsm``; ``"X"``: all features, of a MuData those of all modalities side by side, each
-        with one penalty and standardised, missing values at the mean.
+        with one penalty and standardized, missing values at the mean.
     covariates
         Columns of ``data.obs`` for the Cox models: numbers as they are, others as categories compared with the most
-        frequent one. Patients who lack one (NaN, ``"NA"``, ``"[Not Available]"``, …) are left out of the Cox models.
+        frequent one. Patients without one (NaN, ``"NA"``, ``"[Not Available]"``, …) are left out of the Cox models.
     n_splits
         Folds of the cross-validation, stratified by event.
     key_added

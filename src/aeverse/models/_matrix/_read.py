@@ -14,6 +14,11 @@ def read(adata, layer: str | None, likelihood: str) -> Counts | CountsOnDisk | V
     """The matrix, checked for a likelihood; ``"auto"`` infers that from the values. Many counts on disk stay there."""
     if likelihood == "auto":
         likelihood = likelihood_of(_slots.first_rows(adata, layer), _slots.feature_names(adata))
+        if layer is None and not LIKELIHOODS[likelihood].is_count and "counts" in adata.layers:
+            _slots.warn(
+                f"X holds no raw counts, so that the likelihood is {likelihood!r}, but layers['counts'] exists: pass "
+                "layer='counts' to model the counts, which is better where they are raw, or name the likelihood."
+            )
     if not LIKELIHOODS[likelihood].is_count:
         return Values.read(adata, layer, likelihood)
     stored = _slots.stored_counts(adata, layer)

@@ -324,7 +324,7 @@ def resolve(config: Config, likelihood: str, n_samples: int) -> Settings:
         "batch_size": _batch_size(config, recipe, n_samples),
     }
     if inferred := [f"{name}={decided[name]!r}" for name, value in vars(config).items() if value == "auto"]:
-        _settings.log(", ".join(inferred))
+        _settings.log(f"inferred from the data: {', '.join(inferred)}")
     return Settings(**{**vars(config), **decided})
 
 
