@@ -135,9 +135,9 @@ def test_wrong_values_are_named(values):
         ae.tl.embed(odd)
     for wrong, message in (
         ({"likelihood": "normal"}, "argument likelihood: found 'normal'; pass 'auto'"),
-        ({"regularizer": "smooth"}, "regularizer='smooth'"),
-        ({"regularizer": ("sparse", "x")}, r"\['x'\]"),
-        ({"decoder": "deep"}, "decoder='deep' must be"),
+        ({"regularizer": "smooth"}, "argument regularizer: found 'smooth'; pass 'sparse'"),
+        ({"regularizer": ("sparse", "x")}, r"argument regularizer: found \('sparse', 'x'\)"),
+        ({"decoder": "deep"}, "argument decoder: found 'deep'; pass 'linear'"),
         ({"method": "umap"}, "argument method: found 'umap'; pass 'ae'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -10,3 +10,10 @@ def test_damaged_model_files_give_no_wrong_result():
     assert sum(found.values()) == 300
     assert {result for _, result in found} <= {"refused", "without effect"}
     assert sum(n for (_, result), n in found.items() if result == "refused") > 250
+
+
+def test_changed_files_that_are_signed_again_are_refused_or_finite():
+    script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "fuzz_files.py"))
+    found = script["fuzz"](60, signed=True)
+    assert {result for _, result in found} <= {"refused", "without effect", "other values"}
+    assert sum(n for (_, result), n in found.items() if result == "refused") > 45

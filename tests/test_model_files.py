@@ -2,6 +2,8 @@
 
 import copy
 
+import anndata as ad
+import mudata as md
 import numpy as np
 import pytest
 
@@ -88,3 +90,67 @@ def test_records_that_were_changed_are_refused(model, name, value):
     record = {**model.record(), name: value}
     with pytest.raises(ValueError, match=r"is not as it was written"):
         Autoencoder.from_record(record)
+
+
+# ---- several modalities ---------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module", params=["samples", "cells"])
+def joint(request):
+    counts = ae.datasets.simulate_counts(120, 60)
+    protein = np.random.default_rng(0).poisson(4, size=(100, 8)).astype("float32")
+    mdata = md.MuData({"rna": counts, "protein": ad.AnnData(protein, obs=counts.obs[:100])})
+    mdata.obs["batch"] = np.array(["x", "y"] * 60)
+    model = ae.models.MultimodalAutoencoder(recipe=request.param, n_steps=3)
+    return model.fit(mdata, batch_key="batch", progress=False)
+
+
+JOINT_CHANGES = {
+    "another recipe": ("fit.recipe", "patients"),
+    "a name twice": ("fit.modalities.1.name", "rna"),
+    "a kind that nobody knows": ("fit.modalities.0.kind", "smells"),
+    "scores of other length": ("fit.modalities.0.scores", np.zeros((119, 3), np.float32)),
+    "rows beyond the samples": ("fit.modalities.0.target.rows", np.full(120, 120)),
+    "values of other width": ("fit.modalities.0.target.values", np.zeros((120, 59), np.float32)),
+    "an offset of nothing": ("fit.modalities.0.target.offset", np.zeros(60, np.float32)),
+    "neither there nor missing": ("fit.has", np.full((120, 2), 2, np.uint8)),
+    "labels beyond the categories": ("fit.labels.0.codes", np.full(120, 9, np.int16)),
+    "a batch more": ("fit.batches.names", ["x", "y", "z"]),
+    "names in another order": ("fit.fusion.modalities", ["protein", "rna"]),
+    "a layer of another type": ("fit.layer", {"rna": 5}),
+    "a setting of another type": ("config.n_latent", "32"),
+    "shifts that are not finite": ("fit.fusion.alignments", [{"name": "rna", "centroids": 1, "shifts": 1, "width": 1}]),
+}
+OF_FUSIONS = {
+    "samples": {
+        "a member more": ("net.n_members", 5),
+        "a huge network": ("net.n_latent", 10**12),
+        "no weight": ("modality_weights", [0.5, float("nan")]),
+        "columns beyond the features": ("views.0.columns", np.full(60, 60)),
+        "infinite loadings": ("views.1.loadings", np.full((8, 2), np.inf, np.float32)),
+        "an array of other shape": ("code.guided_mean", np.zeros((3, 3), np.float32)),
+    },
+    "cells": {
+        "another size": ("sizes", [1, 2]),
+        "another class": ("embeddings.1.class", "quadratic"),
+        "a matrix of other shape": ("embeddings.1.matrix", np.zeros((3, 3), np.float32)),
+        "no unit": ("embeddings.1.view.unit", float("inf")),
+        "a kind of other data": ("embeddings.1.view.kind.name", "peaks"),
+        "a negative share": ("shares", [-1.0, 1.0]),
+    },
+}
+
+
+def test_changed_trees_of_several_modalities_are_refused(joint, tmp_path, monkeypatch):
+    whole = _saved(joint, tmp_path / "model.ae")
+    assert ae.models.load(tmp_path / "model.ae").record()["checksum"] == joint.record()["checksum"]
+    own = {name: (f"fit.fusion.{place}", value) for name, (place, value) in OF_FUSIONS[joint.recipe].items()}
+    monkeypatch.setattr(type(joint).fit_class, "from_tree", lambda tree: pytest.fail("built"))
+    for place, value in [*JOINT_CHANGES.values(), *own.values()]:
+        tree = copy.deepcopy(whole)
+        *path, last = place.split(".")
+        node = tree
+        for part in path:
+            node = node[int(part) if part.isdigit() else part]
+        node[last] = value
+        ae.io.save_arrays(tmp_path / "changed.ae", "MultimodalAutoencoder", *ae.io.pack(tree))
+        with pytest.raises(ValueError, match=r"(fit|config)\.\S+: found .*; expected "):
+            ae.models.load(tmp_path / "changed.ae")

@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 
 from aeverse import _settings, _slots
-from aeverse._schema import Anything, Fields, check
 from aeverse.models._joint._cell_fusion import CellFusion
 from aeverse.models._joint._data import Scores, without_empty
 from aeverse.models._joint._fusion import Fusion
 from aeverse.models._joint._prediction import Target, predict_dimensions
 from aeverse.models._joint._sample_fusion import SampleFusion
+from aeverse.models._joint._schema import check_model
 from aeverse.models._shared._attribution import Attribution, of_dimensions, of_groups
 from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._reference import (
@@ -210,9 +210,8 @@ class FittedMultimodal:
 
     @staticmethod
     def check_model(tree: Any) -> None:
-        """Refuse a tree that lacks a part; the autoencoders in it check themselves."""
-        parts = ("recipe", "fusion", "layer", "batches", "modalities", "has", "names", "labels", "random_state")
-        check(tree, Fields({"config": Anything(), "fit": Fields({name: Anything() for name in parts})}))
+        """Raise a ValueError that tells where a tree is not what `MultimodalAutoencoder.save` keeps."""
+        check_model(tree)
 
     @classmethod
     @_settings.learning()

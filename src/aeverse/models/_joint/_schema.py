@@ -1,0 +1,212 @@
+"""What the tree of a fitted `MultimodalAutoencoder` must be like: checked before anything is built from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aeverse._schema import Anything, Array, Entries, Fields, Flag, Items, Maybe, Number, Schema, Sizes, Text, check
+from aeverse.models._joint._sample_fusion import N_HIDDEN
+from aeverse.models._matrix._schema import ANY, FIT, POSITIVE, Schemas, _labels
+from aeverse.models._matrix._schema import check_model as check_autoencoder
+from aeverse.models._shared._kinds import KINDS
+
+BATCHES = FIT["batches"]
+CONFIG: Schemas = {
+    "recipe": Text(("auto", "samples", "cells")),
+    "n_latent": Number(low=1),
+    "n_models": Maybe(Number(low=1)),
+    "n_steps": Maybe(Number(low=1)),
+    "n_inputs": Number(low=1),
+    "random_state": Number(low=0),
+}
+PARTS: Schemas = {
+    "recipe": Text(("samples", "cells")),
+    "fusion": Anything(),  # the first and the fifth by what is in them
+    "batches": BATCHES,
+    "layer": Entries(Maybe(Text())),
+    "modalities": Items(Anything(), size="modalities"),
+    "names": Items(Text(), size="samples"),
+    "has": Array("i", ("samples", "modalities"), low=0, high=1),
+    "labels": _labels("samples"),
+    "random_state": Number(low=0),
+}
+LEARNT: Schemas = {
+    "depth": POSITIVE,
+    "is_alone": Flag(),
+    "idf": Array("f", ("columns",), low=0),
+}  # by kinds of modality
+
+
+def check_model(tree: Any) -> None:
+    """Check the tree of a fitted `MultimodalAutoencoder`.
+
+    Raises
+    ------
+    ValueError
+        Something is missing, or does not fit the rest; the message tells where.
+    """
+    sizes = check(tree, Fields({"config": Fields(CONFIG), "fit": Fields(PARTS)}))
+    fit = tree["fit"]
+    names = [_check_modality(part, f"fit.modalities.{i}", sizes) for i, part in enumerate(fit["modalities"])]
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"fit.modalities: found the names {names}; expected one modality or more, each once.")
+    widths = [part["scores"].shape[1] for part in fit["modalities"]]
+    features = [len(part["target"]["names"]) for part in fit["modalities"]]
+    check_fusion = _check_samples if fit["recipe"] == "samples" else _check_cells
+    check_fusion(fit["fusion"], names, widths, features)
+    if fit["fusion"]["batches"] != fit["batches"]:
+        raise ValueError("fit.fusion.batches: found other batches than in fit.batches; expected the same.")
+
+
+def _check_modality(part: Any, place: str, sizes: Sizes) -> str:
+    """A modality by itself; its name."""
+    target = Fields(
+        {
+            "names": Items(Text(), size="features"),
+            "loadings": Maybe(Array("f", ("width", "features"))),
+            "offset": Array("f", (None,)),
+            "rows": Array("i", ("rows",), low=0, below="samples"),
+            "values": Array("f", ("rows", "width")),
+        }
+    )
+    schema: Schemas = {
+        "name": Text(),
+        "kind": Text(tuple(KINDS)),
+        "target": target,
+        "scores": Array("f", ("samples", None)),
+    }
+    own = check(part, Fields(schema), place=place, sizes={"samples": sizes["samples"]})
+    kept = part["target"]
+    is_whole = kept["loadings"] is None  # all features, or components of them
+    width = Number(low=own["features"], high=own["features"]) if is_whole else Number(low=1)
+    check(own["width"], width, place=f"{place}.target.values")
+    check(kept["offset"], Array("f", (0 if is_whole else own["features"],)), place=f"{place}.target.offset")
+    return part["name"]
+
+
+def _check_common(fusion: Any, fields: Schemas, names: list[str], widths: list[int]) -> Sizes:
+    """What both fusions keep."""
+    alignment = Fields({"name": Text(tuple(names)), "centroids": Anything(), "shifts": Anything(), "width": Anything()})
+    common: Schemas = {"modalities": Items(Text(), size=len(names)), "batches": BATCHES, "alignments": Items(alignment)}
+    sizes = check(fusion, Fields(common | fields), place="fit.fusion")
+    if list(fusion["modalities"]) != names:
+        raise ValueError(f"fit.fusion.modalities: found {list(fusion['modalities'])}; expected {names}.")
+    centroids = Array("f", ("batches", "clusters", "width"))
+    for i, part in enumerate(fusion["alignments"]):
+        own = {"batches": sizes["batches"], "width": widths[names.index(part["name"])]}
+        arrays: Schemas = {
+            "centroids": centroids,
+            "shifts": centroids,
+            "width": Array("f", (1,), low=0),
+            "name": Text(),
+        }
+        check(part, Fields(arrays), place=f"fit.fusion.alignments.{i}", sizes=own)
+    return sizes
+
+
+def _view(n_features: int) -> Schema:
+    """Principal components of a modality."""
+    kind = Fields({"name": Text(tuple(KINDS))}, LEARNT)
+    column = Array("f", ("columns",))
+    return Fields(
+        {
+            "names": Items(Text(), size="columns"),
+            "kind": kind,
+            "n_inputs": Number(low=1),
+            "max_components": Number(low=1),
+            "only_significant": Flag(),
+            "unit": POSITIVE,
+            "residual": POSITIVE,
+            "n_significant": Number(low=0),
+            "columns": Array("i", ("columns",), low=0, high=n_features - 1),
+            "mean": column,
+            "scale": column,
+            "center": column,
+            "loadings": Array("f", ("columns", "components")),
+        }
+    )
+
+
+def _check_view(view: Any, place: str, n_features: int, width: int | None = None) -> int:
+    """A view; how many components it has."""
+    found = check(view, _view(n_features), place=place, sizes={} if width is None else {"components": width})
+    learnt = {name: LEARNT[name] for name in KINDS[view["kind"]["name"]].learnt}
+    check(view["kind"], Fields({"name": Text()} | learnt), place=f"{place}.kind", sizes=found)
+    check(found["columns"], Number(low=1), place=f"{place}.columns")
+    return found["components"]
+
+
+# ---- cohorts -------------------------------------------------------------------------------------------------------
+def _check_samples(fusion: Any, names: list[str], widths: list[int], features: list[int]) -> None:
+    n = len(names)
+    fields: Schemas = {
+        "views": Items(Anything(), size=n),
+        "modality_weights": Items(Number(low=0, high=1, integer=False), size=n),
+        "code": Entries(Anything()),
+        "net": Fields({"n_members": Number(low=1, size="members"), "n_latent": Number(low=1, size="told")}),
+        "history": Entries(Items(ANY)),
+        "variance_explained": Items(ANY, size=n),
+    }
+    sizes = _check_common(fusion, fields, names, widths)
+    for i, (view, width, n_features) in enumerate(zip(fusion["views"], widths, features, strict=True)):
+        _check_view(view, f"fit.fusion.views.{i}", n_features, width)
+    check(fusion["net"]["n_latent"], Number(low=1 + sizes["batches"]), place="fit.fusion.net.n_latent")
+    sizes["latent"] = sizes["told"] - sizes["batches"]
+    found = check(fusion["code"], Fields(_code(widths)), place="fit.fusion.code", sizes=sizes | {"all": sum(widths)})
+    check(found["guided"], Number(low=0, high=found["targets"]), place="fit.fusion.code.guided_mean")
+
+
+def _code(widths: list[int]) -> Schemas:
+    """Arrays of `JointCode`, with its `FusionNet`."""
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "net.target_weights": ("targets",),
+        "guided_mean": ("guided",),
+        "guided_axes": ("guided", "guided_axes"),
+        "linear_mean": ("all",),
+        "linear_axes": ("all", "linear_axes"),
+        "measured_mean": ("all",),
+        "measured_axes": ("all", "measured_axes"),
+    }
+    for i, width in enumerate(widths):
+        encoder = f"net.encoders.{i}"
+        shapes |= _linear(f"{encoder}.first", width, N_HIDDEN) | _linear(f"{encoder}.second", N_HIDDEN, "latent")
+        shapes |= _linear(f"{encoder}.skip", width, "latent") | _linear(f"net.decoders.{i}", "told", width)
+    shapes |= _linear("net.head.first", "latent", N_HIDDEN) | _linear("net.head.second", N_HIDDEN, "targets")
+    return {name: Array("f", shape) for name, shape in shapes.items()}
+
+
+def _linear(name: str, n_in: int | str, n_out: int | str) -> dict[str, tuple[int | str, ...]]:
+    return {f"{name}.weight": ("members", n_in, n_out), f"{name}.bias": ("members", 1, n_out)}
+
+
+# ---- single cells --------------------------------------------------------------------------------------------------
+def _check_cells(fusion: Any, names: list[str], widths: list[int], features: list[int]) -> None:
+    n = len(names)
+    fields: Schemas = {
+        "embeddings": Items(Anything(), size=n),
+        "shares": Items(POSITIVE, size=n),
+        "sizes": Items(Number(low=1), size=n),
+        "random_state": Number(low=0),
+    }
+    _check_common(fusion, fields, names, widths)
+    for i, (part, width, n_features) in enumerate(zip(fusion["embeddings"], widths, features, strict=True)):
+        place = f"fit.fusion.embeddings.{i}"
+        check(fusion["sizes"][i], Number(low=width, high=width), place=f"fit.fusion.sizes.{i}")
+        own = _check_embedding(part, place, n_features)
+        check(own, Number(low=width, high=width), place=f"{place}, its dimensions")
+
+
+def _check_embedding(part: Any, place: str, n_features: int) -> int:
+    """One embedding; how many dimensions it has."""
+    check(part, Entries(Anything()), place=place)
+    check(part.get("class"), Text(("counts", "linear")), place=f"{place}.class")
+    if part["class"] == "counts":
+        check(part, Fields({"class": Text(), "model": Anything()}), place=place)
+        check_autoencoder(part["model"])
+        settings = part["model"]["fit"]["settings"]
+        return settings["n_models"] * settings["n_latent"]
+    fields: Schemas = {"class": Text(), "view": Anything(), "mean": Anything(), "matrix": Anything(), "explained": ANY}
+    check(part, Fields(fields), place=place)
+    sizes = {"components": _check_view(part["view"], f"{place}.view", n_features)}
+    arrays: Schemas = {"mean": Array("f", ("components",)), "matrix": Array("f", ("components", "width"))}
+    return check({name: part[name] for name in arrays}, Fields(arrays), place=place, sizes=sizes)["width"]
