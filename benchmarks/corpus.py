@@ -397,7 +397,7 @@ def digest(value: Any, into=None) -> str:
     elif isinstance(value, pd.DataFrame):
         digest([str(value.dtypes.to_dict()), value.index.to_numpy(object), value.to_numpy(object)], into)
     elif sp.issparse(value):
-        digest([type(value), value.shape, value.tocsr().data, value.tocsr().indices, value.tocsr().indptr], into)
+        digest([value.format, value.shape, value.tocsr().data, value.tocsr().indices, value.tocsr().indptr], into)
     elif isinstance(value, np.ndarray):
         into.update(f"{value.dtype}{value.shape}".encode())
         into.update(repr(value.tolist()).encode() if value.dtype == object else np.ascontiguousarray(value).tobytes())

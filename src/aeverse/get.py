@@ -51,7 +51,10 @@ def model(adata: AnnData, *, key: str | None = None) -> models.Autoencoder:
     """
     if key is not None:
         return _model_of(_slots.read_record(adata, key), key)
-    found = {name: record for name, record in adata.uns.get("ae", {}).items() if "model" in record}
+    store = adata.uns.get("ae", {})
+    if not isinstance(store, Mapping):
+        raise ValueError("uns['ae'] holds something that aeverse did not write; rename it first.")
+    found = {name: record for name, record in store.items() if "model" in record}
     if not found:
         raise KeyError("uns['ae'] holds no model; run aeverse.tl.denoise or aeverse.tl.embed first.")
     if len({str(record["model"].get("checksum")) for record in found.values()}) > 1:
