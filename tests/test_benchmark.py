@@ -179,7 +179,7 @@ def test_bad_input_is_refused_by_name(cells):
         ae.tl.benchmark(cells, [])
     with pytest.raises(TypeError, match=r"method 'pca' does not know \['regularizer'\]"):
         ae.tl.benchmark(cells, {"pca": {"regularizer": "sparse"}})
-    with pytest.raises(ValueError, match="regularizer='thick'"):
+    with pytest.raises(ValueError, match="argument regularizer: found 'thick'"):
         ae.tl.benchmark(cells, {"ae": {"regularizer": "thick"}})
     with pytest.raises(KeyError, match="label_key='kind' is not a column of obs"):
         ae.tl.benchmark(cells, label_key="kind")
@@ -191,7 +191,7 @@ def test_bad_input_is_refused_by_name(cells):
         ae.tl.benchmark(cells, drop_modalities=True)
     with pytest.raises(ValueError, match="time_key and event_key go together"):
         ae.tl.benchmark(cells, time_key="months")
-    with pytest.raises(ValueError, match="between 2 and 0"):
+    with pytest.raises(ValueError, match="must be at most 0, half the number"):
         ae.tl.benchmark(cells[:1].copy())
     with pytest.raises(TypeError, match=r"argument data: found .*; pass an AnnData"):
         ae.tl.benchmark(np.zeros((4, 4)))
