@@ -98,9 +98,11 @@ def dropouts(
     shown = titles(title, genes)
     colors = palette_colors(palette, PARTS) or PART_COLORS
     labels = dict(zip(PARTS, _labels(float(params["depth"])), strict=True))
-    size = (4.2, 1.3 + 0.24 * len(groups.categories))
-    axes = panels(len(genes), ax, size=size, ncols=ncols, figsize=figsize)
     columns = min(len(genes), ncols) if ax is None else 1
+    rows = -(-len(genes) // columns)
+    if figsize is None:  # room for the names of the groups at the left, and for the legend at the right
+        figsize = (3.2 * columns + 4.6, rows * (1.3 + 0.24 * len(groups.categories)))
+    axes = panels(len(genes), ax, ncols=ncols, figsize=figsize)
     for i, (each, parts) in enumerate(zip(axes, shares, strict=True)):
         left = np.zeros(len(parts))
         for name, color in zip(PARTS, colors, strict=True):
