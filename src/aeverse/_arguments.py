@@ -58,7 +58,8 @@ AT_LEAST_1, POSITIVE = Range(1), Range(0, open_low=True)
 SHARE = Range(0, 1, open_low=True, open_high=True)
 RANGES: dict[str, Range] = {
     # how many, how large
-    **dict.fromkeys(("n_latent", "n_hidden", "n_models", "n_inputs", "n_neighbors", "n_clusters", "n_top"), AT_LEAST_1),
+    **dict.fromkeys(("n_latent", "n_hidden", "n_models"), Range(1, 100_000)),  # beyond, nothing holds the weights
+    **dict.fromkeys(("n_inputs", "n_neighbors", "n_clusters", "n_top"), AT_LEAST_1),
     **dict.fromkeys(("n_obs", "n_vars", "n_types", "n", "n_subtypes"), AT_LEAST_1),
     "max_subtypes": Range(2),
     "n_resamples": Range(10),  # fewer cannot tell what is stable

@@ -37,7 +37,7 @@ def require_observations(data) -> None:
     """Refuse an object without a single cell or patient."""
     if data.n_obs == 0:
         raise ValueError(
-            f"the {type(data).__name__} holds no observations (shape {data.shape}); there is nothing to do."
+            f"the {type(data).__name__} holds no observations: obs is empty, of shape {data.shape}; there is nothing to do."
         )
 
 

@@ -66,7 +66,7 @@ def push_to_hub(
     Examples
     --------
     >>> import aeverse as ae
-    >>> model = ae.models.Autoencoder(n_models=1, n_epochs=2).fit(ae.datasets.pbmc68k_counts())
+    >>> model = ae.models.Autoencoder(n_models=1, max_epochs=2).fit(ae.datasets.pbmc68k_counts())
     >>> ae.models.push_to_hub(model, "owner/blood", license="bsd-3-clause")  # doctest: +SKIP
     'hf://owner/blood'
     """
