@@ -168,6 +168,19 @@ def test_a_folder_in_use_is_no_leftover(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
 
 
+@pytest.mark.parametrize("path", ["", ".", "folder"])
+def test_a_file_takes_the_place_of_no_folder(tmp_path, monkeypatch, path):
+    (tmp_path / "here" / "folder").mkdir(parents=True)
+    (tmp_path / "here" / "data").write_text(OLD)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(IsADirectoryError, match="folder"):
+        ae.io.save_arrays(path, "Example", {}, {"x": np.zeros(3)})
+    with pytest.raises(IsADirectoryError, match="folder"):
+        replace(Path(path), NEW, folder=False)
+    assert (tmp_path / "here" / "data").read_text() == OLD
+    assert {p.name for p in tmp_path.rglob("*")} == {"here", "folder", "data"}
+
+
 def test_what_is_neither_file_nor_folder_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="neither a file nor a folder"):

@@ -56,6 +56,8 @@ def staged(path: str | Path) -> Iterator[Path]:
 def publish(new: Path, path: str | Path) -> None:
     """Put what was written to a path of `staged` in the place of `path`: links are followed, permissions stay."""
     place = _place(path)
+    if place.is_dir() and not new.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; no file takes its place.")
     if place.exists():
         shutil.copymode(place, new)
     try:

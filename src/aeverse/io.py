@@ -47,7 +47,7 @@ def save_arrays(path: str | Path, kind: str, config: Mapping[str, Any], arrays: 
     """
     from safetensors.numpy import save
 
-    if os.path.isdir(path):
+    if os.path.isdir(os.path.realpath(path)):  # "" is the working folder
         raise IsADirectoryError(f"{str(path)!r} is a folder; name the file to write.")
     arrays = {name: np.asarray(a, order="C") for name, a in arrays.items()}
     header = {"format": FORMAT, "kind": kind, "config": config}
