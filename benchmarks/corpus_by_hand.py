@@ -159,6 +159,8 @@ TOO_LITTLE = {
 READERS = ("tl.denoise", "tl.embed", "pp.check_counts", "pp.thin_counts", "models.Autoencoder.fit")
 ONLY_COUNTS = ("tl.denoise", "pp.check_counts", "pp.thin_counts")
 PLACES = (
+    "AnnData",
+    "observations",
     "adata",
     "X",
     "layers",
