@@ -60,7 +60,7 @@ def test_changed_trees_are_refused_before_anything_is_built(model, tmp_path, mon
     node[last] = value
     monkeypatch.setattr(ae.models.Autoencoder.fit_class, "from_tree", lambda tree: pytest.fail("built"))
     ae.io.save_arrays(tmp_path / "changed.ae", "Autoencoder", *ae.io.pack(tree))
-    with pytest.raises(ValueError, match=r"fit\.\S+: found .*; expected "):
+    with pytest.raises(ValueError, match=r"(fit\.\S+|argument n_\w+): found .*; (expected|pass) "):
         ae.models.load(tmp_path / "changed.ae")
 
 

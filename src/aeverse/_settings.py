@@ -93,6 +93,19 @@ def one_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def threads_kept() -> Iterator[None]:
+    """Run a block that may change the number of torch's threads, and put it back if it did."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def learning() -> Iterator[None]:
     """Run a block, or a function that this decorates, with gradients, even inside ``no_grad`` or ``inference_mode``.
 

@@ -98,7 +98,7 @@ def _best_clusters(code: np.ndarray, labels: np.ndarray, there: np.ndarray, rand
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     adata = AnnData(code)
-    with _settings.one_thread():  # scanpy changes the number of torch's threads; it is put back
+    with _settings.threads_kept():  # scanpy changes the number of torch's threads
         sc.pp.neighbors(adata, use_rep="X", n_neighbors=min(N_NEIGHBORS, len(code) - 1), random_state=random_state)
     graph = adata.obsp["connectivities"]
     edges = sp.triu(graph.maximum(graph.T), 1).tocoo()

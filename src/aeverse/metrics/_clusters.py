@@ -62,7 +62,7 @@ def default_clusters(
     if len(code) < 3:
         raise ValueError(f"{len(code)} cells are too few for a neighbor graph; 3 are needed.")
     adata = AnnData(sp.csr_matrix((len(code), 1), dtype=np.float32), obsm={"code": code})
-    with _settings.one_thread():  # scanpy changes the number of torch's threads; it is put back
+    with _settings.threads_kept():  # scanpy changes the number of torch's threads
         sc.pp.neighbors(adata, use_rep="code", random_state=random_state)
     sc.tl.leiden(
         adata, resolution=resolution, random_state=random_state, flavor="igraph", n_iterations=2, directed=False
