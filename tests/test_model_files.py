@@ -117,7 +117,6 @@ JOINT_CHANGES = {
     "names in another order": ("fit.fusion.modalities", ["protein", "rna"]),
     "a layer of another type": ("fit.layer", {"rna": 5}),
     "a setting of another type": ("config.n_latent", "32"),
-    "shifts that are not finite": ("fit.fusion.alignments", [{"name": "rna", "centroids": 1, "shifts": 1, "width": 1}]),
 }
 OF_FUSIONS = {
     "samples": {
@@ -125,6 +124,7 @@ OF_FUSIONS = {
         "a huge network": ("net.n_latent", 10**12),
         "no weight": ("modality_weights", [0.5, float("nan")]),
         "columns beyond the features": ("views.0.columns", np.full(60, 60)),
+        "shifts of other width": ("alignments", [{"centroids": 1, "shifts": 1, "width": 1}, {}]),
         "infinite loadings": ("views.1.loadings", np.full((8, 2), np.inf, np.float32)),
         "an array of other shape": ("code.guided_mean", np.zeros((3, 3), np.float32)),
     },
@@ -134,6 +134,7 @@ OF_FUSIONS = {
         "a matrix of other shape": ("embeddings.1.matrix", np.zeros((3, 3), np.float32)),
         "no unit": ("embeddings.1.view.unit", float("inf")),
         "a kind of other data": ("embeddings.1.view.kind.name", "peaks"),
+        "shifts of other width": ("embeddings.1.alignment", {"centroids": 1, "shifts": 1, "width": 1}),
         "a negative share": ("shares", [-1.0, 1.0]),
     },
 }

@@ -163,9 +163,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         if source is not None:
             start_from(source, network, features)
         history = learn(network, training, samples, heldout, rng, generator, source is not None, callback, progress)
-        deviances = finish(network, samples, heldout, rng)
-        if codes is not None and not settings.dimensions_mean_something:
-            network.align(samples, codes, len(batches.names))
+        deviances = finish(network, samples, heldout, rng, codes, len(batches.names))
         everyone = data.samples(features.inputs, batches.one_hot(all_codes), to_device)
         reference = remember(network, everyone, _slots.in_memory_table(adata.obs), rows, kept_out)
         learnt = (network, history, deviances.explained, deviances.explained_by_feature, reference)

@@ -116,8 +116,8 @@ class AutoencoderNet(nn.Module):
 class Ensemble(nn.Module):
     """Members that are trained on the same batches and answer together: codes side by side, means averaged.
 
-    With `units` and an `alignment`, learnt when they are trained, `encode` gives the latent values of the members in these
-    units and without what batches are off; that is also what the rest takes.
+    With an `alignment` and `units`, learnt when they are trained, `encode` gives the latent values of the members without what
+    batches are off, in these units; that is also what the rest takes.
     """
 
     members: Sequence[AutoencoderNet]
@@ -143,12 +143,10 @@ class Ensemble(nn.Module):
     def encode(self, batch: Batch) -> Tensor:
         """The embedding: latent values in the ensemble's units, batches aligned, (samples, members x latent)."""
         code = self.latent(batch)
-        if self.units is not None:
-            code = self.units(code)
-        if self.alignment is None:
-            return code
-        assert batch.covariate is not None
-        return self.alignment(code, batch.covariate)
+        if self.alignment is not None:
+            assert batch.covariate is not None
+            code = self.alignment(code, batch.covariate)
+        return code if self.units is None else self.units(code)
 
     def mean(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
         """Average of the members' expected data, (samples, features)."""
@@ -160,11 +158,11 @@ class Ensemble(nn.Module):
 
     def means(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Iterator[Tensor]:
         """Each member's expected data."""
+        if self.units is not None:
+            code = self.units.undo(code)
         if self.alignment is not None:
             assert covariate is not None
             code = self.alignment.inverse(code, covariate)
-        if self.units is not None:
-            code = self.units.undo(code)
         for member, own in zip(self.members, code.chunk(len(self.members), 1), strict=True):
             yield member.mean(own, library, covariate)
 

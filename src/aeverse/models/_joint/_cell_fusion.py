@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from aeverse import _slots
-from aeverse.models._joint._alignments import align, alignments_from_tree, alignments_tree, without_batch
 from aeverse.models._joint._data import Scores
 from aeverse.models._joint._embeddings import EMBEDDINGS, CountEmbedding, Embedding, LinearEmbedding
 from aeverse.models._shared._attribution import Net, Side
 from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._kinds import Counts
 from aeverse.models._shared._noise_units import coarse_populations, population_means
-from aeverse.nn import Alignment, nearest
+from aeverse.nn import nearest
 
 FEWEST_GENES = 50  # a network is trained for
 LEAST_SHARE = 0.01
@@ -38,7 +37,6 @@ class CellFusion:
     shares: dict[str, float]
     sizes: dict[str, int]
     batches: Batches
-    alignments: dict[str, Alignment]
     random_state: int
 
     # ---- learning ----------------------------------------------------------------------------------------------
@@ -61,14 +59,11 @@ class CellFusion:
             if kinds[m] == Counts.name and _are_counts(d.x):
                 embeddings[m] = CountEmbedding.fit(d, names, config, str(device), progress)
             else:
-                embeddings[m] = LinearEmbedding.fit(d, kinds[m], config)
+                embeddings[m] = LinearEmbedding.fit(d, kinds[m], batches, names, config)
             plain[m] = embeddings[m](d, names)
-        linear = {m: z for m, z in plain.items() if isinstance(embeddings[m], LinearEmbedding)}
-        alignments, aligned = align(linear, rows, batches, codes, config.random_state)
-        plain |= aligned
         shares = {m: signal_share(z, config.random_state) for m, z in plain.items()}
         sizes = {m: z.shape[1] for m, z in plain.items()}
-        fusion = cls(embeddings, shares, sizes, batches, alignments, config.random_state)
+        fusion = cls(embeddings, shares, sizes, batches, config.random_state)
         return fusion, Scores.of({m: shares[m] * z for m, z in plain.items()}, rows, sizes, n_obs)
 
     # ---- using -------------------------------------------------------------------------------------------------
@@ -101,7 +96,6 @@ class CellFusion:
     def scores(self, data: Mapping[str, _slots.Modality], codes: np.ndarray | None) -> dict[str, np.ndarray]:
         """See `Fusion`."""
         plain = {m: self.embeddings[m](d, _batch_names(self.batches, codes, d.rows)) for m, d in data.items()}
-        plain = without_batch(plain, {m: d.rows for m, d in data.items()}, self.alignments, self.batches, codes)
         return {m: np.float32(self.shares[m]) * z for m, z in plain.items()}
 
     def encode(self, scores: Scores, training: Scores, same: np.ndarray) -> np.ndarray:
@@ -170,7 +164,6 @@ class CellFusion:
             "shares": list(self.shares.values()),
             "sizes": list(self.sizes.values()),
             "batches": self.batches.tree(),
-            "alignments": alignments_tree(self.alignments, list(self.embeddings)),
             "random_state": self.random_state,
         }
 
@@ -181,8 +174,7 @@ class CellFusion:
         embeddings, shares, sizes = (
             dict(zip(tree["modalities"], values, strict=True)) for values in (parts, tree["shares"], tree["sizes"])
         )
-        batches, alignments = Batches.from_tree(tree["batches"]), alignments_from_tree(tree["alignments"])
-        return cls(embeddings, shares, sizes, batches, alignments, tree["random_state"])
+        return cls(embeddings, shares, sizes, Batches.from_tree(tree["batches"]), tree["random_state"])
 
 
 # ---- helpers -----------------------------------------------------------------------------------------------------

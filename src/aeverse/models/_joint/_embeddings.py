@@ -15,13 +15,16 @@ from torch import Tensor
 
 from aeverse import _slots
 from aeverse.models._autoencoder import Autoencoder
+from aeverse.models._joint._alignments import alignment_from_tree, alignment_tree, without_batch
 from aeverse.models._joint._data import HeldoutEntries, explained, features_found, mask_columns
 from aeverse.models._matrix._counts import Counts
+from aeverse.models._shared._alignment import alignment
 from aeverse.models._shared._attribution import Function, Net, Side, net_of_ensemble
-from aeverse.models._shared._batches import UNKNOWN
+from aeverse.models._shared._batches import UNKNOWN, Batches
 from aeverse.models._shared._genes import overdispersed_genes
 from aeverse.models._shared._noise_units import population_units
 from aeverse.models._shared._views import View
+from aeverse.nn import Alignment
 from aeverse.train import Samples, split_molecules
 
 MAX_COMPONENTS = 50  # in units of noise, those without signal do no harm
@@ -78,9 +81,9 @@ class CountEmbedding:
         fit = self.model.fitted
         counts = Counts(sp.csr_matrix(d.x), fit.settings.likelihood, "X")
         positions = None if d.names.equals(fit.features.names) else d.names.get_indexer(fit.features.names)
-        codes = np.full(len(d.rows), UNKNOWN)  # without a batch: as of an average one
-        if batches is not None:
-            codes = np.asarray(pd.Categorical(batches, categories=list(fit.batches.names)).codes)
+        codes = fit.batches.codes_of(batches)
+        if codes is None:  # without a batch: as of an average one
+            codes = np.full(len(d.rows), UNKNOWN)
         return counts.columns(positions).samples(fit.features.inputs, fit.batches.one_hot(codes), fit.network.device)
 
     def __call__(self, d: _slots.Modality, batches: np.ndarray | None) -> np.ndarray:
@@ -114,56 +117,78 @@ class CountEmbedding:
 # ---- other kinds of data -----------------------------------------------------------------------------------------
 @dataclass
 class LinearEmbedding:
-    """Principal components, whitened by their noise, then within populations."""
+    """Principal components with batches brought together, whitened by their noise, then within populations."""
 
     view: View
     mean: np.ndarray
     matrix: np.ndarray
+    batches: Batches
+    alignment: Alignment | None
     variance_explained: float
     history: dict[str, list[float]]
 
     @classmethod
-    def fit(cls, d: _slots.Modality, kind: str, config: Any) -> LinearEmbedding:
-        """Learn from one modality. What the significant components say of held-out entries is learnt without these."""
+    def fit(
+        cls, d: _slots.Modality, kind: str, known: Batches, batches: np.ndarray | None, config: Any
+    ) -> LinearEmbedding:
+        """Learn from one modality; `batches`: names of the batches of these cells.
+
+        What the significant components say of held-out entries is learnt without these.
+        """
         rng = np.random.default_rng(config.random_state)
         heldout, columns = HeldoutEntries.draw(d, rng), mask_columns(d)
         view = View(kind, config.n_inputs, MAX_COMPONENTS, only_significant=False)
         scores = view.fit(heldout.without(d.x), d.names, columns)
         score = explained(view, scores, heldout.judged(d, view), view.n_significant)
-        scores = view(d.x, d.names)
+        scores, codes, shifts = view(d.x, d.names), known.codes_of(batches), None
+        if codes is not None:  # batches that lie apart would else count as populations
+            shifts = alignment(scores, codes, len(known.names), config.random_state)
+            scores = without_batch(scores, shifts, known, codes)
         differences = noise_differences(view, d, rng)
         matrix = np.eye(scores.shape[1])
         if len(scores) > scores.shape[1] and differences.any():
             matrix = population_units(scores, differences, config.random_state)
-        return cls(view, scores.mean(0), matrix.astype(np.float32), score, {})
+        return cls(view, scores.mean(0), matrix.astype(np.float32), known, shifts, score, {})
 
     def check(self, modality: str, names: pd.Index) -> None:
         """Refuse data that hold too few of the features that the view reads."""
         features_found(self.view.names, len(self.view.match(names)[1]), modality, names)
 
-    def __call__(self, d: _slots.Modality, batches: np.ndarray | None = None) -> np.ndarray:
+    def __call__(self, d: _slots.Modality, batches: np.ndarray | None) -> np.ndarray:
         """Embedding, (cells, dimensions)."""
-        return (self.view(d.x, d.names) - self.mean) @ self.matrix
+        scores = self.view(d.x, d.names)
+        return (
+            without_batch(scores, self.alignment, self.batches, self.batches.codes_of(batches)) - self.mean
+        ) @ self.matrix
 
     def net(self, d: _slots.Modality, batches: np.ndarray | None) -> tuple[Side, Tensor, Function]:
         """What it reads, its embedding, and no function of that but itself."""
         y, found, where = self.view.read(d.x, d.names)
         weight = torch.as_tensor(self.view.loadings[found] / self.view.unit @ self.matrix)
         side = Side(y, weight, where, np.ones(len(d.rows), bool))
-        return side, torch.as_tensor(self(d)), lambda hidden, told: hidden
+        return side, torch.as_tensor(self(d, batches)), lambda hidden, told: hidden
 
     def to(self, device: torch.device) -> None:
         """Nothing here is on a device."""
 
     def tree(self) -> dict[str, Any]:
         """JSON values and arrays."""
-        view, explained = self.view.tree(), self.variance_explained
-        return {"class": "linear", "view": view, "mean": self.mean, "matrix": self.matrix, "explained": explained}
+        return {
+            "class": "linear",
+            "view": self.view.tree(),
+            "mean": self.mean,
+            "matrix": self.matrix,
+            "batches": self.batches.tree(),
+            "alignment": alignment_tree(self.alignment),
+            "explained": self.variance_explained,
+        }
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> LinearEmbedding:
         """Rebuild from a `tree`."""
-        return cls(View.from_tree(tree["view"]), tree["mean"], tree["matrix"], tree["explained"], {})
+        view, batches = View.from_tree(tree["view"]), Batches.from_tree(tree["batches"])
+        shifts = alignment_from_tree(tree["alignment"])
+        return cls(view, tree["mean"], tree["matrix"], batches, shifts, tree["explained"], {})
 
 
 Embedding = CountEmbedding | LinearEmbedding

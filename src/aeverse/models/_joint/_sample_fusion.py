@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from aeverse import _slots
-from aeverse.models._joint._alignments import align, alignments_from_tree, alignments_tree, without_batch
+from aeverse.models._joint._alignments import alignment_from_tree, alignment_tree, without_batch
 from aeverse.models._joint._data import HeldoutEntries, Scores, explained, features_found, mask_columns
 from aeverse.models._joint._joint_code import JointCode, half_whitened, random_rotation
+from aeverse.models._shared._alignment import alignment
 from aeverse.models._shared._attribution import Net, Side
 from aeverse.models._shared._batches import Batches
 from aeverse.models._shared._neighbors import neighbors_of
@@ -40,7 +41,7 @@ class SampleFusion:
     recipe: ClassVar[str] = "samples"
     views: dict[str, View]
     batches: Batches
-    alignments: dict[str, Alignment]
+    alignments: dict[str, Alignment | None]
     code: JointCode
     history: dict[str, list[float]]
     variance_explained: dict[str, float]
@@ -64,7 +65,11 @@ class SampleFusion:
         views = {m: View(kinds[m], config.n_inputs, MAX_COMPONENTS) for m in data}
         own = {m: views[m].fit(heldout[m].without(d.x), d.names, mask_columns(d)) for m, d in data.items()}
         rows = {m: d.rows for m, d in data.items()}
-        alignments, own = align(own, rows, batches, codes, config.random_state)
+        alignments: dict[str, Alignment | None] = dict.fromkeys(own)
+        if codes is not None:
+            n, seed = len(batches.names), config.random_state
+            alignments = {m: alignment(z, codes[rows[m]], n, seed) for m, z in own.items()}
+            own = {m: without_batch(z, alignments[m], batches, codes[rows[m]]) for m, z in own.items()}
         modality_weights: dict[str, float] = {m: max(view.n_significant, 0.5) for m, view in views.items()}
         modality_weights = {m: t / sum(modality_weights.values()) for m, t in modality_weights.items()}
         target = graph_target(own, rows, modality_weights, codes, n_obs)
@@ -128,7 +133,9 @@ class SampleFusion:
     def scores(self, data: Mapping[str, _slots.Modality], codes: np.ndarray | None) -> dict[str, np.ndarray]:
         """See `Fusion`."""
         own = {m: self.views[m](d.x, d.names) for m, d in data.items()}
-        return without_batch(own, {m: d.rows for m, d in data.items()}, self.alignments, self.batches, codes)
+        if codes is None:
+            return own
+        return {m: without_batch(z, self.alignments[m], self.batches, codes[data[m].rows]) for m, z in own.items()}
 
     def encode(self, scores: Scores, training: Scores, same: np.ndarray) -> np.ndarray:
         """See `Fusion`; training samples are not needed."""
@@ -175,7 +182,7 @@ class SampleFusion:
             "views": [view.tree() for view in self.views.values()],
             "modality_weights": list(self.modality_weights.values()),
             "batches": self.batches.tree(),
-            "alignments": alignments_tree(self.alignments, list(self.views)),
+            "alignments": [alignment_tree(self.alignments[m]) for m in self.views],
             "code": {name: tensor.cpu().numpy() for name, tensor in self.code.state_dict().items()},
             "net": {
                 "n_members": self.code.net.n_members,
@@ -205,7 +212,8 @@ class SampleFusion:
         code.load_state_dict({name: torch.tensor(a) for name, a in state.items()})
         code.eval()
         explained = dict(zip(names, tree["variance_explained"], strict=True))
-        return cls(views, batches, alignments_from_tree(tree["alignments"]), code, tree["history"], explained)
+        alignments = {m: alignment_from_tree(part) for m, part in zip(names, tree["alignments"], strict=True)}
+        return cls(views, batches, alignments, code, tree["history"], explained)
 
 
 # ---- helpers -----------------------------------------------------------------------------------------------------

@@ -84,24 +84,22 @@ def _check_modality(part: Any, place: str, sizes: Sizes) -> str:
     return part["name"]
 
 
-def _check_common(fusion: Any, fields: Schemas, names: list[str], widths: list[int]) -> Sizes:
+def _check_common(fusion: Any, fields: Schemas, names: list[str]) -> Sizes:
     """What both fusions keep."""
-    alignment = Fields({"name": Text(tuple(names)), "centroids": Anything(), "shifts": Anything(), "width": Anything()})
-    common: Schemas = {"modalities": Items(Text(), size=len(names)), "batches": BATCHES, "alignments": Items(alignment)}
+    common: Schemas = {"modalities": Items(Text(), size=len(names)), "batches": BATCHES}
     sizes = check(fusion, Fields(common | fields), place="fit.fusion")
     if list(fusion["modalities"]) != names:
         raise ValueError(f"fit.fusion.modalities: found {list(fusion['modalities'])}; expected {names}.")
-    centroids = Array("f", ("batches", "clusters", "width"))
-    for i, part in enumerate(fusion["alignments"]):
-        own = {"batches": sizes["batches"], "width": widths[names.index(part["name"])]}
-        arrays: Schemas = {
-            "centroids": centroids,
-            "shifts": centroids,
-            "width": Array("f", (1,), low=0),
-            "name": Text(),
-        }
-        check(part, Fields(arrays), place=f"fit.fusion.alignments.{i}", sizes=own)
     return sizes
+
+
+def _check_alignment(part: Any, place: str, n_batches: int, width: int) -> None:
+    """Where batches lie in the scores of a modality; empty where nothing was learnt of that."""
+    check(part, Entries(Anything()), place=place)
+    if part:
+        centroids = Array("f", ("batches", "clusters", "scores"))
+        arrays: Schemas = {"centroids": centroids, "shifts": centroids, "width": Array("f", (1,), low=0)}
+        check(part, Fields(arrays), place=place, sizes={"batches": n_batches, "scores": width})
 
 
 def _view(n_features: int) -> Schema:
@@ -141,15 +139,17 @@ def _check_samples(fusion: Any, names: list[str], widths: list[int], features: l
     n = len(names)
     fields: Schemas = {
         "views": Items(Anything(), size=n),
+        "alignments": Items(Anything(), size=n),
         "modality_weights": Items(Number(low=0, high=1, integer=False), size=n),
         "code": Entries(Anything()),
         "net": Fields({"n_members": Number(low=1, size="members"), "n_latent": Number(low=1, size="told")}),
         "history": Entries(Items(ANY)),
         "variance_explained": Items(ANY, size=n),
     }
-    sizes = _check_common(fusion, fields, names, widths)
+    sizes = _check_common(fusion, fields, names)
     for i, (view, width, n_features) in enumerate(zip(fusion["views"], widths, features, strict=True)):
         _check_view(view, f"fit.fusion.views.{i}", n_features, width)
+        _check_alignment(fusion["alignments"][i], f"fit.fusion.alignments.{i}", sizes["batches"], width)
     check(fusion["net"]["n_latent"], Number(low=1 + sizes["batches"]), place="fit.fusion.net.n_latent")
     sizes["latent"] = sizes["told"] - sizes["batches"]
     found = check(fusion["code"], Fields(_code(widths)), place="fit.fusion.code", sizes=sizes | {"all": sum(widths)})
@@ -188,15 +188,15 @@ def _check_cells(fusion: Any, names: list[str], widths: list[int], features: lis
         "sizes": Items(Number(low=1), size=n),
         "random_state": Number(low=0),
     }
-    _check_common(fusion, fields, names, widths)
+    _check_common(fusion, fields, names)
     for i, (part, width, n_features) in enumerate(zip(fusion["embeddings"], widths, features, strict=True)):
         place = f"fit.fusion.embeddings.{i}"
         check(fusion["sizes"][i], Number(low=width, high=width), place=f"fit.fusion.sizes.{i}")
-        own = _check_embedding(part, place, n_features)
+        own = _check_embedding(part, place, fusion["batches"], n_features)
         check(own, Number(low=width, high=width), place=f"{place}, its dimensions")
 
 
-def _check_embedding(part: Any, place: str, n_features: int) -> int:
+def _check_embedding(part: Any, place: str, batches: Any, n_features: int) -> int:
     """One embedding; how many dimensions it has."""
     check(part, Entries(Anything()), place=place)
     check(part.get("class"), Text(("counts", "linear")), place=f"{place}.class")
@@ -205,8 +205,12 @@ def _check_embedding(part: Any, place: str, n_features: int) -> int:
         check_autoencoder(part["model"])
         settings = part["model"]["fit"]["settings"]
         return settings["n_models"] * settings["n_latent"]
-    fields: Schemas = {"class": Text(), "view": Anything(), "mean": Anything(), "matrix": Anything(), "explained": ANY}
+    fields: Schemas = {"class": Text(), "explained": ANY}
+    fields |= dict.fromkeys(("view", "mean", "matrix", "batches", "alignment"), Anything())
     check(part, Fields(fields), place=place)
     sizes = {"components": _check_view(part["view"], f"{place}.view", n_features)}
+    _check_alignment(part["alignment"], f"{place}.alignment", len(batches["names"]), sizes["components"])
+    if part["batches"] != batches:
+        raise ValueError(f"{place}.batches: found other batches than in fit.batches; expected the same.")
     arrays: Schemas = {"mean": Array("f", ("components",)), "matrix": Array("f", ("components", "width"))}
     return check({name: part[name] for name in arrays}, Fields(arrays), place=place, sizes=sizes)["width"]

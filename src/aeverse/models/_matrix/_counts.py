@@ -261,10 +261,10 @@ class CountNetwork(Network):
         if len(some) < FEWEST_CELLS:
             return
         halves = (some.halves(rng) for _ in range(min(MOST_DRAWS, -(-NOISE_CELLS // len(some)))))  # one pair at a time
-        differences = np.concatenate([self.encode(a, raw=True) - self.encode(b, raw=True) for a, b in halves])
+        differences = np.concatenate([self.encode(a) - self.encode(b) for a, b in halves])
         if not differences.any():
             return  # nothing can be said of noise
-        latent = self.encode(some, raw=True)
+        latent = self.encode(some)
         matrix = population_units(latent, differences, self.settings.random_state)
         self.ensemble.units = Units(torch.as_tensor(latent.mean(0)), torch.as_tensor(matrix)).to(self.device)
 

@@ -75,8 +75,19 @@ def learn(
     return history
 
 
-def finish(network: Network, samples: Samples, heldout: Matrix, rng: np.random.Generator) -> Deviances:
-    """Give the code its signs, moments and axes, which changes nothing that is decoded; then the verdict, on all samples."""
+def finish(
+    network: Network,
+    samples: Samples,
+    heldout: Matrix,
+    rng: np.random.Generator,
+    codes: np.ndarray | None,
+    n_batches: int,
+) -> Deviances:
+    """Give the code its signs, moments, axes and units, which changes nothing that is decoded; the verdict, on all samples.
+
+    `codes` are the batches of the samples, which are brought together before the units are learnt: batches that lie apart
+    would else count as populations, and their distance be kept.
+    """
     settings = network.settings
     for member in network.ensemble.members:
         member.fix_signs()
@@ -88,6 +99,8 @@ def finish(network: Network, samples: Samples, heldout: Matrix, rng: np.random.G
     deviances = network.calibrate(samples, heldout)
     if settings.n_guided and settings.recipe.graph_target == "smoothed" and settings.may_rotate:
         _shorten_unguided(network, samples)
+    if codes is not None and not settings.dimensions_mean_something:
+        network.align(samples, codes, n_batches)
     if settings.in_noise_units:
         network.measure_noise(samples)
     return deviances

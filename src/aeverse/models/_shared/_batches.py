@@ -56,7 +56,11 @@ class Batches:
         assert values is not None
         if unknown := sorted(set(values.categories) - set(self.names)):
             _settings.warn(f"batches {unknown[:5]} are not known to the model; their samples are {treated}.")
-        return np.asarray(pd.Categorical(values.astype(str), categories=list(self.names)).codes)
+        return self.codes_of(values.astype(str))
+
+    def codes_of(self, names: np.ndarray | None) -> np.ndarray | None:
+        """Position of each name; -1 for one that is not known. None for None."""
+        return None if names is None else np.asarray(pd.Categorical(names, categories=list(self.names)).codes)
 
     def code(self, name: str | None) -> int:
         """Position of one batch by its name; -1, the average, for None."""
