@@ -367,6 +367,8 @@ VALID: dict[str, dict[str, Any]] = {
     "datasets.cohort_from_tables": {"layers": Made(lambda: {"rna": pd.DataFrame(np.ones((3, 4)))})},
     "datasets.pbmc68k_counts": {},
     "datasets.simulate_counts": {"n_obs": 10, "n_vars": 5},
+    "datasets.simulate_citeseq": {"n_obs": 10},
+    "datasets.simulate_cohort": {"n_obs": 10},
 }
 # Where a value of the pool is right, or what else a message may call a parameter.
 EXPECTED: dict[tuple[str, str, str], str] = {("pl.latent", "layer", "'nope'"): "any"}  # no gene is drawn there

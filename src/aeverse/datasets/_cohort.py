@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import scipy.sparse as sp
 
 from aeverse import _slots
 from aeverse._arguments import check_name, checked
+from aeverse.datasets._assemble import assemble
 from aeverse.datasets._clinical import read_clinical, with_survival
 from aeverse.datasets._tables import (
     ALL_NAMES,
@@ -96,8 +96,6 @@ def cohort_from_tables(
     TCGA-3C-AALI    131.6       0.0
     TCGA-3C-AALJ      NaN       NaN
     """
-    from mudata import MuData
-
     if not layers and maf is None:
         raise ValueError(
             "layers is empty; pass a dict of tables by the name of the layer, such as {'rna': 'expression.tsv'}."
@@ -122,13 +120,7 @@ def cohort_from_tables(
             "the identifiers agree?"
         )
     obs, sources = with_survival(obs.reindex(patients))
-    with warnings.catch_warnings():
-        # The same gene in several layers is what a cohort looks like; mudata would have its names made unique.
-        warnings.filterwarnings("ignore", "var_names are not unique", UserWarning)
-        mdata = MuData(made)
-    obs = obs.reindex(mdata.obs_names)
-    for column in obs:
-        mdata.obs[column] = obs[column]
+    mdata = assemble(made, obs)
     record = {"dropped": dropped.table(), "survival": sources, "versions": _slots.versions()}
     mdata.uns["ae"] = {"cohort": _slots.writable(record)}
     return mdata
