@@ -11,8 +11,8 @@ harmony                   harmonypy's defaults on the components of pca
 scvi                      with batch_key
 
 batch      the mean of what follows, aeverse.metrics.batch_score
-ilisi      effective number of batches among 90 neighbours, scaled to 0 .. 1
-kbet       share of cells whose 50 neighbours hold the batches in the proportions of all cells; within each type, where types
+ilisi      effective number of batches among 90 neighbors, scaled to 0 .. 1
+kbet       share of cells whose 50 neighbors hold the batches in the proportions of all cells; within each type, where types
            are known in more than one batch (snare_cortex)
 silhouette, connectivity   of the batches within each type, and of the types, likewise
 ari, nmi, n_clusters       of scanpy's default call with the types, and purity: balanced accuracy of the labels of a cell's 15

@@ -2,7 +2,7 @@
 
     python benchmarks/cohorts.py --seeds 0 1 2 --codes ~/cohort-codes
 
-Five folds: a method is fitted to four and encodes the fifth; scaling, choice of features and groups are learnt there
+Five folds: a method is fitted to four and encodes the fifth; scaling, choice of features and groups are learned there
 too. (SNF has no code for new patients: it sees them all, without their labels.) Results are added to
 benchmarks/results/cohorts.csv after every fold; cohorts.md and cohorts.png are their means.
 
@@ -49,7 +49,7 @@ def aeverse(train, seed):
     return ae.models.MultimodalAutoencoder(random_state=seed).fit(train).encode
 
 
-def standardised(train, modalities=None):
+def standardized(train, modalities=None):
     """Function to all features side by side, in standard deviations of the training patients, missing ones at their mean."""
     modalities = list(train.mod) if modalities is None else modalities
 
@@ -70,8 +70,8 @@ def standardised(train, modalities=None):
 
 
 def pca(train, seed, modalities=None):
-    """32 components of all features side by side, standardised; what is missing takes the mean."""
-    features_of = standardised(train, modalities)
+    """32 components of all features side by side, standardized; what is missing takes the mean."""
+    features_of = standardized(train, modalities)
     axes = np.linalg.svd(features_of(train), full_matrices=False)[2][:32]
     return lambda mdata: features_of(mdata) @ axes.T
 
@@ -83,7 +83,7 @@ def pca_first(train, seed):
 
 def features(train, seed):
     """All features themselves."""
-    return standardised(train)
+    return standardized(train)
 
 
 def clinical(train, seed):
@@ -199,7 +199,7 @@ def scores(method: str, codes: dict[str, np.ndarray], train, test) -> dict[str, 
 
 
 def predicted_survival(train_code, test_code, train_time, train_event, test_time, test_event) -> dict:
-    """C-index and integrated Brier score of a ridge Cox model on the standardised code, and what `calibrated` needs."""
+    """C-index and integrated Brier score of a ridge Cox model on the standardized code, and what `calibrated` needs."""
     from lifelines.utils import concordance_index
 
     from aeverse.tl._cox import choose_penalty, predict
@@ -301,7 +301,7 @@ def draw(mean: pd.DataFrame, total: pd.DataFrame) -> None:
 
     titles = {
         "ari": "ARI of clusters",
-        "knn": "accuracy of neighbours",
+        "knn": "accuracy of neighbors",
         "lr": "accuracy of a linear classifier",
         "c": "C-index",
         "less": "ARI, one layer missing",

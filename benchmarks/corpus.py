@@ -532,7 +532,7 @@ def by_function() -> dict[str, list[Case]]:
 
 @contextlib.contextmanager
 def small_budget() -> Iterator[None]:
-    """Train for some steps only: what is learnt does not matter here."""
+    """Train for some steps only: what is learned does not matter here."""
     from aeverse.models._joint import _sample_fusion
     from aeverse.models._matrix import _settings
 

@@ -329,7 +329,7 @@ COHORTS: dict[str, tuple[Made, str]] = {
 
 
 def several() -> Iterator[Case]:
-    """Several modalities, learnt or given to a model."""
+    """Several modalities, learned or given to a model."""
     words = ("modality", "modalities", "mdata", "MuData", "obs_names", "obsm", "uns", "cells", "samples", "prot", "rna")
     for name, (mdata, expected) in COHORTS.items():
         yield case("tl.multimodal_embed", name, {"mdata": mdata}, expected, words)

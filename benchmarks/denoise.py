@@ -66,7 +66,7 @@ def aeverse_prior(counts):
 
 
 def pca(counts, n_comps=30):
-    """Reconstruction of log-normalised counts (scanpy's normalize_total and log1p) from 30 components, back to counts."""
+    """Reconstruction of log-normalized counts (scanpy's normalize_total and log1p) from 30 components, back to counts."""
     from sklearn.utils.extmath import randomized_svd
 
     library = np.maximum(np.asarray(counts.sum(1), np.float32), 1)
@@ -88,7 +88,7 @@ def knn_smoothing(counts, k=15):
 
 
 def magic(counts):
-    """MAGIC with its recommended settings: library-size normalised, square root, t='auto'... and back."""
+    """MAGIC with its recommended settings: library-size normalized, square root, t='auto'... and back."""
     import magic as magic_impute
 
     root, library = _root(counts)
@@ -97,7 +97,7 @@ def magic(counts):
 
 
 def alra(counts):
-    """ALRA (Linderman et al., 2022): low rank of log-normalised values, thresholded and rescaled per gene; back to counts."""
+    """ALRA (Linderman et al., 2022): low rank of log-normalized values, thresholded and rescaled per gene; back to counts."""
     from sklearn.utils.extmath import randomized_svd
 
     library = np.maximum(np.asarray(counts.sum(1)), 1)

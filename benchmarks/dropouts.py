@@ -13,8 +13,8 @@ thinned    a tenth (or half) of the molecules is kept. Which of the zeros are no
 structural simulated cell types with genes that are off in some of them: which zeros had a rate above zero?
 intervals  a tenth of the molecules is held out: share of the entries that lie in the central 90 % interval of the
            negative binomial with the mean and shape of layers["denoised"] and layers["denoised_sd"], by predicted mean.
-           `randomised` (probability integral transform) is 0.90 for a true distribution at any mean; `plain` counts the
-           closed interval, which discrete counts fill beyond 90 % where the mean is low; `without_sd` is `randomised`
+           `randomized` (probability integral transform) is 0.90 for a true distribution at any mean; `plain` counts the
+           closed interval, which discrete counts fill beyond 90 % where the mean is low; `without_sd` is `randomized`
            for a Poisson distribution with the same mean, as if that were known.
 
 Judged on 500 cells drawn at random (all cells are fitted). Written: benchmarks/results/dropouts.csv and dropouts.md.
@@ -150,7 +150,7 @@ def intervals(data: str, counts: sp.csr_matrix, seed: int):
         yield {
             "question": "intervals", "data": data, "seed": seed, "method": "aeverse",
             "means": f"{low:g} to {high:g}", "entries": len(entries),
-            "randomised": np.mean((u > 0.05) & (u < 0.95)),
+            "randomized": np.mean((u > 0.05) & (u < 0.95)),
             "plain": np.mean((above >= 0.05) & (below < 0.95)),
             "too_low": np.mean(u <= 0.05), "too_high": np.mean(u >= 0.95),
             "without_sd": np.mean((u_poisson > 0.05) & (u_poisson < 0.95)),

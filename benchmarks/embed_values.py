@@ -11,7 +11,7 @@ ari        k-means on the held-out embedding against the labels
 seconds    wall time of one fit
 
 PCA has as many dimensions as the embedding beside it: of binary data and fractions it is that of the centered, of continuous
-data that of the standardized matrix; pca_centred is never standardized. Written are benchmarks/results/embed_values.csv,
+data that of the standardized matrix; pca_centered is never standardized. Written are benchmarks/results/embed_values.csv,
 .md and .png; ``--codes FOLDER`` keeps the embeddings of what takes long, to go on from there. benchmarks/embed.py does
 the same for counts.
 """
@@ -76,10 +76,10 @@ def matrix(method, train, test, seed, n_latent, kind=None):
 METHODS = {
     "aeverse": lambda train, test, seed, n: aeverse(train, test, seed),
     "pca": lambda train, test, seed, n: matrix("pca", train, test, seed, n),
-    "pca_centred": lambda train, test, seed, n: matrix("pca", train, test, seed, n, kind="fractions"),
+    "pca_centered": lambda train, test, seed, n: matrix("pca", train, test, seed, n, kind="fractions"),
     "kernel_pca": lambda train, test, seed, n: matrix("kernel_pca", train, test, seed, n),
 }
-ON_ON_COHORTS = ("aeverse", "pca", "pca_centred", "kernel_pca")
+ON_ON_COHORTS = ("aeverse", "pca", "pca_centered", "kernel_pca")
 
 
 class Codes:
@@ -173,7 +173,7 @@ def picture(table: pd.DataFrame) -> None:
 
     table = table.dropna(subset=["mean"])
     names = list(dict.fromkeys(table["data"]))
-    colors = {"aeverse": "#c2410c", "pca": "#334155", "pca_centred": "#94a3b8", "kernel_pca": "#7dd3fc"}
+    colors = {"aeverse": "#c2410c", "pca": "#334155", "pca_centered": "#94a3b8", "kernel_pca": "#7dd3fc"}
     figure, ax = plt.subplots(figsize=(7, 0.42 * len(names) + 1.2), layout="constrained")
     for method, own in table.groupby("method", sort=False):
         shift = 0.14 * (list(colors).index(method) - 1.5)

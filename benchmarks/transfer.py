@@ -2,9 +2,9 @@
 
     python benchmarks/transfer.py
 
-Two pairs: blood cells of one experiment (mosaic_pbmc15k, 10k) before those of another (5k); tumours of ten types before
-those of the eleventh (pancan_mut). n = 50, 100, 200 samples of the new data are learnt from; judged is on samples of the new data
-that neither model saw: for cells a tenth of the molecules, the denoised rest against the gene means; for tumours a tenth
+Two pairs: blood cells of one experiment (mosaic_pbmc15k, 10k) before those of another (5k); tumors of ten types before
+those of the eleventh (pancan_mut). n = 50, 100, 200 samples of the new data are learned from; judged is on samples of the new data
+that neither model saw: for cells a tenth of the molecules, the denoised rest against the gene means; for tumors a tenth
 of the entries, decoded from the rest against the gene frequencies of the n samples. d2 is the deviance explained.
 
 scratch     trained on the n samples alone
@@ -45,7 +45,7 @@ def cells():
     return rna[batch == source].copy(), rna[batch != source].copy()
 
 
-def tumours(kind: str):
+def tumors(kind: str):
     """(source, target) of the second pair: all other types, and one."""
     import mudata as md
 
@@ -67,8 +67,8 @@ def judge_cells(model, few, test, seed) -> float:
     )
 
 
-def judge_tumours(model, few, test, seed) -> float:
-    """Deviance explained of a tenth of the entries of unseen tumours, beyond the frequencies in the few."""
+def judge_tumors(model, few, test, seed) -> float:
+    """Deviance explained of a tenth of the entries of unseen tumors, beyond the frequencies in the few."""
     import torch
 
     from aeverse.nn import Bernoulli
@@ -94,8 +94,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--kinds", nargs="+", default=["BRCA"], help="tumour types to be the new data")
-    parser.add_argument("--pairs", nargs="+", default=["cells", "tumours"], choices=["cells", "tumours"])
+    parser.add_argument("--kinds", nargs="+", default=["BRCA"], help="tumor types to be the new data")
+    parser.add_argument("--pairs", nargs="+", default=["cells", "tumors"], choices=["cells", "tumors"])
     args = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"needs the data sets in {DATA}")
@@ -103,9 +103,9 @@ def main() -> None:
     pairs = {}
     if "cells" in args.pairs:
         pairs["PBMC 10k to 5k"] = cells(), judge_cells, {"likelihood": "nb", "n_models": 1}
-    for kind in args.kinds if "tumours" in args.pairs else ():
+    for kind in args.kinds if "tumors" in args.pairs else ():
         options = {"likelihood": "bernoulli", "regularizer": "denoising"}
-        pairs[f"tumours to {kind}"] = tumours(kind), judge_tumours, options
+        pairs[f"tumors to {kind}"] = tumors(kind), judge_tumors, options
     rows = []
     for name, ((source, target), judge, options) in pairs.items():
         other = ae.models.Autoencoder(**options).fit(source)

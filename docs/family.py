@@ -26,8 +26,8 @@ def main() -> None:
     for regularizer, (above, below) in zip(REGULARIZERS, axes.T, strict=True):
         model = ae.models.Autoencoder(regularizer=regularizer, n_models=1, n_latent=16, max_epochs=30).fit(adata)
         code = model.encode(adata)
-        centred = code - code.mean(0)
-        left, size, _ = np.linalg.svd(centred, full_matrices=False)
+        centered = code - code.mean(0)
+        left, size, _ = np.linalg.svd(centered, full_matrices=False)
         above.scatter(*(left[:, :2] * size[:2]).T, s=4, c=colors, linewidths=0)
         above.set_title(f'"{regularizer}"' if regularizer else "None", fontsize=11)
         limit = np.quantile(np.abs(code), 0.99)

@@ -57,7 +57,7 @@ def quick():
 
 @pytest.fixture
 def few_steps(monkeypatch, request):
-    """Train for some steps only, but in tests of what is learnt, which carry the mark `full_training`."""
+    """Train for some steps only, but in tests of what is learned, which carry the mark `full_training`."""
     from aeverse.models._matrix import _settings
 
     if request.node.get_closest_marker("full_training") is None:

@@ -31,9 +31,9 @@ def test_what_is_undone_is_as_before(seed):
 def types():
     """Codes of types 0 and 1 in one batch, 0 and 2 in another that is off; batches; types."""
     rng = np.random.default_rng(0)
-    centres = 2 * rng.normal(size=(3, 10))
+    centers = 2 * rng.normal(size=(3, 10))
     kind, batches = np.repeat([0, 1, 0, 2], 300), np.repeat([0, 1], 600)
-    code = centres[kind] + 0.5 * rng.normal(size=(1200, 10)) + 0.7 * rng.normal(size=10) * batches[:, None]
+    code = centers[kind] + 0.5 * rng.normal(size=(1200, 10)) + 0.7 * rng.normal(size=10) * batches[:, None]
     return code.astype(np.float32), batches, kind
 
 

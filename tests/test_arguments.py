@@ -136,8 +136,8 @@ def test_what_is_not_is_refused(given, message):
 
 
 def test_pythons_own_errors_stay():
-    with pytest.raises(TypeError, match=r"example\(\) got an unexpected keyword argument 'colour'"):
-        example(colour="red")
+    with pytest.raises(TypeError, match=r"example\(\) got an unexpected keyword argument 'color'"):
+        example(color="red")
     with pytest.raises(TypeError, match=r"denoise\(\) missing 1 required positional argument: 'adata'"):
         ae.tl.denoise()
 

@@ -1,4 +1,4 @@
-"""Which features drive a code or a group: integrated gradients against their definition, and known programmes."""
+"""Which features drive a code or a group: integrated gradients against their definition, and known programs."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_the_net_that_is_explained_gives_the_code_of_cells_some_of_which_lack_a_
     assert np.isfinite(mdata["prot"].varm["ae_attributions"].to_numpy()).all()
 
 
-# ---- known programmes --------------------------------------------------------------------------------------------
-def programmes(n: int = 240, seed: int = 0) -> ad.AnnData:
+# ---- known programs --------------------------------------------------------------------------------------------
+def programs(n: int = 240, seed: int = 0) -> ad.AnnData:
     """Group a has large values of features 0-4, group b small ones of 5-9, group c large ones of 10-14; 40 are noise."""
     rng = np.random.default_rng(seed)
     group = np.arange(n) % 3
@@ -95,8 +95,8 @@ def programmes(n: int = 240, seed: int = 0) -> ad.AnnData:
 
 
 @pytest.mark.parametrize("regularizer", [("denoising", "graph"), "sparse", "variational"])
-def test_known_programmes_are_found(regularizer):
-    adata = programmes()
+def test_known_programs_are_found(regularizer):
+    adata = programs()
     model = ae.models.Autoencoder(likelihood="gaussian", regularizer=regularizer, n_latent=8, n_models=1).fit(adata)
     ae.tl.attribute(adata, model, groupby="group", n_top=10)
     values, stability = adata.varm["ae_attributions"], adata.varm["ae_attributions_stability"]
@@ -109,7 +109,7 @@ def test_known_programmes_are_found(regularizer):
         assert stability[group].iloc[15:].mean() < 0.15
 
 
-def test_known_programmes_are_found_in_counts():
+def test_known_programs_are_found_in_counts():
     rng = np.random.default_rng(0)
     group = np.arange(400) % 2
     rate = np.full((400, 80), 2.0)
@@ -128,8 +128,8 @@ def test_known_programmes_are_found_in_counts():
     assert set(np.argsort(-np.abs(table.to_numpy()[:, telling]))[:6]) == set(range(6))
 
 
-def test_in_several_modalities_the_one_with_the_programme_is_named():
-    full = programmes()
+def test_in_several_modalities_the_one_with_the_program_is_named():
+    full = programs()
     other = ad.AnnData(np.random.default_rng(1).normal(size=(240, 20)).astype(np.float32), obs=full.obs[[]])
     other.var_names = [f"noise{i}" for i in range(20)]
     mdata = md.MuData({"signal": full, "noise": other[:200].copy()})

@@ -405,7 +405,7 @@ def test_ctrl_c_in_the_middle_of_training_writes_nothing(counts, tmp_path, capsy
 
         def close(self): ...
 
-    monkeypatch.setattr("aeverse._settings.progress_bar", lambda *args, **kwargs: Bar())
+    monkeypatch.setattr("aeverse._runtime.progress_bar", lambda *args, **kwargs: Bar())
     assert main(["embed", str(counts), str(tmp_path / "out.h5ad"), *FAST]) == 130
     assert len(epochs) == 1
     assert capsys.readouterr().err == "aeverse: error: interrupted; nothing was written.\n"

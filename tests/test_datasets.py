@@ -17,14 +17,14 @@ def test_pbmc68k_counts_are_the_only_integers_that_give_the_bundled_values(pbmc)
     library = reduced.obs["n_counts"].to_numpy(np.float64)[:, None]
     bundled = logged.toarray()
 
-    def normalised(x):
+    def normalized(x):
         return np.log1p(x / library * 1e4)
 
     rounding = 5e-4 + 1e-6  # the file keeps three decimals, as float32
-    assert (abs(normalised(counts) - bundled) <= rounding).all()
+    assert (abs(normalized(counts) - bundled) <= rounding).all()
     assert ((bundled > 0) == (counts > 0)).all()
-    for neighbour in (counts - 1, counts + 1):
-        apart = abs(normalised(np.maximum(neighbour, 0)) - bundled)[counts > 0]
+    for neighbor in (counts - 1, counts + 1):
+        apart = abs(normalized(np.maximum(neighbor, 0)) - bundled)[counts > 0]
         assert (apart > 2 * rounding).all()
     assert (counts.sum(1) <= library.ravel()).all()
 

@@ -282,7 +282,7 @@ def test_get_denoised_says_what_is_missing(small):
 
 
 # ---- interrupts ------------------------------------------------------------------------------------------------
-def test_an_interrupt_before_anything_is_learnt_changes_nothing(small, fingerprint, monkeypatch):
+def test_an_interrupt_before_anything_is_learned_changes_nothing(small, fingerprint, monkeypatch):
     import torch
 
     def interrupt(*_, **__):
@@ -295,7 +295,7 @@ def test_an_interrupt_before_anything_is_learnt_changes_nothing(small, fingerpri
     assert fingerprint(small) == before
 
 
-def test_a_later_interrupt_keeps_what_was_learnt_with_a_warning(small, monkeypatch):
+def test_a_later_interrupt_keeps_what_was_learned_with_a_warning(small, monkeypatch):
     import torch
 
     plain, calls = torch.Tensor.backward, []

@@ -21,7 +21,7 @@ def _few_steps(few_steps):
 
 @pytest.fixture(scope="module")
 def values():
-    """60 samples of four programmes in 20 features, as continuous values, 0 and 1, fractions, counts."""
+    """60 samples of four programs in 20 features, as continuous values, 0 and 1, fractions, counts."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 20)) + 0.3 * rng.normal(size=(60, 20))
     found = [3 * x + 7, (x > 0.3) * 1.0, 1 / (1 + np.exp(-x)), rng.poisson(np.exp(x / 2 + 1))]
@@ -189,8 +189,8 @@ def test_a_linear_net_finds_the_subspace_of_pca():
         max_epochs=600,
         batch_size=200,
     ).fit(adata)
-    standardised = (adata.X - adata.X.mean(0)) / adata.X.std(0)
-    axes = np.linalg.svd(standardised, full_matrices=False)[2][:3]
+    standardized = (adata.X - adata.X.mean(0)) / adata.X.std(0)
+    axes = np.linalg.svd(standardized, full_matrices=False)[2][:3]
     assert np.degrees(subspace_angles(axes.T, model.loadings().to_numpy())).max() < 1
 
 

@@ -105,12 +105,12 @@ def test_bits_of_large_data_do_not_depend_on_the_number_of_threads(few_steps):
 
 
 def test_a_fit_that_ends_leaves_other_threads_on_one():
-    from aeverse import _settings
+    from aeverse import _runtime
 
     inside, leave, counted = threading.Event(), threading.Event(), []
 
     def other():
-        with _settings.one_thread():
+        with _runtime.one_thread():
             inside.set()
             leave.wait()
             counted.append(torch.__config__.parallel_info())
@@ -120,7 +120,7 @@ def test_a_fit_that_ends_leaves_other_threads_on_one():
     try:
         thread.start()
         inside.wait()
-        with _settings.one_thread():
+        with _runtime.one_thread():
             pass
         assert torch.get_num_threads() == 2
         leave.set()

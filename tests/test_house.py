@@ -26,21 +26,21 @@ USER_ROOMS = ("pp", "tl", "pl", "get", "datasets", "metrics")  # what users call
 # cli -> tl -> models -> train -> nn. A room may import itself and the rooms named here, nothing else of aeverse.
 MAY_IMPORT = {
     "_arguments": set(),
-    "_settings": set(),
+    "_runtime": set(),
     "_files": set(),
     "_schema": set(),
-    "_slots": {"_arguments", "_settings"},
+    "_slots": {"_arguments", "_runtime"},
     "io": {"_arguments", "_files"},
     "nn": set(),
-    "train": {"nn", "_settings"},
-    "models": {"_arguments", "train", "nn", "io", "_slots", "_schema", "_settings"},
-    "methods": {"train", "nn", "io", "_slots", "_settings"},
-    "metrics": {"_arguments", "_slots", "_settings"},
-    "datasets": {"_arguments", "_slots", "_settings", "io"},
-    "pp": {"_arguments", "train", "_slots", "_settings"},
-    "get": {"_arguments", "models", "_slots", "_settings"},
-    "tl": {"_arguments", "models", "methods", "metrics", "pp", "train", "io", "_slots", "_settings"},
-    "pl": {"_arguments", "get", "metrics", "_slots", "_settings", "_files"},
+    "train": {"nn", "_runtime"},
+    "models": {"_arguments", "train", "nn", "io", "_slots", "_schema", "_runtime"},
+    "methods": {"train", "nn", "io", "_slots", "_runtime"},
+    "metrics": {"_arguments", "_slots", "_runtime"},
+    "datasets": {"_arguments", "_slots", "_runtime", "io"},
+    "pp": {"_arguments", "train", "_slots", "_runtime"},
+    "get": {"_arguments", "models", "_slots", "_runtime"},
+    "tl": {"_arguments", "models", "methods", "metrics", "pp", "train", "io", "_slots", "_runtime"},
+    "pl": {"_arguments", "get", "metrics", "_slots", "_runtime", "_files"},
 }
 DRIVERS = {"cli", "_commands", "_demo", "_report", "__main__", "__init__"}  # stand above all rooms
 ONLY_TENSORS = {"torch", "numpy", "scipy", "numba"}  # what nn and train may import besides the standard library

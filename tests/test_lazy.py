@@ -105,15 +105,15 @@ def test_a_lazy_layer_goes_to_another_process(pair):
 
 
 def test_too_large_a_layer_becomes_lazy_and_says_so(small, quick, few_steps, monkeypatch):
-    from aeverse import _settings
+    from aeverse import _runtime
 
-    monkeypatch.setattr(_settings, "available_memory", lambda: 50_000.0)  # the layer takes 40,000 bytes
+    monkeypatch.setattr(_runtime, "available_memory", lambda: 50_000.0)  # the layer takes 40,000 bytes
     with pytest.warns(UserWarning, match=r"would take 0\.0 GB.*decoded block by block"):
         ae.tl.denoise(small, **quick)
     assert hasattr(small.layers["denoised"], "dask")
     ae.tl.denoise(small, lazy=False, **quick)
     assert isinstance(small.layers["denoised"], np.ndarray)
-    monkeypatch.setattr(_settings, "available_memory", lambda: 100_000.0)
+    monkeypatch.setattr(_runtime, "available_memory", lambda: 100_000.0)
     ae.tl.denoise(small, **quick)
     assert isinstance(small.layers["denoised"], np.ndarray)
 
@@ -128,6 +128,6 @@ def test_without_dask_the_error_names_the_extra(small, quick, few_steps, monkeyp
 
 
 def test_available_memory_is_that_of_the_machine():
-    from aeverse._settings import available_memory
+    from aeverse._runtime import available_memory
 
     assert 1e7 < available_memory() < 1e14

@@ -116,9 +116,9 @@ def test_p_values_are_uniform_for_samples_like_the_training_data():
 
 def test_samples_for_calibration_are_kept_out_of_training():
     for n, size in ((2, 0), (100, 8), (1000, 50), (4000, 200), (50_000, 500)):
-        learnt, kept_out = calibration_rows(n, 0.05, 0)
+        learned, kept_out = calibration_rows(n, 0.05, 0)
         assert len(kept_out) == size
-        assert sorted([*learnt, *kept_out]) == list(range(n))
+        assert sorted([*learned, *kept_out]) == list(range(n))
     assert len(calibration_rows(100, 0.0, 0)[1]) == 0
     assert len(reference_rows(50_000, 0)) == MOST_KEPT
 
@@ -292,11 +292,11 @@ def two_modalities(n: int = 240, seed: int = 0) -> md.MuData:
     """Three kinds of samples, told apart by both modalities."""
     rng = np.random.default_rng(seed)
     kind = np.arange(n) % 3
-    centres = np.random.default_rng(5).normal(size=(3, 6))
+    centers = np.random.default_rng(5).normal(size=(3, 6))
     mods = {}
     for m, size in (("rna", 40), ("protein", 15)):
         loadings = np.random.default_rng(size).normal(size=(6, size))
-        x = (2 * centres[kind] + rng.normal(size=(n, 6))) @ loadings + rng.normal(size=(n, size))
+        x = (2 * centers[kind] + rng.normal(size=(n, 6))) @ loadings + rng.normal(size=(n, size))
         mods[m] = ad.AnnData(x.astype(np.float32), obs=pd.DataFrame(index=[f"s{seed}_{i}" for i in range(n)]))
         mods[m].var_names = [f"{m}{i}" for i in range(size)]
     mdata = md.MuData(mods)

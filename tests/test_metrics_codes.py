@@ -109,7 +109,7 @@ def test_variance_explained_takes_sparse_data_and_leaves_out_missing_entries():
     assert ae.metrics.variance_explained(code[:60], x[:60], test_code=code[60:], test_x=x[60:]) > 0.9
 
 
-def test_trustworthiness_falls_when_neighbours_are_torn():
+def test_trustworthiness_falls_when_neighbors_are_torn():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1600, 4))
     assert ae.metrics.trustworthiness(x, x) == 1

@@ -749,7 +749,7 @@ def test_foreground_is_told_from_background():
 
 
 def test_foreground_by_hand_at_the_fitted_parameters():
-    """Without neighbours the probability is Bayes' rule for two negative binomials."""
+    """Without neighbors the probability is Bayes' rule for two negative binomials."""
     from scipy.stats import nbinom
 
     mdata, _ = stained()

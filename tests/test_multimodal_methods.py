@@ -24,9 +24,9 @@ def cohort(n=90, *, lacking=0, seed=0) -> md.MuData:
     """Three types of patients that expression and mutations tell together; some lack expression."""
     rng = np.random.default_rng(seed)
     kind = np.arange(n) % 3
-    centres = 2.5 * np.random.default_rng(99).normal(size=(3, 4))
+    centers = 2.5 * np.random.default_rng(99).normal(size=(3, 4))
     loadings = np.random.default_rng(98).normal(size=(4, 60))
-    rna = (centres[kind] + rng.normal(size=(n, 4))) @ loadings + 2 * rng.normal(size=(n, 60))
+    rna = (centers[kind] + rng.normal(size=(n, 4))) @ loadings + 2 * rng.normal(size=(n, 60))
     rates = np.random.default_rng(97).choice([0.05, 0.7], size=(3, 25))
     mut = (rng.random((n, 25)) < rates[kind]).astype(np.float32)
     names = [f"patient {i}" for i in range(n)]

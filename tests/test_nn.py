@@ -195,7 +195,7 @@ def test_sparse_product_and_its_gradient_equal_the_dense_ones(shape, seed):
 
 
 @given(seed=seeds)
-def test_encoder_of_sparse_counts_equals_the_standardised_dense_one(seed):
+def test_encoder_of_sparse_counts_equals_the_standardized_dense_one(seed):
     rng = np.random.default_rng(seed)
     x = rng.poisson(2.0, (10, 7)).astype(np.float32)
     x[3] = 0
@@ -299,11 +299,11 @@ def test_poisson_deviance_equals_scikit_learn():
 
 
 def test_masked_decoder_reaches_only_its_features():
-    programmes = torch.tensor([[1.0, 0], [0, -2], [1, 1]])
-    decoder = nn.Decoder(2, (), 3, mask=programmes)
-    assert ((decoder.weight != 0) == (programmes != 0)).all()
+    programs = torch.tensor([[1.0, 0], [0, -2], [1, 1]])
+    decoder = nn.Decoder(2, (), 3, mask=programs)
+    assert ((decoder.weight != 0) == (programs != 0)).all()
     with pytest.raises(ValueError, match="must be linear"):
-        nn.Decoder(2, (4,), 3, mask=programmes)
+        nn.Decoder(2, (4,), 3, mask=programs)
 
 
 def test_a_cell_unlike_all_that_were_fitted_has_a_posterior():
@@ -439,7 +439,7 @@ def test_compiled_count_loss_equals_that_in_double_precision(kind, n_genes):
     torch.testing.assert_close(gradient, by_operations, rtol=1e-4, atol=1e-6 * exact.grad.abs().max().item())
 
 
-def test_compiled_normalisation_and_dense_matrix_equal_those_in_double_precision():
+def test_compiled_normalization_and_dense_matrix_equal_those_in_double_precision():
     counts, _, _ = _counts_and_logits(1)
     layer = nn.CountInput(torch.ones(37), torch.linspace(0.1, 3, 37), 50.0)
     exact = (

@@ -119,7 +119,7 @@ def test_every_form_is_encoded_and_denoised_as_in_memory(cells, files, fitted, l
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_learnt_from(files, large, form, quick):
+def test_every_form_is_learned_from(files, large, form, quick):
     adata = FORMS[form](files)
     model = ae.models.Autoencoder(likelihood="nb", **quick).fit(adata)
     again = ae.models.Autoencoder(likelihood="nb", **quick).fit(adata)

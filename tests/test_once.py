@@ -17,7 +17,7 @@ SMALL = {"n_models": 1, "n_latent": 3}
 
 @pytest.fixture(autouse=True)
 def _few_steps(few_steps):
-    """Nothing here is about what is learnt."""
+    """Nothing here is about what is learned."""
 
 
 @pytest.fixture

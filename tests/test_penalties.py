@@ -54,7 +54,7 @@ def test_contraction_of_deeper_encoders_is_unbiased(n_hidden, skip, seed):
     assert abs(draws.mean() - truth.item()) < 6 * draws.std() / math.sqrt(n) + 1e-9
 
 
-def test_contraction_of_sparse_counts_is_that_by_their_standardised_values():
+def test_contraction_of_sparse_counts_is_that_by_their_standardized_values():
     import scipy.sparse as sp
 
     rng = np.random.default_rng(0)

@@ -67,7 +67,7 @@ def test_draws_on_the_axes_it_is_given_and_opens_no_other_figure(result, call):
         call(result, ax=mine[0])
 
 
-def test_latent_returns_one_axes_for_one_colour(result):
+def test_latent_returns_one_axes_for_one_color(result):
     for color in (None, "bulk_labels", "percent_mito", "LYZ"):
         assert isinstance(ae.pl.latent(result, color=color, show=False), Axes)
 
@@ -113,7 +113,7 @@ def test_latent_draws_the_umap_only_if_it_is_of_the_code(result):
     np.testing.assert_array_equal(ax.collections[0].get_offsets(), adata.obsm["X_umap"])
 
 
-def test_latent_draws_every_cell_in_scanpys_colours_where_there_are_some(result):
+def test_latent_draws_every_cell_in_scanpys_colors_where_there_are_some(result):
     adata = result.copy()
     adata.obs.loc[adata.obs_names[:5], "bulk_labels"] = np.nan
     names = list(adata.obs["bulk_labels"].cat.categories)
@@ -164,7 +164,7 @@ def test_latent_of_patients_by_column_or_feature_of_a_modality():
     mdata.obsm["X_ae"] = rng.normal(size=(20, 4))
     mdata.obs["stage"] = ["I", "II", "[Not Available]", "NA"] * 5
     axes = ae.pl.latent(mdata, color=["stage", "rna:ESR1", "rna:A:B", "mut:0"], show=False)
-    assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["I", "II"]  # what is unknown is grey
+    assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["I", "II"]  # what is unknown is gray
     np.testing.assert_allclose(np.sort(axes[1].collections[0].get_array()), np.sort(rna.X[:, 1]), rtol=1e-6)
     assert np.ma.count_masked(axes[3].collections[0].get_array()) == 5  # patients without the modality
     with pytest.raises(KeyError, match=r"neither a column of obs nor 'modality:feature' of \['rna', 'mut'\]"):

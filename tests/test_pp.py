@@ -80,7 +80,7 @@ def test_check_counts_warns_of_what_is_empty_or_double(small):
     assert all(w.filename == __file__ for w in caught)  # they point at the user's line
 
 
-def test_check_counts_refuses_normalised_values(small):
+def test_check_counts_refuses_normalized_values(small):
     small.layers["counts"] = small.X.copy()
     small.X = small.X / 3
     with pytest.raises(ValueError, match=r"adata\.X holds values that are not integers.*Pass layer='counts'"):

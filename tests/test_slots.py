@@ -247,7 +247,7 @@ def test_the_hint_names_a_layer_that_exists(small, name):
     small.X = small.X * 0.5
     with pytest.raises(ValueError, match=f"Pass layer='{name}', which exists here"):
         ae.tl.denoise(small)
-    with pytest.raises(ValueError, match="Keep a copy before you normalise"):
+    with pytest.raises(ValueError, match="Keep a copy before you normalize"):
         ae.tl.denoise(ad.AnnData(small.X))
 
 

@@ -24,9 +24,9 @@ def cohort(code):
 
 def blobs(n_blobs, n=120, n_dims=6, *, apart=7.0, shares=None, seed=0):
     rng = np.random.default_rng(seed)
-    centres = apart / np.sqrt(2) * np.linalg.qr(rng.normal(size=(n_dims, n_dims)))[0][:n_blobs]
+    centers = apart / np.sqrt(2) * np.linalg.qr(rng.normal(size=(n_dims, n_dims)))[0][:n_blobs]
     truth = rng.choice(n_blobs, n, p=shares)
-    return centres[truth] + rng.normal(size=(n, n_dims)), truth
+    return centers[truth] + rng.normal(size=(n, n_dims)), truth
 
 
 @pytest.fixture(scope="module")
@@ -327,9 +327,9 @@ def test_groups_of_the_code_alone_are_no_evidence():
 def test_subtypes_that_the_layers_hold_are_found_by_default(lacking):
     rng = np.random.default_rng(0)
     truth = np.arange(120) % 3
-    centres = rng.normal(size=(3, 100)) * 1.5
+    centers = rng.normal(size=(3, 100)) * 1.5
     mdata = embedded(
-        layers(centres[truth] + shared(rng), centres[truth][:, ::2] + rng.normal(size=(120, 50)) * 2, lacking=lacking)
+        layers(centers[truth] + shared(rng), centers[truth][:, ::2] + rng.normal(size=(120, 50)) * 2, lacking=lacking)
     )
     ae.tl.subtypes(mdata, max_subtypes=5, n_resamples=30)
     truth = pd.Series(truth, [f"patient {i}" for i in range(120)]).reindex(mdata.obs_names)

@@ -181,7 +181,7 @@ def test_ridge_cox_is_that_of_lifelines(seed, penalty, ties):
         event[0] = True
         frame = pd.DataFrame(x).assign(time=time, event=event)
         expected = lifelines.CoxPHFitter(penalizer=penalty).fit(frame, "time", "event").params_.to_numpy()
-        x_scaled = x / x.std(0, ddof=1)  # lifelines penalises coefficients of columns scaled to unit variance
+        x_scaled = x / x.std(0, ddof=1)  # lifelines penalizes coefficients of columns scaled to unit variance
         found = ridge_cox(x_scaled, time, event.astype(float), np.full(3, penalty)) / x.std(0, ddof=1)
         np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
         return

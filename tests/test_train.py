@@ -111,7 +111,7 @@ def test_an_interrupt_keeps_the_best_weights_with_a_warning(where):
     assert torch.equal(bowl.weight, seen[1])
 
 
-def test_an_interrupt_before_the_first_judgement_is_passed_on():
+def test_an_interrupt_before_the_first_judgment_is_passed_on():
     with pytest.raises(KeyboardInterrupt):
         train.train(Bowl(), _then_raise(KeyboardInterrupt(), 3), lambda: 0.0, _schedule())
 

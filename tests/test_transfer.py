@@ -10,7 +10,7 @@ from aeverse.models import Autoencoder, load
 
 
 def _cells(n, seed, genes=range(80)):
-    """Cells of one world: 80 genes, five programmes."""
+    """Cells of one world: 80 genes, five programs."""
     world = np.random.default_rng(0)
     loadings = world.normal(size=(5, 80))
     rng = np.random.default_rng(seed)

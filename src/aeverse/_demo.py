@@ -66,7 +66,7 @@ def _umap(adata: AnnData) -> None:
 
 
 def _pca_clusters(adata: AnnData) -> AnnData:
-    """The usual way, on a copy: normalise, logarithm, PCA, then the same clustering."""
+    """The usual way, on a copy: normalize, logarithm, PCA, then the same clustering."""
     import scanpy as sc
 
     other = adata.copy()
@@ -133,7 +133,7 @@ def _marker_line(adata: AnnData, normalized: AnnData, gene: str, part: str) -> s
     raw = normalized[:, gene].X.toarray().ravel()
     denoised = get.denoised(adata, gene)[gene].to_numpy() / np.asarray(adata.layers["counts"].sum(1)).ravel()
     return (
-        f"  {gene}, counted in {(raw[cells] > 0).mean():.0%} of the {cells.sum()} cells labelled {part!r}: "
+        f"  {gene}, counted in {(raw[cells] > 0).mean():.0%} of the {cells.sum()} cells labeled {part!r}: "
         f"raw {roc_auc_score(cells, raw):.3f}, denoised {roc_auc_score(cells, denoised):.3f}"
     )
 

@@ -72,7 +72,7 @@ NAMES = {
     "n_inputs": "Most genes that the encoder reads",
     "max_epochs": "Most epochs",
     "max_steps": "Most steps",
-    "patience": "Judgements without a better one before training ends",
+    "patience": "Judgments without a better one before training ends",
     "batch_size": "Cells in a batch",
     "learning_rate": "Learning rate",
     "prior_precision": "Precision of the loadings' prior",

@@ -1,6 +1,6 @@
 """The only reader and writer of AnnData and MuData: features in, results out, all or nothing."""
 
-from aeverse._settings import warn
+from aeverse._runtime import warn
 from aeverse._slots._disk import open_file, write_file
 from aeverse._slots._fingerprint import check_cells, checksum, fingerprint_of_fit, hashes_of_cells
 from aeverse._slots._mudata import (

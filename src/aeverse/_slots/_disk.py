@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aeverse import _settings
+from aeverse import _runtime
 from aeverse._slots import _stored
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def open_file(path: Path) -> AnnData:
     import anndata
 
     store = _open(path)
-    if not ({"X", "obs", "var"} <= set(store) and _has_large(store) and _settings.has_dask()):
+    if not ({"X", "obs", "var"} <= set(store) and _has_large(store) and _runtime.has_dask()):
         if hasattr(store, "close"):
             store.close()
         return anndata.read_h5ad(path) if path.suffix == ".h5ad" else anndata.read_zarr(path)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from aeverse._settings import warn
+from aeverse._runtime import warn
 from aeverse._slots._words import unknown_as_nan
 
 FEWEST_JUDGED = 20  # cells, or entries, below which counts are not called unusual
@@ -216,7 +216,7 @@ def _counts_hint(adata, layer: str | None) -> str:
             return f"Pass layer={name!r}, which exists here."
     if layer is not None and adata.X is not None:
         return "Choose another layer=, or layer=None for adata.X."
-    return "Keep a copy before you normalise, adata.layers['counts'] = adata.X.copy(), and pass layer='counts'."
+    return "Keep a copy before you normalize, adata.layers['counts'] = adata.X.copy(), and pass layer='counts'."
 
 
 def read_mask(adata, mask_var: str | np.ndarray | None = "auto") -> np.ndarray | None:

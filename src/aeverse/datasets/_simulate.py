@@ -48,7 +48,7 @@ def simulate_counts(
     Returns
     -------
     AnnData with counts in ``X`` (CSR), the gamma-distributed true rate of every entry at the cell's library size in
-    ``layers["rate"]``, its mean in ``layers["mean"]``, ``obs["cell_type"]`` and ``obs["programme"]``.
+    ``layers["rate"]``, its mean in ``layers["mean"]``, ``obs["cell_type"]`` and ``obs["program"]``.
 
     Examples
     --------
@@ -64,14 +64,14 @@ def simulate_counts(
     folds = rng.lognormal(0, 0.8, (n_types, n_vars)) * (rng.random((n_types, n_vars)) >= share_absent)
     folds[:, 0] = 1.0  # so that no type is empty
     types = rng.integers(n_types, size=n_obs)
-    programme, loadings = rng.normal(size=n_obs), rng.normal(0, 0.5, n_vars) * (rng.random(n_vars) < 0.2)
-    mean = base * folds[types] * np.exp(np.outer(programme, loadings))
+    program, loadings = rng.normal(size=n_obs), rng.normal(0, 0.5, n_vars) * (rng.random(n_vars) < 0.2)
+    mean = base * folds[types] * np.exp(np.outer(program, loadings))
     mean *= rng.lognormal(np.log(library_size), 0.4, n_obs)[:, None] / mean.sum(1, keepdims=True)
     rate = rng.gamma(dispersion, mean / dispersion)
     return AnnData(
         sp.csr_matrix(rng.poisson(rate), dtype=np.float32),
         obs=pd.DataFrame(
-            {"cell_type": pd.Categorical([f"type {t}" for t in types]), "programme": programme},
+            {"cell_type": pd.Categorical([f"type {t}" for t in types]), "program": program},
             index=[f"cell {i}" for i in range(n_obs)],
         ),
         var=pd.DataFrame(index=[f"gene {g}" for g in range(n_vars)]),

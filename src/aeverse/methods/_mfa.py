@@ -26,14 +26,14 @@ def mfa(data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs,
         parts[m] = prepare, components, max(float(np.linalg.norm(components.scores[:, 0])), 1e-12)
 
     x = side_by_side(parts, data, n_obs).astype(np.float64)
-    centre = x.mean(0)
-    values, vectors = np.linalg.eigh((x - centre).T @ (x - centre))
+    center = x.mean(0)
+    values, vectors = np.linalg.eigh((x - center).T @ (x - center))
     n_components = min(n_latent or N_COMPONENTS, n_obs - 1, x.shape[1])
     # Codes of unit mean square, since the scale after the division by singular values depends on the number of samples.
     unit = np.sqrt(max(values[-n_components:].sum() / n_obs, 1e-24))
     axes = vectors[:, ::-1][:, :n_components] / unit
 
     def encode(data: Mapping[str, _slots.Modality], n_obs: int) -> np.ndarray:
-        return ((side_by_side(parts, data, n_obs) - centre) @ axes).astype(np.float32)
+        return ((side_by_side(parts, data, n_obs) - center) @ axes).astype(np.float32)
 
     return Fitted(encode(data, n_obs), {"n_components": n_components}, encode)

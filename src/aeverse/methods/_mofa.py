@@ -22,9 +22,9 @@ N_ROUNDS = 50  # of the variational updates of new samples
 def mofa(
     data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs, n_latent, random_state, progress
 ) -> Fitted:
-    """`n_latent` (10) factors [Argelaguet2020]_ of the normalised modalities; samples may lack some of them.
+    """`n_latent` (10) factors [Argelaguet2020]_ of the normalized modalities; samples may lack some of them.
 
-    Mutations have a Bernoulli likelihood, the others, centred and of unit variance in all, a Gaussian one. The factors
+    Mutations have a Bernoulli likelihood, the others, centered and of unit variance in all, a Gaussian one. The factors
     of new samples are their posterior means given the weights.
     """
     import muon

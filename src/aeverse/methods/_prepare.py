@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 
 N_GENES = 2000
 CLIP = 10.0  # standard deviations
@@ -93,7 +93,7 @@ class Features:
 class Components:
     """Leading principal components as scanpy computes them; features that are no counts are standardized first.
 
-    ``scores`` are those of the samples that they were learnt from, (samples, components).
+    ``scores`` are those of the samples that they were learned from, (samples, components).
     """
 
     def __init__(self, x: sp.csr_matrix | np.ndarray, kind: str, n_components: int, random_state: int):
@@ -148,7 +148,7 @@ def isolated(random_state: int) -> Iterator[None]:
     """scvi-tools seeds Python, numpy and torch globally; put their states back afterwards."""
     import scvi
 
-    with states_kept(), _settings.seeded(random_state):
+    with states_kept(), _runtime.seeded(random_state):
         scvi.settings.seed = random_state
         yield
 

@@ -28,7 +28,7 @@ def snf(data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs,
         x = x if kinds[m] in ("counts", "peaks") else standardize(x, *moments(x))
         affinity = _affinity(np.sqrt(squared_distances(x, x)))
         rows.append(d.rows)
-        whole.append(_normalised(affinity))
+        whole.append(_normalized(affinity))
         local.append(_nearest(affinity))
     for _ in range(N_ROUNDS if len(whole) > 1 else 0):
         whole = [_symmetric(local[i] @ _others(i, whole, rows, n_obs) @ local[i].T) for i in range(len(whole))]
@@ -42,14 +42,14 @@ def snf(data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs,
 
 
 def _affinity(distance: np.ndarray) -> np.ndarray:
-    """Gaussian kernel whose width is the mean distance of two samples to their neighbours and to each other."""
+    """Gaussian kernel whose width is the mean distance of two samples to their neighbors and to each other."""
     k = min(N_NEIGHBORS, len(distance) - 1)
     near = np.sort(distance, 1)[:, 1 : k + 1].mean(1)
     width = np.maximum(WIDTH * (near[:, None] + near + distance) / 3, 1e-12)
     return np.exp(-0.5 * (distance / width) ** 2) / width
 
 
-def _normalised(affinity: np.ndarray) -> np.ndarray:
+def _normalized(affinity: np.ndarray) -> np.ndarray:
     """SparseRows that sum to one, half of it on the diagonal."""
     off = affinity - np.diag(np.diag(affinity))
     off = off / np.maximum(2 * off.sum(1, keepdims=True), 1e-12)
@@ -57,14 +57,14 @@ def _normalised(affinity: np.ndarray) -> np.ndarray:
 
 
 def _nearest(affinity: np.ndarray) -> np.ndarray:
-    """The affinities to the nearest neighbours only, rows summing to one."""
+    """The affinities to the nearest neighbors only, rows summing to one."""
     k = min(N_NEIGHBORS, len(affinity))
     kept = affinity * (affinity >= np.sort(affinity, 1)[:, [-k]])
     return kept / kept.sum(1, keepdims=True)
 
 
 def _symmetric(p: np.ndarray) -> np.ndarray:
-    p = _normalised(p)
+    p = _normalized(p)
     return (p + p.T) / 2
 
 

@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours (muon), as diffusion coordinates of their graph."""
+"""Weighted nearest neighbors (muon), as diffusion coordinates of their graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wnn(data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs,
     """WNN [Hao2021]_ gives a graph, no embedding: `n_latent` (15) diffusion coordinates of the graph stand for it."""
     require_complete(data, n_obs, "wnn")
     if n_obs < FEWEST:
-        raise ValueError(f"method='wnn' looks for many neighbours: {n_obs} cells are too few, at least {FEWEST}.")
+        raise ValueError(f"method='wnn' looks for many neighbors: {n_obs} cells are too few, at least {FEWEST}.")
     import muon
     import scanpy as sc
     from anndata import AnnData
@@ -41,7 +41,7 @@ def wnn(data: Mapping[str, _slots.Modality], kinds: Mapping[str, str], *, n_obs,
         sc.pp.neighbors(mods[m], use_rep="X_pca", random_state=random_state)
     with states_kept():
         joint = MuData(mods)
-        # muon crashes the interpreter where it looks for more neighbours than there are samples
+        # muon crashes the interpreter where it looks for more neighbors than there are samples
         n_candidates = min(N_CANDIDATES, n_obs // 2)
         muon.pp.neighbors(joint, n_multineighbors=n_candidates, random_state=random_state)
     place = joint.obs_names.astype(int).argsort()

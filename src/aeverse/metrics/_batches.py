@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aeverse._arguments import checked
-from aeverse.metrics._codes import as_code, as_labels, inverse_simpson, is_known, neighbours
+from aeverse.metrics._codes import as_code, as_labels, inverse_simpson, is_known, neighbors
 
 FEWEST = 10  # cells of a label that is judged
 N_NEIGHBORS, KBET_NEIGHBORS, LISI_NEIGHBORS = 15, 50, 90
@@ -69,7 +69,7 @@ def batch_score(
     names, own = np.unique(batches.astype(str), return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"there is one batch only, {str(names[0])!r}: nothing to mix.")
-    lisi = float(np.nanmedian(inverse_simpson(*neighbours(code, LISI_NEIGHBORS), own)))
+    lisi = float(np.nanmedian(inverse_simpson(*neighbors(code, LISI_NEIGHBORS), own)))
     found = {"ilisi": (lisi - 1) / (len(names) - 1)}
     if labels is None:
         found["kbet"] = _kbet(code, own)
@@ -85,7 +85,7 @@ def _within_labels(code: np.ndarray, batches: np.ndarray, labels: np.ndarray) ->
 
     there = is_known(labels)
     code, batches, labels = code[there], batches[there], labels[there].astype(str)
-    _, indices = neighbours(code, N_NEIGHBORS)
+    _, indices = neighbors(code, N_NEIGHBORS)
     rows = np.repeat(np.arange(len(code)), indices.shape[1])
     graph = csr_matrix((np.ones(indices.size), (rows, indices.ravel())), shape=(len(code), len(code)))
     kbet, silhouette, connectivity = [], [], []
@@ -109,7 +109,7 @@ def _kbet(code: np.ndarray, batches: np.ndarray) -> float:
     """Share of cells around whom a chi-square test does not see a batch effect."""
     from scipy.stats import chi2
 
-    _, indices = neighbours(code, KBET_NEIGHBORS)
+    _, indices = neighbors(code, KBET_NEIGHBORS)
     k, n_batches = indices.shape[1], int(batches.max()) + 1
     expected = np.bincount(batches) / len(batches) * k
     observed = np.stack([(batches[indices] == b).sum(1) for b in range(n_batches)], 1)

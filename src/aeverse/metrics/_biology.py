@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from aeverse import _settings
+from aeverse import _runtime
 from aeverse._arguments import checked
-from aeverse.metrics._codes import as_code, as_labels, inverse_simpson, is_known, neighbours
+from aeverse.metrics._codes import as_code, as_labels, inverse_simpson, is_known, neighbors
 
 RESOLUTIONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
 FEWEST = 10  # cells of a type that is judged by distances
@@ -79,7 +79,7 @@ def biology_score(
     types = pd.factorize(y)[0]
     silhouette = silhouette_samples(z, types)
     rare = kept.index[kept <= max(kept.min(), kept.median())]
-    lisi = float(np.nanmedian(inverse_simpson(*neighbours(z, LISI_NEIGHBORS), types)))
+    lisi = float(np.nanmedian(inverse_simpson(*neighbors(z, LISI_NEIGHBORS), types)))
     found = {
         "nmi": nmi,
         "ari": ari,
@@ -98,7 +98,7 @@ def _best_clusters(code: np.ndarray, labels: np.ndarray, there: np.ndarray, rand
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     adata = AnnData(code)
-    with _settings.threads_kept():  # scanpy changes the number of torch's threads
+    with _runtime.threads_kept():  # scanpy changes the number of torch's threads
         sc.pp.neighbors(adata, use_rep="X", n_neighbors=min(N_NEIGHBORS, len(code) - 1), random_state=random_state)
     graph = adata.obsp["connectivities"]
     edges = sp.triu(graph.maximum(graph.T), 1).tocoo()

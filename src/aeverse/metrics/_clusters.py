@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from aeverse import _settings
+from aeverse import _runtime
 from aeverse._arguments import checked
 from aeverse.metrics._codes import as_code, as_counts, as_labels, is_known
 
@@ -62,7 +62,7 @@ def default_clusters(
     if len(code) < 3:
         raise ValueError(f"{len(code)} cells are too few for a neighbor graph; 3 are needed.")
     adata = AnnData(sp.csr_matrix((len(code), 1), dtype=np.float32), obsm={"code": code})
-    with _settings.threads_kept():  # scanpy changes the number of torch's threads
+    with _runtime.threads_kept():  # scanpy changes the number of torch's threads
         sc.pp.neighbors(adata, use_rep="code", random_state=random_state)
     sc.tl.leiden(
         adata, resolution=resolution, random_state=random_state, flavor="igraph", n_iterations=2, directed=False

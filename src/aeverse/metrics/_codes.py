@@ -61,7 +61,7 @@ def is_known(labels: np.ndarray) -> np.ndarray:
     return np.array([label is not None for label in labels], bool)
 
 
-def neighbours(code: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def neighbors(code: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Distances and positions of the nearest samples, each sample first among its own, as scIB has it."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -74,7 +74,7 @@ def inverse_simpson(distances: np.ndarray, indices: np.ndarray, groups: np.ndarr
     Parameters
     ----------
     distances, indices
-        As from `neighbours`; a sample does not count for itself.
+        As from `neighbors`; a sample does not count for itself.
     groups
         Integers from 0.
 

@@ -57,8 +57,8 @@ def variance_explained(
         raise ValueError(f"code has {code.shape[1]} dimensions, test_code has {test_code.shape[1]}.")
     mean = np.nan_to_num(np.nanmean(x, 0)) if np.isnan(x).any() else x.mean(0)
     y = np.nan_to_num(x - mean)  # a missing entry is at its mean
-    centre, sd = code.mean(0), code.std(0)
-    z, new = ((c - centre) / np.where(sd > 1e-12, sd, np.inf) for c in (code, test_code))
+    center, sd = code.mean(0), code.std(0)
+    z, new = ((c - center) / np.where(sd > 1e-12, sd, np.inf) for c in (code, test_code))
     n_inner = max(1, round(SHARE_INNER * len(z)))
     order = np.random.default_rng(0).permutation(len(z))
     inner, rest = order[:n_inner], order[n_inner:]

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 from aeverse._arguments import checked_methods
 from aeverse.models._estimator import Estimator, from_fit
 from aeverse.models._matrix import _choices as choices
@@ -98,7 +98,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         super().__init__(Config(**{name: config[name] for name in Config.__dataclass_fields__}))
 
     # ---- learning ----------------------------------------------------------------------------------------------
-    @_settings.learning()
+    @_runtime.learning()
     def fit(
         self,
         adata: AnnData,
@@ -132,7 +132,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             features (matched by name) is copied, and training goes on from there, more slowly and near to it [Li2018]_. What
             the net is, and which features the encoder reads, then comes from that model; `mask_var` is ignored.
         callback
-            Called with the `history` so far after each judgement; where it returns True, training ends.
+            Called with the `history` so far after each judgment; where it returns True, training ends.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
         progress
@@ -148,7 +148,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         n, config = len(data), self.config
         settings = resolve(config, data.likelihood, n) if source is None else inherit(config, source.settings, n)
         mask, (batches, all_codes) = _slots.read_mask(adata, mask_var), Batches.read(adata, batch_key)
-        rng, to_device = np.random.default_rng(settings.random_state), _settings.resolve_device(device)
+        rng, to_device = np.random.default_rng(settings.random_state), _runtime.resolve_device(device)
         rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
         seen, heldout = data[rows].hold_out(settings.share_heldout, rng)
         codes = None if all_codes is None else all_codes[rows]
@@ -166,8 +166,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         deviances = finish(network, samples, heldout, rng, codes, len(batches.names))
         everyone = data.samples(features.inputs, batches.one_hot(all_codes), to_device)
         reference = remember(network, everyone, _slots.in_memory_table(adata.obs), rows, kept_out)
-        learnt = (network, history, deviances.explained, deviances.explained_by_feature, reference)
-        self._fit = FittedAutoencoder(settings, features, batches, *learnt, n)
+        learned = (network, history, deviances.explained, deviances.explained_by_feature, reference)
+        self._fit = FittedAutoencoder(settings, features, batches, *learned, n)
         return self
 
     def settings_for(self, adata: AnnData, *, layer: str | None = None) -> Settings:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from aeverse import _settings, _slots, io
+from aeverse import _runtime, _slots, io
 from aeverse._arguments import checked
 from aeverse.models._shared._attribution import Attribution
 from aeverse.models._shared._reference import QueryGroup, Reference
@@ -84,7 +84,7 @@ class Estimator(Generic[ConfigType, FitType]):
         -------
         The estimator itself.
         """
-        self.fitted.to(_settings.resolve_device(device))
+        self.fitted.to(_runtime.resolve_device(device))
         return self
 
     # ---- what tl.map_query and tl.attribute are made of --------------------------------------------------------
@@ -96,7 +96,7 @@ class Estimator(Generic[ConfigType, FitType]):
         """Other samples to take `labels` (columns of ``obs``) from, coded like a group of new ones."""
         return self.fitted.label_source(data, labels, group, layer)
 
-    @_settings.one_thread()
+    @_runtime.one_thread()
     def attributions(
         self,
         data: Any,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 from aeverse._arguments import check_fields, checked_methods
 from aeverse.models._estimator import Estimator, from_fit
 from aeverse.models._joint._data import kinds_of, require_enough, without_empty
@@ -124,7 +124,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         super().__init__(MultimodalConfig(recipe, n_latent, n_models, n_steps, n_inputs, random_state))
 
     # ---- learning ----------------------------------------------------------------------------------------------
-    @_settings.learning()
+    @_runtime.learning()
     def fit(
         self,
         mdata: MuData,
@@ -176,7 +176,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         require_enough(data, mdata.n_obs)
         fusion_class = FUSIONS[choose_recipe(self.config.recipe, data, kinds, mdata.n_obs)]
         fusion, scores = fusion_class.fit(
-            data, kinds, batches, codes, mdata.n_obs, self.config, _settings.resolve_device(device), progress
+            data, kinds, batches, codes, mdata.n_obs, self.config, _runtime.resolve_device(device), progress
         )
         targets = {m: Target.fit(d, kinds[m], scores.values[m][d.rows]) for m, d in data.items()}
         names, labels = mdata.obs_names.astype(str), label_columns(mdata.obs, np.arange(mdata.n_obs))
@@ -202,7 +202,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     batches: list[str] | None = from_fit("batches.known", "Batches that the model knows.")
 
     # ---- using -------------------------------------------------------------------------------------------------
-    @_settings.one_thread()
+    @_runtime.one_thread()
     def encode(
         self,
         mdata: MuData,
@@ -234,7 +234,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         """
         return self.fitted.encode(mdata, modalities, layer)
 
-    @_settings.one_thread()
+    @_runtime.one_thread()
     def weights(
         self,
         mdata: MuData,
@@ -248,7 +248,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         """
         return self.fitted.weights(mdata, modalities, layer)
 
-    @_settings.one_thread()
+    @_runtime.one_thread()
     def predict(
         self,
         mdata: MuData,

@@ -97,7 +97,7 @@ class AutoencoderNet(nn.Module):
 
     @torch.no_grad()
     def fix_signs(self) -> None:
-        """Turn the sign of each dimension that stands for a programme, so that more of the code is more of the programme."""
+        """Turn the sign of each dimension that stands for a program, so that more of the code is more of the program."""
         if self.decoder.mask is not None:
             self.rotate(torch.where((self.decoder.loadings * self.decoder.mask).sum(0) < 0, -1.0, 1.0).diag())
 
@@ -116,7 +116,7 @@ class AutoencoderNet(nn.Module):
 class Ensemble(nn.Module):
     """Members that are trained on the same batches and answer together: codes side by side, means averaged.
 
-    With an `alignment` and `units`, learnt when they are trained, `encode` gives the latent values of the members without what
+    With an `alignment` and `units`, learned when they are trained, `encode` gives the latent values of the members without what
     batches are off, in these units; that is also what the rest takes.
     """
 

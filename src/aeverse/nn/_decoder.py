@@ -32,7 +32,7 @@ class Decoder(nn.Module):
         (linear decoder only).
     prior_precision
         Of the Gaussian prior on loadings and offsets, 1 / variance. Where `data_precision` is set (what the data say of a
-        loading of each feature, (features, 1)), that of the loadings is learnt for each feature.
+        loading of each feature, (features, 1)), that of the loadings is learned for each feature.
     generator
         Where the weights that training starts from are drawn; None: torch's global generator.
     """

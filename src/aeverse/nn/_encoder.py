@@ -61,7 +61,7 @@ class CountInput(InputLayer):
 
 
 class ValueInput(InputLayer):
-    """An input layer of values that are no counts: learnt from the training samples, `n_outputs` values wide."""
+    """An input layer of values that are no counts: learned from the training samples, `n_outputs` values wide."""
 
     n_outputs: int
 
@@ -126,7 +126,7 @@ class LogitInput(DenseInput):
 class BinaryInput(ValueInput):
     """0/1 as the profile of a sample: rows of unit length less their mean, and, as one more input, how many ones.
 
-    A tumour with a thousand mutations is then compared by which genes they hit, not by how many there are.
+    A tumor with a thousand mutations is then compared by which genes they hit, not by how many there are.
     """
 
     mean: Tensor

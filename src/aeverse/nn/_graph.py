@@ -135,7 +135,7 @@ def diffusion_coordinates(graph: sp.csr_matrix, n_coordinates: int, time: int = 
     Parameters
     ----------
     graph
-        Non-negative (n, n); symmetrised here.
+        Non-negative (n, n); symmetrized here.
     n_coordinates
         Coordinates wanted; fewer where there are too few samples.
     time

@@ -14,7 +14,7 @@ OWN_SHARE = 5.0  # cells' worth of the share over all cells, beside the neighbor
 def foreground_probability(counts: np.ndarray, graph: sp.csr_matrix | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Probability that a count is more than background, by a mixture of two negative binomials a protein [Gayoso2021]_.
 
-    Expectation maximisation; means and dispersions by moments. Below the background's mean a count speaks no more for
+    Expectation maximization; means and dispersions by moments. Below the background's mean a count speaks no more for
     the foreground than the mean itself does, however broad the foreground is.
 
     Parameters

@@ -99,7 +99,7 @@ class Divergence:
     """Kullback-Leibler divergence of the code's posterior from the standard normal, in nats [Kingma2014]_.
 
     Its weight grows from zero to `weight` over the first `warm_up` batches, lest the code be given up before the decoder
-    has learnt to use it [Bowman2016]_. Squared errors are no nats until they are divided by the noise's variance; instead
+    has learned to use it [Bowman2016]_. Squared errors are no nats until they are divided by the noise's variance; instead
     of that, the divergence is multiplied by it [Rybkin2021]_.
     """
 

@@ -248,7 +248,7 @@ def _entries(counts: SparseRows) -> tuple[Tensor, Tensor, Tensor]:
 def npmle(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
     """Distribution over the grid that makes all rows together most likely.
 
-    The nonparametric maximum-likelihood estimate (Kiefer and Wolfowitz, 1956), by expectation-maximisation.
+    The nonparametric maximum-likelihood estimate (Kiefer and Wolfowitz, 1956), by expectation-maximization.
     """
     likelihood = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True))
     prior = likelihood.new_full((likelihood.shape[1],), 1 / likelihood.shape[1])
@@ -261,7 +261,7 @@ def npmle(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
 def _scale_prior(log_likelihood: Tensor, often: Tensor, n_steps: int = 10) -> Tensor:
     """Distribution over the scales that makes entries most likely, from (entries, scales) and how often each occurs.
 
-    As `npmle`, but with few, similar likelihoods, for which expectation-maximisation needs thousands of steps; these
+    As `npmle`, but with few, similar likelihoods, for which expectation-maximization needs thousands of steps; these
     are Newton's, in the logarithms of the probabilities, which add up to one where the gradient is zero.
     """
     likelihood = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True)).double()

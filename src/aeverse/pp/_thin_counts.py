@@ -27,7 +27,7 @@ def thin_counts(
     """Split the molecules of every entry at random into two parts (binomial thinning, count splitting).
 
     If a count is Poisson given the cell's true expression, the two parts are independent given that truth: what is
-    learnt from one part can be judged on the other (molecular cross-validation) [Batson2019]_, [Neufeld2024]_.
+    learned from one part can be judged on the other (molecular cross-validation) [Batson2019]_, [Neufeld2024]_.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from aeverse import _settings, _slots, methods, models
+from aeverse import _runtime, _slots, methods, models
 from aeverse._arguments import checked
 from aeverse.tl._benchmark_clusters import cluster_scores, split_in_halves
 from aeverse.tl._benchmark_fits import ALL, Result, Run, fit_matrix, fit_modalities
@@ -140,7 +140,7 @@ def benchmark(
     known = read_known(data, label_key, batch_key, time_key, event_key)
     folds = draw_folds(data.n_obs, known, n_splits, random_state)
     halves = split_in_halves(data, layer, random_state)
-    bar = _settings.progress_bar((len(folds) + (halves is not None)) * len(plan), "benchmark", progress)
+    bar = _runtime.progress_bar((len(folds) + (halves is not None)) * len(plan), "benchmark", progress)
     rows, of_clusters = [], {}
     with bar:
         for name, (method, options) in plan.items():

@@ -171,7 +171,7 @@ def choose_penalty(x: np.ndarray, t: np.ndarray, e: np.ndarray, is_code: np.ndar
     scores = np.zeros(len(PENALTIES))
     for train, test in StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=random_state).split(x, e):
         if comparable(t[test], e[test]):
-            own, new, columns = _standardised(x[train], x[test], is_code)
+            own, new, columns = _standardized(x[train], x[test], is_code)
             for i, penalty in enumerate(PENALTIES):
                 predicted = new @ ridge_cox(own, t[train], e[train], penalties(columns, penalty))
                 scores[i] += concordance_index(t[test], -predicted, e[test])
@@ -191,11 +191,11 @@ def predict(
     x: np.ndarray, t: np.ndarray, e: np.ndarray, new: np.ndarray, is_code: np.ndarray, penalty: float
 ) -> np.ndarray:
     """Log hazard of new patients, relative to the mean training patient."""
-    own, new, columns = _standardised(x, new, is_code)
+    own, new, columns = _standardized(x, new, is_code)
     return new @ ridge_cox(own, t, e, penalties(columns, penalty))
 
 
-def _standardised(x: np.ndarray, new: np.ndarray, is_code: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _standardized(x: np.ndarray, new: np.ndarray, is_code: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns in standard deviations of the training patients, and which of them are the embedding's.
 
     More columns of an embedding than patients are rotated into the space that the patients span: a rotation changes no ridge.

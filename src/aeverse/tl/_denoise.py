@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 from aeverse._arguments import checked
 from aeverse.models import Autoencoder
 from aeverse.tl._fit_or_load import check_save_model, fit_or_load, record, save, warn_of_unused
@@ -235,14 +235,14 @@ def _scale(target_sum: float | None, log1p: bool, uncertainty: bool) -> float | 
 def _goes_lazy(lazy: bool | Literal["auto"], n_values: int, on_disk: bool) -> bool:
     """Whether layers of so many values become dask arrays; says so where the user did not ask for it."""
     if lazy is True:
-        _settings.import_dask_array("lazy=True")
+        _runtime.import_dask_array("lazy=True")
     if lazy != "auto":
         return bool(lazy)
-    size, available = n_values * BYTES_PER_VALUE, _settings.available_memory()
+    size, available = n_values * BYTES_PER_VALUE, _runtime.available_memory()
     if size <= LARGEST_SHARE * available:
-        return on_disk and _settings.has_dask()
+        return on_disk and _runtime.has_dask()
     needs = f"the denoised values would take {size / 1e9:.1f} GB, with {available / 1e9:.1f} GB of memory available"
-    if not _settings.has_dask():
+    if not _runtime.has_dask():
         _slots.warn(f'{needs}: pip install "aeverse[scale]" for lazy=True, or name genes=.')
         return False
     _slots.warn(f"{needs}: the layer is a dask array, decoded block by block (lazy=False for a dense one).")

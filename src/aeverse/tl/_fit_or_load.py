@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from aeverse import _settings, _slots, models
+from aeverse import _runtime, _slots, models
 
 Estimator = TypeVar("Estimator", models.Autoencoder, models.MultimodalAutoencoder)
 
@@ -48,9 +48,9 @@ def trained_before(
         try:
             model = models.Autoencoder.from_record(found["model"])
         except ValueError:
-            _settings.warn(f"the model of uns['ae'][{key!r}] is not as it was written, and is not used.")
+            _runtime.warn(f"the model of uns['ae'][{key!r}] is not as it was written, and is not used.")
             continue
-        _settings.log(f"the model of uns['ae'][{key!r}] is used: it was trained on these data with these parameters")
+        _runtime.log(f"the model of uns['ae'][{key!r}] is used: it was trained on these data with these parameters")
         return model.to(device)
     return None
 
@@ -96,7 +96,7 @@ def refuse_unused(tool: Callable[..., Any], given: Mapping[str, Any], names: Col
 def warn_of_unused(tool: Callable[..., Any], given: Mapping[str, Any], names: Collection[str]) -> None:
     """Warn if options that describe a model to train are given beside a model."""
     if given["model"] is not None and (useless := _not_default(tool, given, names)):
-        _settings.warn(f"model= is used as it is: {useless} would describe a model to train, and has no effect.")
+        _runtime.warn(f"model= is used as it is: {useless} would describe a model to train, and has no effect.")
 
 
 def _not_default(tool: Callable[..., Any], given: Mapping[str, Any], names: Collection[str]) -> str:

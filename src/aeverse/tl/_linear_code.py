@@ -37,7 +37,7 @@ def linear_code(data, use_rep: str, random_state: int) -> np.ndarray | None:
         view = View(kinds[m], max_components=MAX_COMPONENTS)
         scores = view.fit(d.x, d.names, None if d.mask is None else np.flatnonzero(d.mask))
         if batches is not None:
-            scores = _centred(scores, np.asarray(batches.codes)[d.rows])
+            scores = _centered(scores, np.asarray(batches.codes)[d.rows])
         blocks[m] = np.full((data.n_obs, scores.shape[1]), np.nan)
         blocks[m][d.rows] = scores
         weights[m] = max(view.n_significant, 0.5) / scores.shape[1]
@@ -64,7 +64,7 @@ def _modalities(data, record: Mapping[str, Any], params: Mapping[str, Any]) -> d
     return {"X": _slots.as_modality(data, layer, mask_var)}
 
 
-def _centred(scores: np.ndarray, batches: np.ndarray) -> np.ndarray:
+def _centered(scores: np.ndarray, batches: np.ndarray) -> np.ndarray:
     """Scores less the mean of their batch."""
     for b in np.unique(batches):
         scores[batches == b] -= scores[batches == b].mean(0)

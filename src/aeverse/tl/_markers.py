@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 from aeverse._arguments import checked
 from aeverse.tl._embed import embed
 from aeverse.tl._marker_tests import combined, dispersions, group_scores, matched, split_counts
@@ -176,7 +176,7 @@ def _tests_on_splits(
         molecules, depths = molecules + inside, depths + depth
         others += np.where(there[:, None], np.asarray(second.sum(0)) - inside, 0)
         depths_others += np.where(there, second.sum() - depth, 0)
-        _settings.log(f"split {split + 1} of {n_splits}: {int(there.sum())} of {n_groups} groups found")
+        _runtime.log(f"split {split + 1} of {n_splits}: {int(there.sum())} of {n_groups} groups found")
     with np.errstate(divide="ignore", invalid="ignore"):  # a group that no split found has no molecules: NaN
         rates = (molecules + 0.5) / depths[:, None], (others + 0.5) / depths_others[:, None]
         change = np.where(found[:, None] > 0, np.log2(rates[0] / rates[1]), np.nan)
@@ -200,7 +200,7 @@ def _summary(groups: pd.Categorical, found: np.ndarray, tables: dict[str, pd.Dat
     n_markers = [int(((t["pvals_adj"] < LEVEL) & (t["scores"] > 0)).sum()) for t in tables.values()]
     n_cells = np.bincount(groups.codes, minlength=len(tables))
     if lost := [name for name, share in zip(tables, found, strict=True) if share <= 0.5]:
-        _settings.log(f"groups {lost} were found in half of the splits at most, and have no markers")
+        _runtime.log(f"groups {lost} were found in half of the splits at most, and have no markers")
     return _slots.numbered(
         pd.DataFrame({"group": list(tables), "n_cells": n_cells, "found": found, "n_markers": n_markers})
     )

@@ -128,7 +128,7 @@ def count_votes(code: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     A tie of the votes goes to the lower number, the larger subtype.
     """
     votes = np.zeros((len(code), centroids.shape[1]))
-    for centres in centroids:
-        distances = ((code[:, None] - centres) ** 2).sum(2)
+    for centers in centroids:
+        distances = ((code[:, None] - centers) ** 2).sum(2)
         votes[np.arange(len(code)), distances.argmin(1)] += 1
     return votes / len(centroids)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from aeverse import _settings
+from aeverse import _runtime
 
 RISING, START = 0.21, 10  # share of a cycle in which the rate rises, from a tenth of its peak
 
@@ -21,7 +21,7 @@ class Schedule:
     """How long and how fast to train.
 
     The learning rate rises, stays at its peak while the held-out score gets better, and falls to zero. How long it stays
-    need not be known beforehand: after `patience` judgements that were no better, or in time for the last of `n_steps`, it
+    need not be known beforehand: after `patience` judgments that were no better, or in time for the last of `n_steps`, it
     falls.
 
     Parameters
@@ -29,7 +29,7 @@ class Schedule:
     n_steps
         Most steps.
     judge_every
-        Steps between two judgements.
+        Steps between two judgments.
     learning_rate
         Peak of the learning rate (Adam).
     cycle
@@ -37,9 +37,9 @@ class Schedule:
     average
         Decay of the exponential average of the weights; the average is what is judged and kept.
     patience
-        Judgements without a better one after which the rate falls; if it falls already, training ends.
+        Judgments without a better one after which the rate falls; if it falls already, training ends.
     min_delta
-        A judgement is better if it is higher than the last better one by this much.
+        A judgment is better if it is higher than the last better one by this much.
     clip
         Largest norm of the gradient.
     keep_start
@@ -162,7 +162,7 @@ class _Run:
             self.last = end if end <= self.last else self.step  # it falls already: no need to go on
 
 
-@_settings.learning()
+@_runtime.learning()
 def train(
     module: nn.Module,
     batches: Iterator,
@@ -185,26 +185,26 @@ def train(
     schedule
         How long and how fast.
     callback
-        Called after each judgement with the history so far; training ends where it returns True.
+        Called after each judgment with the history so far; training ends where it returns True.
     progress
         Show a bar; None: on a terminal or in a notebook.
 
     Returns
     -------
-    History: ``step``, ``loss`` (mean since the last judgement), ``heldout``, a list each; with `keep_start` also of step
+    History: ``step``, ``loss`` (mean since the last judgment), ``heldout``, a list each; with `keep_start` also of step
     0, which has no loss.
 
     Raises
     ------
     FloatingPointError
-        The loss is not finite before the first judgement. Later, training stops with a warning and keeps the best weights.
+        The loss is not finite before the first judgment. Later, training stops with a warning and keeps the best weights.
     KeyboardInterrupt
-        Interrupted before the first judgement. Later, training stops with a warning and keeps the best weights.
+        Interrupted before the first judgment. Later, training stops with a warning and keeps the best weights.
     """
     run = _Run(module, schedule)
     if schedule.keep_start:
         run.judge(judge)
-    bar = _settings.progress_bar(schedule.n_steps, "training", progress)
+    bar = _runtime.progress_bar(schedule.n_steps, "training", progress)
     module.train()
     try:
         while run.step < run.last:
@@ -220,7 +220,7 @@ def train(
         if run.best_weights is None:
             raise
         what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
-        _settings.warn(f"Training was {what}; the best weights so far are kept.")
+        _runtime.warn(f"Training was {what}; the best weights so far are kept.")
     finally:
         bar.close()
     assert run.best_weights is not None  # the last step was judged

@@ -1,4 +1,4 @@
-"""Background of protein counts: the mixture, with neighbours that say what to expect of a cell."""
+"""Background of protein counts: the mixture, with neighbors that say what to expect of a cell."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Scores:
 # ---- entries that training does not see --------------------------------------------------------------------------
 @dataclass(frozen=True)
 class HeldoutEntries:
-    """Positions of the entries of a matrix that nothing is learnt from."""
+    """Positions of the entries of a matrix that nothing is learned from."""
 
     row: np.ndarray
     column: np.ndarray

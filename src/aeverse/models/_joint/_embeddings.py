@@ -133,7 +133,7 @@ class LinearEmbedding:
     ) -> LinearEmbedding:
         """Learn from one modality; `batches`: names of the batches of these cells.
 
-        What the significant components say of held-out entries is learnt without these.
+        What the significant components say of held-out entries is learned without these.
         """
         rng = np.random.default_rng(config.random_state)
         heldout, columns = HeldoutEntries.draw(d, rng), mask_columns(d)

@@ -1,4 +1,4 @@
-"""All that a fit of `MultimodalAutoencoder` learnt."""
+"""All that a fit of `MultimodalAutoencoder` learned."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 from aeverse.models._joint._cell_fusion import CellFusion
 from aeverse.models._joint._data import Scores, without_empty
 from aeverse.models._joint._fusion import Fusion
@@ -214,7 +214,7 @@ class FittedMultimodal:
         check_model(tree)
 
     @classmethod
-    @_settings.learning()
+    @_runtime.learning()
     def from_tree(cls, tree: Mapping[str, Any]) -> FittedMultimodal:
         """Rebuild from a `tree`."""
         parts = {part["name"]: part for part in tree["modalities"]}

@@ -14,7 +14,7 @@ from aeverse.models._shared._attribution import Net
 
 
 class Fusion(Protocol):
-    """What was learnt of all modalities."""
+    """What was learned of all modalities."""
 
     recipe: ClassVar[str]
 

@@ -102,7 +102,7 @@ class SampleFusion:
             net,
             samples.shuffled(net.n_members, min(BATCH_SIZE, n_obs), generator),
             lambda: float(sum(modality_weights[m] * v for m, v in heldout_explained().items())),
-            # judged at the end: the head is no part of the judgement, so that an earlier best would not be one
+            # judged at the end: the head is no part of the judgment, so that an earlier best would not be one
             Schedule(n_steps=n_steps, judge_every=n_steps, learning_rate=LEARNING_RATE, average=AVERAGE),
             progress=progress,
         )

@@ -94,7 +94,7 @@ def _check_common(fusion: Any, fields: Schemas, names: list[str]) -> Sizes:
 
 
 def _check_alignment(part: Any, place: str, n_batches: int, width: int) -> None:
-    """Where batches lie in the scores of a modality; empty where nothing was learnt of that."""
+    """Where batches lie in the scores of a modality; empty where nothing was learned of that."""
     check(part, Entries(Anything()), place=place)
     if part:
         centroids = Array("f", ("batches", "clusters", "scores"))
@@ -128,8 +128,8 @@ def _view(n_features: int) -> Schema:
 def _check_view(view: Any, place: str, n_features: int, width: int | None = None) -> int:
     """A view; how many components it has."""
     found = check(view, _view(n_features), place=place, sizes={} if width is None else {"components": width})
-    learnt = {name: LEARNT[name] for name in KINDS[view["kind"]["name"]].learnt}
-    check(view["kind"], Fields({"name": Text()} | learnt), place=f"{place}.kind", sizes=found)
+    learned = {name: LEARNT[name] for name in KINDS[view["kind"]["name"]].learned}
+    check(view["kind"], Fields({"name": Text()} | learned), place=f"{place}.kind", sizes=found)
     check(found["columns"], Number(low=1), place=f"{place}.columns")
     return found["components"]
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 from aeverse.models._matrix._network import Block, Matrix, NetParts, Network, arrays_of, load_arrays
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
@@ -78,7 +78,7 @@ class Counts:
         return Counts(x, self.likelihood, self.place)
 
     def require_values(self) -> None:
-        """Refuse what nothing can be learnt from."""
+        """Refuse what nothing can be learned from."""
         if self.x.nnz == 0:
             raise ValueError(f"{self.place} holds no counts (shape {self.x.shape}); there is nothing to learn.")
 
@@ -200,7 +200,7 @@ class CountNetwork(Network):
         super().to(device)
         self.posterior.to(device)
 
-    @_settings.one_thread()
+    @_runtime.one_thread()
     @torch.no_grad()
     def refresh(self, samples: Samples, *, quick: bool = False) -> None:
         """Fit the dispersions; training goes on with them too. `quick` leaves out slopes and scales."""
@@ -222,7 +222,7 @@ class CountNetwork(Network):
         calibration.fit()
         return deviances
 
-    @_settings.one_thread()
+    @_runtime.one_thread()
     @torch.no_grad()
     def _deviances(self, samples: Samples, heldout: Matrix, calibration: Calibration | None = None) -> Deviances:
         """A `calibration` counts on the way what was expected and what was found."""
@@ -313,7 +313,7 @@ class CountNetwork(Network):
                 mu *= batch.depth / mu.sum(1, keepdim=True).clamp_min(1e-30)
             yield rows, batch, z, mu
 
-    @_settings.one_thread()
+    @_runtime.one_thread()
     @torch.no_grad()
     def denoise(
         self,
@@ -352,7 +352,7 @@ class CountNetwork(Network):
         covariate = torch.as_tensor(target, device=self.device).expand(len(z), -1)
         return self.ensemble.mean(z, batch.depth, covariate) / mu.clamp_min(SMALLEST_MEAN)
 
-    @_settings.one_thread()
+    @_runtime.one_thread()
     @torch.no_grad()
     def dropouts(
         self,

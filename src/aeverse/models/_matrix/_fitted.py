@@ -1,4 +1,4 @@
-"""All that a fit of `Autoencoder` learnt."""
+"""All that a fit of `Autoencoder` learned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 from aeverse.models._matrix._build import rebuild
 from aeverse.models._matrix._counts import CountNetwork, Counts
 from aeverse.models._matrix._lazy import DenoisedValues
@@ -290,7 +290,7 @@ class FittedAutoencoder:
         check_model(tree)
 
     @classmethod
-    @_settings.learning()
+    @_runtime.learning()
     def from_tree(cls, tree: Mapping[str, Any]) -> FittedAutoencoder:
         """Rebuild from a `tree`."""
         settings = Settings.from_tree(tree["settings"])
@@ -303,7 +303,7 @@ class FittedAutoencoder:
 
 
 def remember(
-    network: Network, samples: Samples | StoredSamples, obs: pd.DataFrame, learnt: np.ndarray, kept_out: np.ndarray
+    network: Network, samples: Samples | StoredSamples, obs: pd.DataFrame, learned: np.ndarray, kept_out: np.ndarray
 ) -> Reference:
     """The training samples that are remembered, compared with those that were kept out of training.
 
@@ -313,9 +313,9 @@ def remember(
         Gives their codes.
     samples, obs
         All samples, and their annotations.
-    learnt, kept_out
+    learned, kept_out
         Positions of the samples that training saw, and of the others.
     """
-    kept = learnt[reference_rows(len(learnt), network.settings.random_state)]
+    kept = learned[reference_rows(len(learned), network.settings.random_state)]
     rows = np.concatenate([kept, kept_out])
     return Reference.of(network.encode(samples.some(rows)), label_columns(obs, rows), len(kept_out))

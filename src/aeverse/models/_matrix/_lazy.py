@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aeverse import _settings
+from aeverse import _runtime
 from aeverse.models._matrix._counts import CountNetwork
 from aeverse.train import Samples, StoredSamples
 
@@ -76,7 +76,7 @@ class DenoisedValues:
 
     def as_dask(self) -> Any:
         """A dask array of these values, in blocks of some cells and all genes."""
-        array = _settings.import_dask_array("lazy=True")
+        array = _runtime.import_dask_array("lazy=True")
         chunks, meta = (CHUNK_BLOCKS * self.network.block_rows, -1), np.empty((0, 0), self.dtype)
         # a name of its own: dask would otherwise hash the counts to make one
         return array.from_array(self, chunks=chunks, name=False, asarray=False, meta=meta)

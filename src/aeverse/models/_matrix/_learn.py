@@ -34,7 +34,7 @@ def learn(
     network
         To be trained, in place.
     source
-        What is learnt from.
+        What is learned from.
     samples, heldout
         The same samples, or some of them, in memory, and what training does not see of them.
     rng
@@ -44,7 +44,7 @@ def learn(
     keep_start
         The network starts from another model: stay with it where nothing better comes.
     callback
-        Called after each judgement with the history so far; training ends where it returns True.
+        Called after each judgment with the history so far; training ends where it returns True.
     progress
         Show a bar; None: on a terminal or in a notebook.
     """
@@ -85,7 +85,7 @@ def finish(
 ) -> Deviances:
     """Give the code its signs, moments, axes and units, which changes nothing that is decoded; the verdict, on all samples.
 
-    `codes` are the batches of the samples, which are brought together before the units are learnt: batches that lie apart
+    `codes` are the batches of the samples, which are brought together before the units are learned: batches that lie apart
     would else count as populations, and their distance be kept.
     """
     settings = network.settings

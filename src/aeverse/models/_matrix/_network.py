@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aeverse import _settings
+from aeverse import _runtime
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._alignment import alignment
@@ -32,13 +32,13 @@ class NetParts:
     Parameters
     ----------
     input_layer
-        Normalises what the encoder reads.
+        Normalizes what the encoder reads.
     likelihood
         Explains the outputs.
     bias
         That the decoder starts from, (outputs,).
     information
-        What the data say of a loading of each output, (outputs, 1), so that its precision is learnt; None: it is not.
+        What the data say of a loading of each output, (outputs, 1), so that its precision is learned; None: it is not.
     rare
         How rare genes share an output; None: every feature has its own.
     """
@@ -51,7 +51,7 @@ class NetParts:
 
 
 class Network(ABC):
-    """What is learnt of one matrix. Counts and other values differ in what stands behind the decoder's means.
+    """What is learned of one matrix. Counts and other values differ in what stands behind the decoder's means.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Network(ABC):
         self.ensemble.to(device)
 
     # ---- what all networks do --------------------------------------------------------------------------------
-    @_settings.one_thread()
+    @_runtime.one_thread()
     @torch.no_grad()
     def encode(self, samples: Samples | StoredSamples, *, raw: bool = False) -> np.ndarray:
         """Codes, (samples, n_code); `raw`: the latent values of the members, in no units and with batches as they are."""
@@ -92,7 +92,7 @@ class Network(ABC):
             z = self.ensemble.encode(batch) if code is None else torch.as_tensor(code[rows], device=self.device)
             yield rows, batch, z, self.ensemble.mean(z, batch.library, batch.covariate)
 
-    @_settings.one_thread()
+    @_runtime.one_thread()
     @torch.no_grad()
     def decode(
         self, code: np.ndarray, library: np.ndarray, covariate: np.ndarray | None, columns: np.ndarray

@@ -26,7 +26,7 @@ def read(adata, layer: str | None, likelihood: str) -> Counts | CountsOnDisk | V
 
 
 def read_to_learn(adata, layer: str | None, likelihood: str) -> Counts | CountsOnDisk | Values:
-    """The same, refusing what nothing can be learnt from, with a warning of what is unlike counts."""
+    """The same, refusing what nothing can be learned from, with a warning of what is unlike counts."""
     data = read(adata, layer, likelihood)
     data.require_values()
     if isinstance(data, Counts):

@@ -79,7 +79,7 @@ SETTINGS: Schemas = {
 }
 
 
-# ---- what was learnt -----------------------------------------------------------------------------------------------
+# ---- what was learned -----------------------------------------------------------------------------------------------
 def _labels(samples: str) -> Schema:
     """Columns of labels of some samples."""
     codes = Array("i", (samples,), low=-1, below="categories")
@@ -105,7 +105,7 @@ FIT: Schemas = {
     "explained": ANY,
     "explained_by_feature": Array("f", ("features",), nan=True),
     "n_samples": Number(low=1),
-    "reference": Anything(),  # both by `_check_learnt`
+    "reference": Anything(),  # both by `_check_learned`
     "network": Anything(),
 }
 
@@ -122,15 +122,15 @@ def check_model(tree: Any) -> None:
     sizes = check(tree, Fields({"config": Fields(config), "fit": Fields(FIT)}))
     settings = Settings.from_tree(tree["fit"]["settings"])
     sizes["code"] = settings.n_code
-    learnt = {name: tree["fit"][name] for name in ("reference", "network")}
+    learned = {name: tree["fit"][name] for name in ("reference", "network")}
     parts = {"ensemble": Entries(Anything())} | ({"posterior": Anything()} if settings.is_count else {})
-    check(learnt["network"], Fields(parts), place="fit.network")
-    ensemble = learnt["network"]["ensemble"]
+    check(learned["network"], Fields(parts), place="fit.network")
+    ensemble = learned["network"]["ensemble"]
     check(settings.n_models, Number(low=1, high=len(ensemble)), place="fit.settings.n_models")
     arrays = {"ensemble": Fields(_ensemble(settings, sizes, ensemble))}
     if settings.is_count:
         arrays["posterior"] = Fields(_posterior(sizes["features"]))
-    check(learnt, Fields({"reference": Maybe(REFERENCE), "network": Fields(arrays)}), place="fit", sizes=sizes)
+    check(learned, Fields({"reference": Maybe(REFERENCE), "network": Fields(arrays)}), place="fit", sizes=sizes)
 
 
 def _floats(**shapes: tuple[Size, ...]) -> Schemas:

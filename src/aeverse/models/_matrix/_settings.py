@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from aeverse import _settings
+from aeverse import _runtime
 from aeverse._arguments import check_fields
 from aeverse.models._matrix import _choices as choices
 from aeverse.models._shared._gene_sets import parse_gene_sets
@@ -19,11 +19,14 @@ from aeverse.train import Schedule
 # Steps of training: so many, or so many epochs where these are more; but held-out deviance no longer rises after about a
 # thousand steps, however many samples there are (.1828 of mosaic_pbmc15k's RNA after 672, .1832 after 1,344).
 N_STEPS, LEAST_EPOCHS, MOST_STEPS = 350, 8, 2000
-N_JUDGEMENTS = 4  # in the steps in which the learning rate rises and falls
+N_JUDGMENTS = 4  # in the steps in which the learning rate rises and falls
 MIN_DELTA = 5e-4  # of the share of held-out deviance: what is worth waiting for
 BATCH_SIZE, LEAST_BATCH_SIZE = 128, 32
 INTEGERS = ("n_latent", "n_models", "n_inputs", "max_epochs", "max_steps", "patience", "batch_size", "random_state")
-INHERITED_RATE, SLOWER = 4e-3, 4  # with `fit(init=)` the rate is divided: what was learnt before must not be shaken off
+INHERITED_RATE, SLOWER = (
+    4e-3,
+    4,
+)  # with `fit(init=)` the rate is divided: what was learned before must not be shaken off
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Config:
     Parameters
     ----------
     likelihood
-        ``"nb"`` or ``"poisson"`` for counts, ``"gaussian"`` for continuous values (standardised inside), ``"bernoulli"``
+        ``"nb"`` or ``"poisson"`` for counts, ``"gaussian"`` for continuous values (standardized inside), ``"bernoulli"``
         for 0 and 1, ``"fractions"`` for values between 0 and 1 (Gaussian on the logit [Du2010]_). ``"auto"`` infers it from
         the data; `Autoencoder.settings` holds what was inferred.
     regularizer
@@ -113,7 +116,7 @@ class Config:
         Most passes over the samples and most steps, whichever ends first. Both None: 350 steps, or 8 epochs where these are
         more, but at most 2,000 steps.
     patience
-        Training is judged by what was held out, four times in 350 steps. After so many judgements that were better by less
+        Training is judged by what was held out, four times in 350 steps. After so many judgments that were better by less
         than 0.0005 the learning rate falls to zero, within 277 steps, and training ends.
     batch_size, learning_rate
         None: batches of 128 samples, for fewer than 1,024 cells of an eighth of them (at least 32); a rate of 0.006 for
@@ -127,14 +130,14 @@ class Config:
         With ``"sparse"``: the mean activity that units should have (a code between 0 and 1, [Ng2011]_); None: an L1
         penalty on a code of rectified units.
     prior_precision
-        Of the Gaussian prior on the decoder's loadings, 1 / variance. None: for counts learnt for each gene, from 300 on,
+        Of the Gaussian prior on the decoder's loadings, 1 / variance. None: for counts learned for each gene, from 300 on,
         so that genes keep the loadings that their molecules support; else 1.
     share_heldout
         Share of the molecules or entries that training does not see; they decide which weights are kept and are what is
         reported.
     share_calibration
         Share of the samples that training does not see (at most 500; of few samples up to 8 %): against them
-        `aeverse.tl.map_query` measures how unlike the training data a new sample is. 0: all are learnt from.
+        `aeverse.tl.map_query` measures how unlike the training data a new sample is. 0: all are learned from.
     random_state
         Seed.
     """
@@ -203,7 +206,7 @@ class Settings:
     Parameters
     ----------
     learns_precision
-        The precision of the prior on the loadings is learnt for each feature.
+        The precision of the prior on the loadings is learned for each feature.
     """
 
     likelihood: str
@@ -279,11 +282,11 @@ class Settings:
         return min(n for n in (by_epochs, self.max_steps) if n is not None)
 
     def schedule(self, n_steps: int, keep_start: bool) -> Schedule:
-        """Judged now and then; only at the end where a penalty is part of what is learnt, or is still growing."""
+        """Judged now and then; only at the end where a penalty is part of what is learned, or is still growing."""
         only_last = not keep_start and {"graph", "variational"} & {*self.regularizers}
         return Schedule(
             n_steps,
-            n_steps if only_last else -(-min(n_steps, N_STEPS) // N_JUDGEMENTS),
+            n_steps if only_last else -(-min(n_steps, N_STEPS) // N_JUDGMENTS),
             learning_rate=self.learning_rate,
             cycle=n_steps if only_last else N_STEPS,
             patience=self.patience,
@@ -324,7 +327,7 @@ def resolve(config: Config, likelihood: str, n_samples: int) -> Settings:
         "batch_size": _batch_size(config, recipe, n_samples),
     }
     if inferred := [f"{name}={decided[name]!r}" for name, value in vars(config).items() if value == "auto"]:
-        _settings.log(f"inferred from the data: {', '.join(inferred)}")
+        _runtime.log(f"inferred from the data: {', '.join(inferred)}")
     return Settings(**{**vars(config), **decided})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from aeverse import _settings
+from aeverse import _runtime
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._matrix._fitted import FittedAutoencoder
 from aeverse.models._matrix._network import Network
@@ -23,7 +23,7 @@ def shared_features(source: FittedAutoencoder, names: pd.Index) -> Features:
     """Features of new data; the encoder reads those that the other model reads and the data have."""
     if not names.is_unique or not source.features.names.is_unique:
         raise ValueError("feature names are not unique; call adata.var_names_make_unique() before fit(init=).")
-    positions = source.features.positions_in(names, "the model starts without the others", _settings.log)
+    positions = source.features.positions_in(names, "the model starts without the others", _runtime.log)
     inputs = source.features.inputs if positions is None else positions[source.features.inputs]
     return Features(names, inputs[inputs >= 0])
 
@@ -57,7 +57,7 @@ def input_from(source: FittedAutoencoder, features: Features) -> InputLayer:
 
 @torch.no_grad()
 def start_from(source: FittedAutoencoder, network: Network, features: Features) -> None:
-    """Copy what each member of the other model learnt into a new one; features without a counterpart keep their start.
+    """Copy what each member of the other model learned into a new one; features without a counterpart keep their start.
 
     The Gaussian prior on the decoder is centered at what was copied, so that few samples change little [Li2018]_. Effects
     of batches are not copied: the new net starts as an average one.

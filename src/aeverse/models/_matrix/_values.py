@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 from aeverse.models._matrix._network import Matrix, NetParts, Network
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._features import Features
@@ -73,7 +73,7 @@ class Values:
         return Values(x, self.likelihood, self.place)
 
     def require_values(self) -> None:
-        """Refuse what nothing can be learnt from."""
+        """Refuse what nothing can be learned from."""
         values = self.x.data if sp.issparse(self.x) else self.x
         if 0 in self.x.shape or not np.isfinite(values).any() or np.nanmin(values) == np.nanmax(values) == 0:
             raise ValueError(
@@ -186,7 +186,7 @@ class ValueNetwork(Network):
         for member in self.ensemble.members:
             member.likelihood.get_buffer("residual").copy_(residual)
 
-    @_settings.one_thread()
+    @_runtime.one_thread()
     @torch.no_grad()
     def deviances(self, samples: Samples, heldout: Matrix) -> Deviances:
         """Of the held-out entries: from the decoder's mean, and from the mean that it started from."""

@@ -1,4 +1,4 @@
-"""How far a batch is off from the others in the code: learnt from mutual nearest neighbors."""
+"""How far a batch is off from the others in the code: learned from mutual nearest neighbors."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Integrated gradients: which features carry a dimension of the code, or what sets a group of samples apart.
 
-All encoders begin with an affine map of the features (as their input layers or fronts have standardised them). On a
+All encoders begin with an affine map of the features (as their input layers or fronts have standardized them). On a
 straight path from a baseline to a sample the output of that map is straight too, so that the rest, a few hundred numbers
 wide, is all that has to be differentiated along it.
 """
@@ -29,7 +29,7 @@ Function = Callable[[Tensor, Tensor], Tensor]  # (rows, hidden) and (rows, told)
 
 @dataclass
 class Side:
-    """One matrix that a net reads: standardised values (samples, features), the weights that they meet first (features,
+    """One matrix that a net reads: standardized values (samples, features), the weights that they meet first (features,
     hidden), their positions among all features of the data (-1: no feature), and which samples have it.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aeverse import _settings, _slots
+from aeverse import _runtime, _slots
 
 UNKNOWN = -1  # the code of a batch that the model does not know
 
@@ -50,12 +50,12 @@ class Batches:
         if self.key is None:
             return None
         if may_lack_column and self.key not in data.obs:
-            _settings.warn(f"{self.key!r} is not a column of obs; samples are {treated}.")
+            _runtime.warn(f"{self.key!r} is not a column of obs; samples are {treated}.")
             return np.full(data.n_obs, UNKNOWN)
         values = _slots.read_categories(data, self.key)
         assert values is not None
         if unknown := sorted(set(values.categories) - set(self.names)):
-            _settings.warn(f"batches {unknown[:5]} are not known to the model; their samples are {treated}.")
+            _runtime.warn(f"batches {unknown[:5]} are not known to the model; their samples are {treated}.")
         return self.codes_of(values.astype(str))
 
     def codes_of(self, names: np.ndarray | None) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aeverse import _settings
+from aeverse import _runtime
 
 SMALLEST_SHARE = 0.1  # of the features that the encoder reads, which new data must have
 
@@ -22,7 +22,7 @@ class Features:
     inputs: np.ndarray
 
     def positions_in(
-        self, names: pd.Index, absent: str, say: Callable[[str], None] = _settings.warn, *, place: str = ""
+        self, names: pd.Index, absent: str, say: Callable[[str], None] = _runtime.warn, *, place: str = ""
     ) -> np.ndarray | None:
         """Position of each feature among other names.
 

@@ -3,7 +3,7 @@
 ``recognized``     whether values look like this kind, where no kind before it in `KINDS` recognized them
 ``likelihood``     of an autoencoder of such values
 ``choose``         which features are read where no mask says which
-``fit, prepare``   what is learnt from the training samples; values on a scale on which distances mean something
+``fit, prepare``   what is learned from the training samples; values on a scale on which distances mean something
 ``natural_scale``  values as users want them predicted
 
 A new kind is a class and its place in `KINDS`.
@@ -64,7 +64,7 @@ class Kind:
     name: ClassVar[str]
     is_count: ClassVar[bool] = False  # of molecules: a sample without one says nothing, and the rest can be halved
     stays_sparse: ClassVar[bool] = False  # too large to be made dense
-    learnt: ClassVar[tuple[str, ...]] = ()  # attributes that `fit` sets
+    learned: ClassVar[tuple[str, ...]] = ()  # attributes that `fit` sets
     has_unit: ClassVar[bool] = False  # that the features share: their spreads can be compared
 
     @staticmethod
@@ -96,13 +96,13 @@ class Kind:
 
     def tree(self) -> dict[str, Any]:
         """JSON values and arrays."""
-        return {"name": self.name, **{name: getattr(self, name) for name in self.learnt}}
+        return {"name": self.name, **{name: getattr(self, name) for name in self.learned}}
 
     @staticmethod
     def from_tree(tree: Mapping[str, Any]) -> Kind:
         """Rebuild from a `tree`."""
         kind = KINDS[tree["name"]]()
-        for name in kind.learnt:
+        for name in kind.learned:
             setattr(kind, name, tree[name])
         return kind
 
@@ -110,7 +110,7 @@ class Kind:
 class Counts(Kind):
     """RNA: normalized to the median depth, log1p."""
 
-    name, is_count, stays_sparse, learnt = "counts", True, True, ("depth",)
+    name, is_count, stays_sparse, learned = "counts", True, True, ("depth",)
     depth: float
 
     @staticmethod
@@ -147,7 +147,7 @@ class Counts(Kind):
 class Protein(Kind):
     """Counts of antibodies: log1p, centered by sample (CLR)."""
 
-    name, is_count, has_unit, learnt = "protein", True, True, ("is_alone",)
+    name, is_count, has_unit, learned = "protein", True, True, ("is_alone",)
     is_alone: bool
 
     @staticmethod
@@ -181,7 +181,7 @@ class Protein(Kind):
 class Peaks(Kind):
     """Open chromatin: open or not, weighted by TF-IDF."""
 
-    name, is_count, stays_sparse, learnt = "peaks", True, True, ("idf",)
+    name, is_count, stays_sparse, learned = "peaks", True, True, ("idf",)
     idf: np.ndarray
 
     @staticmethod
