@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -108,6 +109,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         batch_key: str | None = None,
         init: Autoencoder | None = None,
         callback: Callable[[History], bool | None] | None = None,
+        checkpoint: str | Path | None = None,
         device: str = "auto",
         progress: bool | None = None,
     ) -> Autoencoder:
@@ -121,8 +123,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             Layer to read; None is ``adata.X``.
         mask_var
             Column of ``adata.var`` or boolean array: features that the encoder reads. ``"auto"``: ``highly_variable``
-            where present, else of counts the `n_inputs` most overdispersed, of other values all. The decoder explains
-            all features.
+            where present, else of counts the `n_inputs` most overdispersed, of other values all. All features are decoded.
         batch_key
             Column of ``adata.obs``: encoder and decoder get the batch of a sample as an input, and in the embedding samples of
             different batches that match are brought together (mutual nearest neighbors [Haghverdi2018]_; not with
@@ -133,6 +134,9 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             the net is, and which features the encoder reads, then comes from that model; `mask_var` is ignored.
         callback
             Called with the `history` so far after each judgment; where it returns True, training ends.
+        checkpoint
+            File that keeps where training stands, every 100 steps and at the end. Where it exists, training goes on from it:
+            on the CPU, to the same bits as without the interruption.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
         progress
@@ -162,7 +166,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         network = build(settings, features, batches, parts, generator, n_samples=len(training), device=to_device)
         if source is not None:
             start_from(source, network, features)
-        history = learn(network, training, samples, heldout, rng, generator, source is not None, callback, progress)
+        kept = callback, checkpoint, progress
+        history = learn(network, training, samples, heldout, rng, generator, source is not None, *kept)
         deviances = finish(network, samples, heldout, rng, codes, len(batches.names))
         everyone = data.samples(features.inputs, batches.one_hot(all_codes), to_device)
         reference = remember(network, everyone, _slots.in_memory_table(adata.obs), rows, kept_out)

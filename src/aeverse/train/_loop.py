@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from aeverse import _runtime
+from aeverse.train._state import Checkpoint, restore, state_of
 
+SAVE_EVERY = 100  # steps between two checkpoints
 RISING, START = 0.21, 10  # share of a cycle in which the rate rises, from a tenth of its peak
 
 History = dict[str, list[float]]
@@ -170,6 +172,7 @@ def train(
     schedule: Schedule,
     *,
     callback: Callable[[History], bool | None] | None = None,
+    checkpoint: Checkpoint | None = None,
     progress: bool | None = None,
 ) -> History:
     """Train a module in place and leave the best averaged weights in it.
@@ -186,6 +189,8 @@ def train(
         How long and how fast.
     callback
         Called after each judgment with the history so far; training ends where it returns True.
+    checkpoint
+        Keeps where training stands, now and then and at its end; where it holds a state, training goes on from there.
     progress
         Show a bar; None: on a terminal or in a notebook.
 
@@ -202,20 +207,24 @@ def train(
         Interrupted before the first judgment. Later, training stops with a warning and keeps the best weights.
     """
     run = _Run(module, schedule)
-    if schedule.keep_start:
+    if checkpoint is not None and checkpoint.state is not None:
+        restore(run, checkpoint.state)
+    elif schedule.keep_start:
         run.judge(judge)
     bar = _runtime.progress_bar(schedule.n_steps, "training", progress)
+    bar.update(run.step)
     module.train()
     try:
         while run.step < run.last:
             run.advance(next(batches))
             bar.update()
-            if run.step % schedule.judge_every and run.step < run.last:
-                continue
-            run.judge(judge)
-            bar.set_postfix_str(f"held-out {run.history['heldout'][-1]:.4f}")
-            if callback is not None and callback({key: [*values] for key, values in run.history.items()}):
-                break
+            if not run.step % schedule.judge_every or run.step >= run.last:
+                run.judge(judge)
+                bar.set_postfix_str(f"held-out {run.history['heldout'][-1]:.4f}")
+                if callback is not None and callback({key: [*values] for key, values in run.history.items()}):
+                    run.last = run.step
+            if checkpoint is not None and (not run.step % SAVE_EVERY or run.step >= run.last):
+                checkpoint.write(state_of(run))
     except (KeyboardInterrupt, FloatingPointError) as error:
         if run.best_weights is None:
             raise

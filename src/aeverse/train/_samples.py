@@ -103,15 +103,19 @@ class Samples:
         return np.ones(len(self), bool) if sp.issparse(self.data) else ~np.isnan(self.data).all(1)
 
     def shuffled(
-        self, rng: np.random.Generator, size: int, generator: torch.Generator | None = None
+        self, rng: np.random.Generator, size: int, generator: torch.Generator | None = None, *, skip: int = 0
     ) -> Iterator[Batch]:
         """Batches without end, in a new random order for each pass; a short last batch is spread over the others.
 
-        The batches carry `generator`, from which a net corrupts them and draws codes.
+        The batches carry `generator`, from which a net corrupts them and draws codes. The first `skip` are left out: `rng`
+        gives what follows them.
         """
         own = generator_on(self.device, generator)
         while True:
-            for rows in np.array_split(rng.permutation(len(self)), self.n_batches(size)):
+            parts = np.array_split(rng.permutation(len(self)), self.n_batches(size))
+            n_skipped = min(skip, len(parts))
+            skip -= n_skipped
+            for rows in parts[n_skipped:]:
                 yield dataclasses.replace(self.batch(rows), generator=own)
 
     def blocks(self, size: int) -> Iterator[tuple[slice, Batch]]:

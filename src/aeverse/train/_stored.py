@@ -82,30 +82,38 @@ class StoredSamples:
         return joined(found).some(np.argsort(order, kind="stable"))
 
     def shuffled(
-        self, rng: np.random.Generator, size: int, generator: torch.Generator | None = None
+        self, rng: np.random.Generator, size: int, generator: torch.Generator | None = None, *, skip: int = 0
     ) -> Iterator[Batch]:
         """Batches without end, as of `Samples`.
 
         Blocks are read in random order into a buffer of several, and its samples are shuffled. The next buffer is read
-        while the present one is used.
+        while the present one is used. Buffers of which all batches are skipped are not read.
         """
         own = generator_on(self.device, generator)
-        for buffer in self._buffers(rng):
-            for rows in np.array_split(rng.permutation(len(buffer)), buffer.n_batches(size)):
+        for n, n_skipped, coming in self._buffers(rng, size, skip):
+            parts = np.array_split(rng.permutation(n), max(1, n // size))[n_skipped:]
+            buffer = coming.result() if parts else None
+            for rows in parts:
                 yield dataclasses.replace(buffer.batch(rows), generator=own)
 
-    def _buffers(self, rng: np.random.Generator) -> Iterator[Samples]:
-        coming: Future | None = None
+    def _buffers(self, rng: np.random.Generator, size: int, skip: int) -> Iterator[tuple[int, int, Future]]:
+        """Of each buffer the samples, the batches to skip, and the reading of it, which is under way."""
+        present: tuple[int, int, Future] | None = None
         with ThreadPoolExecutor(1) as reader:
             while True:
                 order = rng.permutation(np.flatnonzero(self.sizes))
                 for some in np.array_split(order, -(-len(order) // BUFFER_BLOCKS)):
-                    present, coming = coming, reader.submit(self._buffer, some)
+                    n = int(self.sizes[some].sum())
+                    n_skipped = min(skip, max(1, n // size))
+                    skip -= n_skipped
+                    wanted = some if n_skipped < max(1, n // size) else some[:0]
+                    following = n, n_skipped, reader.submit(self._buffer, wanted)
                     if present is not None:
-                        yield present.result()
+                        yield present
+                    present = following
 
-    def _buffer(self, blocks: np.ndarray) -> Samples:
-        return joined([self.read(int(i)) for i in blocks])
+    def _buffer(self, blocks: np.ndarray) -> Samples | None:
+        return joined([self.read(int(i)) for i in blocks]) if len(blocks) else None
 
 
 def in_memory(samples: Samples | StoredSamples) -> Samples:

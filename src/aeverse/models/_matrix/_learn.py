@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from aeverse.models._matrix._checkpoint import TrainingCheckpoint
 from aeverse.models._matrix._network import Matrix, Network
 from aeverse.models._matrix._regularizers import penalties
 from aeverse.nn import AutoencoderNet
@@ -25,6 +27,7 @@ def learn(
     generator: torch.Generator,
     keep_start: bool,
     callback: Callable[[History], bool | None] | None,
+    checkpoint: str | Path | None,
     progress: bool | None,
 ) -> History:
     """Train; of the weights that were judged, those that explain most of what was held out stay.
@@ -45,6 +48,8 @@ def learn(
         The network starts from another model: stay with it where nothing better comes.
     callback
         Called after each judgment with the history so far; training ends where it returns True.
+    checkpoint
+        File that keeps where training stands; None: none does.
     progress
         Show a bar; None: on a terminal or in a notebook.
     """
@@ -63,14 +68,13 @@ def learn(
         unit = network.null_loss(shown)
         for member in network.ensemble.members:
             member.penalties = penalties(settings, unit, n_steps, shown.graph_target)
-    history = train(
-        network.ensemble,
-        batches.shuffled(rng, settings.batch_size, generator),
-        judge,
-        settings.schedule(n_steps, keep_start),
-        callback=callback,
-        progress=progress,
-    )
+    keeper = None if checkpoint is None else TrainingCheckpoint(checkpoint, network, generator, shown, hidden)
+    n_done = 0 if keeper is None else keeper.n_steps
+    stream = batches.shuffled(rng, settings.batch_size, generator, skip=max(n_done - 1, 0))
+    if n_done:
+        next(stream)  # now `rng` stands where it stood, even if no further batch is asked for
+    schedule = settings.schedule(n_steps, keep_start)
+    history = train(network.ensemble, stream, judge, schedule, callback=callback, checkpoint=keeper, progress=progress)
     network.split_rare()
     return history
 
