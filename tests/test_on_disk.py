@@ -92,12 +92,24 @@ def _lazy(path):
     return ad.experimental.read_lazy(path)
 
 
+def _several(folder):
+    if not hasattr(ad.experimental, "read_lazy"):
+        pytest.skip("this anndata has no read_lazy")
+    whole = ad.read_zarr(folder / "a.zarr")
+    paths = [folder / "first.zarr", folder / "second.h5ad"]
+    if not paths[1].exists():
+        whole[:200].write_zarr(paths[0])
+        whole[200:].write_h5ad(paths[1])
+    return ad.concat([ad.experimental.read_lazy(path) for path in paths])
+
+
 FORMS = {
     "backed h5ad": lambda folder: _backed(folder / "a.h5ad"),
     "backed dense h5ad": lambda folder: _backed(folder / "dense.h5ad"),
     "zarr": lambda folder: _zarr(folder / "a.zarr"),
     "dask": lambda folder: _dask(folder / "a.zarr"),
     "lazy": lambda folder: _lazy(folder / "a.zarr"),
+    "several files": _several,
 }
 
 

@@ -92,9 +92,8 @@ class StoredSamples:
         own = generator_on(self.device, generator)
         for n, n_skipped, coming in self._buffers(rng, size, skip):
             parts = np.array_split(rng.permutation(n), max(1, n // size))[n_skipped:]
-            buffer = coming.result() if parts else None
             for rows in parts:
-                yield dataclasses.replace(buffer.batch(rows), generator=own)
+                yield dataclasses.replace(coming.result().batch(rows), generator=own)
 
     def _buffers(self, rng: np.random.Generator, size: int, skip: int) -> Iterator[tuple[int, int, Future]]:
         """Of each buffer the samples, the batches to skip, and the reading of it, which is under way."""
