@@ -238,6 +238,24 @@ def test_peaks_stay_sparse(monkeypatch):
     assert model.modality_weights["atac"] < 0.2
 
 
+def test_a_modality_without_signal_does_no_harm():
+    mdata = simulate(200, sizes=(600, 100), shared=True)
+    rng = np.random.default_rng(0)
+    noise = ad.AnnData(rng.poisson(5, (200, 100)).astype(np.float32), obs=pd.DataFrame(index=mdata.obs_names))
+    noise.var_names = mdata["prot"].var_names
+    mdata = md.MuData({"rna": mdata["rna"][20:].copy(), "prot": noise})  # the first cells have nothing but noise
+    model = ae.models.MultimodalAutoencoder(recipe="cells", n_latent=4, n_models=2, n_steps=60).fit(mdata)
+    assert model.modality_weights == {"rna": 1, "prot": 0}
+    code, alone = model.encode(mdata), model.encode(mdata, modalities=["rna"])
+    assert code.shape == (200, 8)
+    has_rna = mdata.obs_names.isin(mdata["rna"].obs_names)
+    np.testing.assert_array_equal(code[has_rna], alone[has_rna])
+    assert np.isfinite(code).all()
+    weights = model.weights(mdata)
+    np.testing.assert_array_equal(weights["prot"], ~has_rna)
+    np.testing.assert_array_equal(weights.sum(1), 1)
+
+
 # ---- the model ---------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def model() -> ae.models.MultimodalAutoencoder:

@@ -66,8 +66,9 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     """Autoencoder over several modalities, any of which a sample may lack: fit, encode, predict, save.
 
     Single cells: each modality has an embedding in units of its sampling noise (RNA by a count `Autoencoder`, others by
-    principal components), and these stand side by side, each as long as its share of signal. In a missing
-    modality, a cell is placed at the mean of the five training cells most like it in the others.
+    principal components), and these stand side by side, each as long as its share of signal. A modality with less
+    than a quarter of the largest share is left out of the embedding: its weight is 0, and it only tells where cells lie that
+    have no other. In a missing modality, a cell is placed at the mean of the five training cells most like it in the others.
 
     Cohorts: each modality is reduced to its significant principal components. Encoders, one for each modality, lead into one
     latent space, from which decoders give every modality back, and a head predicts where the sample lies in the neighbor

@@ -46,7 +46,8 @@ def multimodal_embed(
     """Embed cells or patients from all their modalities at once; any modality may be missing in any of them.
 
     Single cells: each modality is embedded in units of its own sampling noise, and the embeddings are put side by side, each
-    scaled by its share of signal, so that a weak modality does no harm. Cohorts: one encoder per modality, fused to one
+    scaled by its share of signal; a modality with less than a quarter of the largest share is left out (weight 0), so that it
+    does no harm. Cohorts: one encoder per modality, fused to one
     embedding that has to reconstruct every modality and to predict where a patient lies in their fused neighbor graph (as in
     similarity network fusion [Wang2014]_). Samples that miss a modality are embedded from those that they have.
 

@@ -22,14 +22,16 @@ from aeverse.nn import nearest
 
 FEWEST_GENES = 50  # a network is trained for
 LEAST_SHARE = 0.01
+LEAST_OF_LARGEST = 0.25  # of the shares: what would count a sixteenth in squared distances adds more noise than signal
 N_DONORS, MOST_DONORS = 5, 5000  # one donor would leave a cell between two populations, many would flatten them
 
 
 @dataclass
 class CellFusion:
-    """An embedding of each modality, as long as its share of signal; what a cell lacks is taken from a donor.
+    """An embedding of each modality, as long as its share of signal; what a cell lacks is taken from donors.
 
-    ``shares``: of the variance of a modality's embedding, what lies between populations.
+    ``shares``: of the variance of a modality's embedding, what lies between populations. A modality whose share is small
+    beside the largest is no part of the embedding; it only finds the donors of cells that have no other.
     """
 
     recipe: ClassVar[str] = "cells"
@@ -70,8 +72,13 @@ class CellFusion:
     @property
     def modality_weights(self) -> dict[str, float]:
         """How much each modality counts in squared distances."""
-        total = sum(share**2 for share in self.shares.values())
-        return {m: share**2 / total for m, share in self.shares.items()}
+        squares = {m: share**2 if m in self.embedded else 0.0 for m, share in self.shares.items()}
+        return {m: square / sum(squares.values()) for m, square in squares.items()}
+
+    @property
+    def embedded(self) -> list[str]:
+        """The modalities that are part of the embedding."""
+        return [m for m, share in self.shares.items() if share >= LEAST_OF_LARGEST * max(self.shares.values())]
 
     @property
     def history(self) -> dict[str, list[float]]:
@@ -100,7 +107,8 @@ class CellFusion:
 
     def encode(self, scores: Scores, training: Scores, same: np.ndarray) -> np.ndarray:
         """See `Fusion`."""
-        return side_by_side(self.completed(scores, training, same)).astype(np.float32)
+        completed = self.completed(scores, training, same)
+        return side_by_side({m: completed[m] for m in self.embedded}).astype(np.float32)
 
     def completed(self, scores: Scores, training: Scores, same: np.ndarray) -> dict[str, np.ndarray]:
         """Scores in all modalities; those that a cell lacks are the mean over the training cells most like it that have them."""
@@ -145,7 +153,8 @@ class CellFusion:
             whole = []
             for i, (m, donated) in enumerate(zip(self.sizes, fixed, strict=True)):
                 own = self.shares[m] * functions[m](parts[m], told[:, :0]) if m in parts else donated
-                whole.append(torch.where(has[:, [i]] > 0, own, donated))
+                if m in self.embedded:
+                    whole.append(torch.where(has[:, [i]] > 0, own, donated))
             return torch.cat(whole, 1)
 
         return Net(sides, torch.cat(list(hidden.values()), 1), torch.as_tensor(told, device=device), code)

@@ -115,6 +115,7 @@ class FittedMultimodal:
         """See `MultimodalAutoencoder.weights`."""
         has = self.scores(mdata, self.read(mdata, modalities, layer)).has
         weights = has * np.array([self.fusion.modality_weights[m] for m in self.kinds], np.float32)
+        weights = np.where(weights.any(1, keepdims=True), weights, has)  # a modality of weight 0 alone finds the donors
         shares = weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)
         return pd.DataFrame(shares, index=mdata.obs_names, columns=list(self.kinds))
 
