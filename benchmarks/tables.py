@@ -8,9 +8,10 @@ import pandas as pd
 
 
 def with_kept(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A table and, before it, the rows on disk of the data sets that it does not have."""
+    """A table and, before it, the rows on disk of the data sets and methods that it does not have."""
+    by = [column for column in ("data", "method") if column in table]
     old = pd.read_csv(path)
-    return pd.concat([old[~old["data"].isin(table["data"])], table])
+    return pd.concat([old[~old.set_index(by).index.isin(table.set_index(by).index)], table])
 
 
 def markdown(table: pd.DataFrame, decimals: int = 3) -> list[str]:
