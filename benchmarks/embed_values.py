@@ -132,7 +132,9 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=list(COHORTS), choices=COHORTS)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--codes", type=Path, help="folder in which codes are kept")
-    parser.add_argument("--keep", action="store_true", help="keep the table's rows of data sets and methods that are not run now")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the table's rows of data sets and methods that are not run now"
+    )
     args = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"needs the data sets in {DATA}")
