@@ -60,15 +60,15 @@ def test_of_a_linear_encoder_the_values_are_its_weights():
 
 def test_the_net_that_is_explained_gives_the_models_embedding(model, small):
     net = net_of_ensemble(model.net, model.inputs, model.fitted.samples(small, None))
-    np.testing.assert_allclose(net.code(net.hidden, net.told).detach(), model.encode(small), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(net.code(net.hidden, net.context).detach(), model.encode(small), rtol=1e-4, atol=1e-4)
 
 
 def assert_net_gives_the_code(model, mdata):
     fit = model.fitted
     data = fit.read(mdata)
     scores = fit.scores(mdata, data)
-    net = fit.fusion.net(data, scores, fit.training, fit.same(mdata, scores))
-    np.testing.assert_allclose(net.code(net.hidden, net.told).detach(), model.encode(mdata), rtol=1e-4, atol=1e-4)
+    net = fit.fusion.net(data, scores, fit.training, fit.twins(mdata, scores))
+    np.testing.assert_allclose(net.code(net.hidden, net.context).detach(), model.encode(mdata), rtol=1e-4, atol=1e-4)
 
 
 def test_the_net_that_is_explained_gives_the_code_of_cells_some_of_which_lack_a_modality(small):

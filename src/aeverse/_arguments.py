@@ -284,8 +284,8 @@ def _is_right(kinds: Kinds, value: Any) -> bool:
 
 
 def _words(kinds: Kinds) -> str:
-    *others, last = [kind.words for kind in kinds]
-    return f"{', '.join(others)} or {last}" if others else last
+    *first_words, last = [kind.words for kind in kinds]
+    return f"{', '.join(first_words)} or {last}" if first_words else last
 
 
 # ---- messages ------------------------------------------------------------------------------------------------------
@@ -297,8 +297,8 @@ def _check(function: Callable[..., Any], name: str, value: Any, kinds: Kinds, *,
 
 
 def _hint(value: Any, kinds: Kinds) -> str:
-    for (wanted, found), hint in OTHER_OBJECT.items():
-        if found == type(value).__name__ and any(kind.words.endswith(wanted) for kind in kinds):
+    for (expected_kind, actual_kind), hint in OTHER_OBJECT.items():
+        if actual_kind == type(value).__name__ and any(kind.words.endswith(expected_kind) for kind in kinds):
             return f" ({hint})"
     return ""
 

@@ -94,14 +94,14 @@ def parameters(tool: str) -> list[Parameter]:
 
 def add_options(parser: argparse.ArgumentParser, tool: str) -> list[str]:
     """An option for each parameter of a tool but its data; without a default it is required. Returns the names."""
-    given = [p for p in parameters(tool)[1:] if p.name not in NO_OPTIONS]
-    for p in given:
+    options = [p for p in parameters(tool)[1:] if p.name not in NO_OPTIONS]
+    for p in options:
         default = "" if p.default in (None, ()) else f" (default: {p.default})"
         kind = _kind(p.annotation, p.name)
         text = f"{p.text}{default}".replace("%", "%%")
         name = f"--{p.name.replace('_', '-')}"
         parser.add_argument(name, required=p.needed, default=argparse.SUPPRESS, help=text, **kind)
-    return [p.name for p in given]
+    return [p.name for p in options]
 
 
 def takes(tool: str) -> tuple[str, ...]:
@@ -141,8 +141,8 @@ def _pairs(text: str) -> Mapping[str, str | None] | str | None:
 def _descriptions(doc: str) -> dict[str, str]:
     """First sentence about each parameter, from the numpydoc docstring."""
     section = re.split(r"^\w[\w ]*\n-{3,}\n", doc, flags=re.MULTILINE)
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for names, text in re.findall(r"^(\w[\w, ]*)\n((?:    .*\n?|\n)+)", section[1] if len(section) > 1 else "", re.M):
         sentence = re.split(r"(?<=[a-z`\"\])])\.\s|:\s*\n", " ".join(text.split()))[0].rstrip(".") + "."
-        found |= dict.fromkeys((name.strip() for name in names.split(",")), sentence.replace("`", ""))
-    return found
+        descriptions |= dict.fromkeys((name.strip() for name in names.split(",")), sentence.replace("`", ""))
+    return descriptions

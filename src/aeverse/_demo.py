@@ -118,7 +118,7 @@ def _summary(adata: AnnData, by_pca: AnnData, clock: _Clock) -> str:
         "held-out deviance explained in another data set (pbmc3k, benchmarks/denoise.py of aeverse):",
         "  " + ", ".join(f"{method} {score:.3f}" for method, score in read_scores()["pbmc3k"].items() if score),
         "",
-        "seconds: " + ", ".join(f"{what} {seconds:.1f}" for what, seconds in clock.seconds.items()),
+        "seconds: " + ", ".join(f"{step} {seconds:.1f}" for step, seconds in clock.seconds.items()),
     ]
     return "\n".join(lines)
 

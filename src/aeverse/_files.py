@@ -71,8 +71,8 @@ def publish(new: Path, path: str | Path) -> None:
 def inside(path: str | Path, other: str | Path) -> bool:
     """Whether `path` is `other`, by whatever name, or lies in it."""
     path, other = Path(path), Path(other)
-    same = path.exists() and other.exists() and path.samefile(other)
-    return same or _place(path).is_relative_to(_place(other))
+    is_same = path.exists() and other.exists() and path.samefile(other)
+    return is_same or _place(path).is_relative_to(_place(other))
 
 
 def _place(path: str | Path) -> Path:
@@ -117,8 +117,8 @@ def _own_folder(parent: Path) -> Iterator[Path]:
         except OSError as error:
             raise type(error)(f"cannot write to the folder {str(parent)!r}: {error.strerror}.") from error
         try:
-            with _locked(folder) as mine:
-                if not mine:  # another run took it for a leftover
+            with _locked(folder) as is_ours:
+                if not is_ours:  # another run took it for a leftover
                     continue
                 yield folder
                 return
@@ -131,8 +131,8 @@ def _remove_leftovers(parent: Path) -> None:
     if fcntl is None:
         return
     for folder in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), _locked(folder) as mine:
-            if not mine:
+        with contextlib.suppress(OSError), _locked(folder) as is_ours:
+            if not is_ours:
                 continue
             for old in (folder / OLD).glob("*"):
                 if not (parent / old.name).exists():
@@ -154,9 +154,9 @@ def _locked(folder: Path) -> Iterator[bool]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK))
+            is_ours = os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK))
         except OSError:
-            mine = False
-        yield mine
+            is_ours = False
+        yield is_ours
     finally:
         os.close(descriptor)

@@ -178,8 +178,8 @@ def heldout_deviance_explained(adata: AnnData, key: str) -> float:
 def _heldout_section(heldout: float, adata: AnnData, key: str, model: str | None) -> str:
     from aeverse import pl
 
-    given = f"<p><b>Not trained on these cells</b> but read from {escape(str(model))}; on its own training data:</p>"
-    text = (given if model else "") + (
+    source = f"<p><b>Not trained on these cells</b> but read from {escape(str(model))}; on its own training data:</p>"
+    text = (source if model else "") + (
         "<p>Before training, some molecules of every cell were set aside. The model never saw them. Of their "
         f"variation beyond the average expression of each gene, the model explains <b>{heldout:.1%}</b> (share of the Poisson "
         "deviance).</p><p class=soft>0 would be no better than the gene averages. 1 cannot be reached: counting "
@@ -205,12 +205,12 @@ def _code_section(adata: AnnData, basis: str, color: str | None) -> str:
             ax[0].legend(handles, names, **place, frameon=False, fontsize=9, handletextpad=0.3, columnspacing=1.0)
 
     pictures = _pictures(plot, 1, (4.8, 5.2 if color else 4.0), "The embedding of the cells")
-    what = "" if color is None else f", colored by <b>{escape(color)}</b>, which the model did not see"
+    coloring = "" if color is None else f", colored by <b>{escape(color)}</b>, which the model did not see"
     if color is not None and color == _batch_of(adata, basis):
-        what = f", colored by the batches in <b>{escape(color)}</b>"
+        coloring = f", colored by the batches in <b>{escape(color)}</b>"
     return _section(
         "The embedding",
-        f"<p>Each cell is a point; cells with alike expression lie close together{what}.</p>" + pictures,
+        f"<p>Each cell is a point; cells with alike expression lie close together{coloring}.</p>" + pictures,
     )
 
 
@@ -298,8 +298,8 @@ def _candidates(adata: AnnData, counts, column: str) -> list[str]:
         return []
     low = table[table["cells"].between(*SEEN_IN)]
     table = (low if len(low) else table)[lambda t: t["explained"] > 0]
-    known = sorted((str(g) for g in table.index if str(g).upper() in MARKERS), key=lambda g: MARKERS.index(g.upper()))
-    return [*known, *(str(gene) for gene in table.index[: 3 * LISTED] if str(gene) not in known)]
+    markers = sorted((str(g) for g in table.index if str(g).upper() in MARKERS), key=lambda g: MARKERS.index(g.upper()))
+    return [*markers, *(str(gene) for gene in table.index[: 3 * LISTED] if str(gene) not in markers)]
 
 
 def _gene_table(adata: AnnData, counts, column: str, fewest: int = FEWEST_MOLECULES) -> pd.DataFrame | None:

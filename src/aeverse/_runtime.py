@@ -34,16 +34,16 @@ def resolve_device(device: str = "auto"):
 
 def available_memory() -> float:
     """Bytes that this process may still take: of the machine, and of the container (cgroup) it runs in; infinity if unknown."""
-    found = [float("inf")]
+    limits = [float("inf")]
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(1024.0 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+        limits.append(1024.0 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
     with contextlib.suppress(OSError, ValueError):  # "max": no limit
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{what}").read_text()) for what in ("max", "current"))
-        found.append(float(limit - used))
-    if len(found) == 1 and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # macOS: all that there is
-        found.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
-    return max(0.0, min(found))
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{measure}").read_text()) for measure in ("max", "current"))
+        limits.append(float(limit - used))
+    if len(limits) == 1 and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # macOS: all that there is
+        limits.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+    return max(0.0, min(limits))
 
 
 def has_dask() -> bool:

@@ -182,12 +182,12 @@ class Array:
     def _check_shape(self, value: np.ndarray, place: str, sizes: Sizes) -> None:
         named = [sizes.get(n, n) if isinstance(n, str) else n for n in self.shape]
         right = len(named) == value.ndim and all(
-            isinstance(n, str) or n is None or n == own for n, own in zip(named, value.shape, strict=True)
+            isinstance(n, str) or n is None or n == length for n, length in zip(named, value.shape, strict=True)
         )
         if right:  # a name twice, of one size that is new
             right = all(
-                sizes.setdefault(n, own) == own
-                for n, own in zip(self.shape, value.shape, strict=True)
+                sizes.setdefault(n, length) == length
+                for n, length in zip(self.shape, value.shape, strict=True)
                 if isinstance(n, str)
             )
         if not right:

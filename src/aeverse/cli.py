@@ -110,11 +110,11 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
     for name, command in _commands.COMMANDS.items():
         text = command.text or f"{command.summary[0].upper()}{command.summary[1:]}: aeverse.tl.{command.tool}."
-        own = _command(commands, name, command.summary, text, command.examples or None, _run_tool)
-        own.set_defaults(command=name)
-        _add_files(own, has_report=command.has_report)
+        subparser = _command(commands, name, command.summary, text, command.examples or None, _run_tool)
+        subparser.set_defaults(command=name)
+        _add_files(subparser, has_report=command.has_report)
         if name == chosen:
-            own.set_defaults(names=_commands.add_options(own, command.tool))
+            subparser.set_defaults(names=_commands.add_options(subparser, command.tool))
 
     demo = _command(commands, "demo", "denoise, cluster and picture real blood cells", DEMO, None, _demo)
     demo.add_argument(
@@ -334,16 +334,16 @@ def _message(error: BaseException, names: Sequence[str]) -> str:
 def _as_options(message: str, options: Sequence[str]) -> str:
     """Arguments of the Python functions, such as ``layer='counts'``, as options of the command line."""
 
-    def option(found: re.Match) -> str:
-        value = found[2] or ""
+    def option(match: re.Match) -> str:
+        value = match[2] or ""
         if value == "None":
-            return f"no --{found[1].replace('_', '-')}"
-        return f"--{found[1].replace('_', '-')} {value.strip(chr(39))}".rstrip()
+            return f"no --{match[1].replace('_', '-')}"
+        return f"--{match[1].replace('_', '-')} {value.strip(chr(39))}".rstrip()
 
     if not options:
         return message
     names = "|".join(options)
-    message = re.sub(rf"^tl\.\w+, argument ({names}):", lambda found: f"--{found[1].replace('_', '-')}:", message)
+    message = re.sub(rf"^tl\.\w+, argument ({names}):", lambda match: f"--{match[1].replace('_', '-')}:", message)
     return re.sub(rf"\b({names})=('[^']*'|None\b|[\w+-]+(?:\.\w+)*)?", option, message)
 
 

@@ -54,12 +54,12 @@ def model(adata: AnnData, *, key: str | None = None) -> models.Autoencoder:
     store = adata.uns.get("ae", {})
     if not isinstance(store, Mapping):
         raise ValueError("uns['ae'] holds something that aeverse did not write; rename it first.")
-    found = {name: record for name, record in store.items() if "model" in record}
-    if not found:
+    candidates = {name: record for name, record in store.items() if "model" in record}
+    if not candidates:
         raise KeyError("uns['ae'] holds no model; run aeverse.tl.denoise or aeverse.tl.embed first.")
-    if len({str(record["model"].get("checksum")) for record in found.values()}) > 1:
-        raise ValueError(f"uns['ae'] holds several models; pass key=, one of {sorted(found)}.")
-    name, record = next(iter(found.items()))
+    if len({str(record["model"].get("checksum")) for record in candidates.values()}) > 1:
+        raise ValueError(f"uns['ae'] holds several models; pass key=, one of {sorted(candidates)}.")
+    name, record = next(iter(candidates.items()))
     return _model_of(record, name)
 
 
@@ -116,10 +116,10 @@ def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised
         raise ValueError(f"uns['ae'][{key!r}] is not whole, as after anndata.concat; call aeverse.tl.denoise again.")
     if "embedding" not in source or "X_ae" not in adata.obsm:
         raise ValueError(f"the code of {key!r} in obsm['X_ae'] was replaced by a later run or deleted; denoise again.")
-    lost = int(record["genes_found"]) - int(fitted.var_names.isin(adata.var_names).sum())
-    if lost > 0:
+    n_missing = int(record["genes_found"]) - int(fitted.var_names.isin(adata.var_names).sum())
+    if n_missing > 0:
         raise ValueError(
-            f"{lost} genes were taken out of adata since {key!r} was made, so library sizes are no longer known; take "
+            f"{n_missing} genes were taken out of adata since {key!r} was made, so library sizes are no longer known; take "
             "denoised values before you subset genes, or denoise again."
         )
     code = np.asarray(adata.obsm["X_ae"], np.float32)

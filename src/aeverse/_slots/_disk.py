@@ -30,8 +30,8 @@ def open_file(path: Path) -> AnnData:
     layers = store.get("layers", {})
     parts["layers"] = {name: _matrix(layers[name]) for name in layers}
     if "raw" in store and hasattr(raw := store["raw"], "keys"):  # in a zarr, nothing is an element, too
-        others = {name: anndata.io.read_elem(raw[name]) for name in ("var", "varm") if name in raw}
-        parts["raw"] = {"X": _lazy(raw["X"]), **others}
+        annotations = {name: anndata.io.read_elem(raw[name]) for name in ("var", "varm") if name in raw}
+        parts["raw"] = {"X": _lazy(raw["X"]), **annotations}
     return anndata.AnnData(_matrix(store["X"]), **parts)
 
 

@@ -28,8 +28,8 @@ def fingerprint_of_fit(adata, layer: str | None, mask_var, batch_key: str | None
     parts = [np.asarray(part, np.int64) for part in parts]
     for part in (*parts, values, np.asarray([] if mask is None else mask, bool)):
         digest.update(np.ascontiguousarray(part).tobytes())
-    known = None if batches is None else [str(name) for name in batches.categories]
-    digest.update(repr((list(adata.var_names.astype(str)), batch_key, known, described)).encode())
+    categories = None if batches is None else [str(name) for name in batches.categories]
+    digest.update(repr((list(adata.var_names.astype(str)), batch_key, categories, described)).encode())
     return digest.hexdigest()
 
 
@@ -44,21 +44,21 @@ def hashes_of_cells(
         hashes["batch"] = cells * ODD + _hash_words(batches.categories)[batches.codes]
     if code is not None:
         rows = np.ascontiguousarray(code, np.float32)
-        own = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows]
-        hashes["embedding"] = cells * ODD + np.asarray(own, np.uint64)
+        integers = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows]
+        hashes["embedding"] = cells * ODD + np.asarray(integers, np.uint64)
     return hashes
 
 
 def _hash_counts(adata, layer: str | None, names: pd.Index) -> np.ndarray:
     """Sum over the genes of count times the hash of the gene's name, so that no order matters."""
-    own = adata.var_names.astype(str)
-    weights = np.where(own.isin(names), _hash_words(own), np.uint64(0))
+    var_names = adata.var_names.astype(str)
+    weights = np.where(var_names.isin(names), _hash_words(var_names), np.uint64(0))
     return np.concatenate([counts.astype(np.uint64) @ weights for _, counts in count_blocks(adata, layer)])
 
 
 def _hash_words(words) -> np.ndarray:
-    found = [hashlib.blake2b(str(word).encode(), digest_size=8).digest() for word in words]
-    return np.asarray([int.from_bytes(word, "little") for word in found], np.uint64)
+    digests = [hashlib.blake2b(str(word).encode(), digest_size=8).digest() for word in words]
+    return np.asarray([int.from_bytes(word, "little") for word in digests], np.uint64)
 
 
 def check_cells(
@@ -69,16 +69,16 @@ def check_cells(
     if batch_key is not None and batch_key not in adata.obs:
         raise ValueError(f"the batches of {key!r} in obs[{batch_key!r}] were deleted; put them back. {_remedy(key)}")
     now = hashes_of_cells(adata, layer, names, batch_key, code)
-    for what in ("counts", "batch", "embedding"):
-        if what not in now:
+    for part in ("counts", "batch", "embedding"):
+        if part not in now:
             continue
-        changed = ~np.isin(now[what], source[what])
+        changed = ~np.isin(now[part], source[part])
         if changed.any():
             place = {
                 "counts": f"the counts in {'adata.X' if layer is None else f'adata.layers[{layer!r}]'}, or the names of genes,",
                 "batch": f"the batches in obs[{batch_key!r}]",
                 "embedding": "the embedding in obsm['X_ae']",
-            }[what]
+            }[part]
             raise ValueError(
                 f"{place} of {int(changed.sum())} of {len(changed)} cells are not those that {key!r} was made from: they "
                 f"were changed or replaced, or objects were concatenated. {_remedy(key)}"

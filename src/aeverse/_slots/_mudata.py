@@ -49,7 +49,7 @@ def writable_mudata(mdata, copy: bool):
         raise ValueError(
             "mdata.obs_names are not unique; make the names of cells unique in every modality, then mdata.update()."
         )
-    seen = np.zeros(mdata.n_obs, bool)
+    covered = np.zeros(mdata.n_obs, bool)
     for name, adata in mdata.mod.items():
         if not adata.obs_names.is_unique:
             raise ValueError(
@@ -60,10 +60,10 @@ def writable_mudata(mdata, copy: bool):
             raise ValueError(
                 f"{(where < 0).sum()} cells of mdata[{name!r}] are not in mdata.obs: it is out of date. Call mdata.update()."
             )
-        seen[where] = True
-    if not seen.all():
+        covered[where] = True
+    if not covered.all():
         raise ValueError(
-            f"{(~seen).sum()} cells of mdata.obs are in no modality: it is out of date. Call mdata.update()."
+            f"{(~covered).sum()} cells of mdata.obs are in no modality: it is out of date. Call mdata.update()."
         )
     require_observations(mdata)
     return mdata.copy() if copy else mdata
@@ -84,11 +84,11 @@ def read_modalities(
             f"layer={layer!r} must be a dict from modality to layer, such as {{{next(iter(mdata.mod))!r}: {layer!r}}}."
         )
     layer, mask_var = dict(layer or {}), dict(mask_var or {})
-    wanted = list(mdata.mod) if modalities is None else name_list(modalities)
-    for what, names in (("modalities", wanted), ("layer", layer), ("mask_var", mask_var)):
+    selection = list(mdata.mod) if modalities is None else name_list(modalities)
+    for argument, names in (("modalities", selection), ("layer", layer), ("mask_var", mask_var)):
         if unknown := [name for name in names if name not in mdata.mod]:
-            raise KeyError(f"{what} names {unknown}, but the modalities are {list(mdata.mod)}.")
-    return {name: _read_modality(mdata, name, layer.get(name), mask_var.get(name, "auto")) for name in wanted}
+            raise KeyError(f"{argument} names {unknown}, but the modalities are {list(mdata.mod)}.")
+    return {name: _read_modality(mdata, name, layer.get(name), mask_var.get(name, "auto")) for name in selection}
 
 
 def masks_of(mdata, mask_var: str | Mapping[str, str | np.ndarray | None] | None) -> dict[str, Any]:

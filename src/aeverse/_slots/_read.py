@@ -180,19 +180,21 @@ def check_count_values(values: np.ndarray, adata, layer: str | None) -> None:
     """Raise a ValueError that names the place, what was found and what to do, unless all values are counts."""
     if values.size == 0:
         return
-    found = None
+    complaint = None
     if not np.isfinite(values).all():
-        found = "NaN or infinite values"
+        complaint = "NaN or infinite values"
     elif values.min() < 0:
-        found = f"negative values (minimum {values.min():.4g})"
+        complaint = f"negative values (minimum {values.min():.4g})"
     elif np.issubdtype(values.dtype, np.floating):
         broken = values[values != np.rint(values)]
         if broken.size:
-            found = f"values that are not integers (such as {broken.flat[0]:.10g})"
-    if found is None and float(values.max()) > MAX_EXACT_COUNT:
-        found = f"values above {MAX_EXACT_COUNT} (maximum {values.max():.4g})"
-    if found is not None:
-        raise ValueError(f"{matrix_name(layer)} holds {found}, but this needs raw counts. {_counts_hint(adata, layer)}")
+            complaint = f"values that are not integers (such as {broken.flat[0]:.10g})"
+    if complaint is None and float(values.max()) > MAX_EXACT_COUNT:
+        complaint = f"values above {MAX_EXACT_COUNT} (maximum {values.max():.4g})"
+    if complaint is not None:
+        raise ValueError(
+            f"{matrix_name(layer)} holds {complaint}, but this needs raw counts. {_counts_hint(adata, layer)}"
+        )
 
 
 def warn_of_unusual_counts(counts: sp.csr_matrix, adata, layer: str | None) -> None:
@@ -309,12 +311,12 @@ def positions(names: Iterable[str] | str, index: pd.Index, what: str = "genes") 
     return index.get_indexer(names) if index.is_unique else np.array([index.get_loc(n) for n in names])
 
 
-def known_features(adata, known: pd.Index) -> list[str] | None:
+def known_features(adata, model_names: pd.Index) -> list[str] | None:
     """The features of `adata` that a model knows, in the order of `adata`; None: all, in the model's own order."""
     names = adata.var_names.astype(str)
-    if names.equals(known):
+    if names.equals(model_names):
         return None
-    found = list(names[names.isin(known)])
-    if len(found) < len(names):
-        warn(f"the model knows {len(found)} of the {len(names)} features; the others are left empty.")
-    return found
+    matches = list(names[names.isin(model_names)])
+    if len(matches) < len(names):
+        warn(f"the model knows {len(matches)} of the {len(names)} features; the others are left empty.")
+    return matches

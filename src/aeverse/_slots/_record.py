@@ -29,8 +29,8 @@ def embedding_model(data, use_rep: str) -> str | None:
     """Checksum of the model that gave ``obsm[use_rep]``, where a record tells it."""
     for record in data.uns.get("ae", {}).values():
         if f"obsm/{use_rep}" in {str(key) for key in record.get("writes", ())}:
-            found = record.get("model_checksum", record.get("model", {}).get("checksum"))
-            return None if found is None else str(found)
+            checksum = record.get("model_checksum", record.get("model", {}).get("checksum"))
+            return None if checksum is None else str(checksum)
     return None
 
 
@@ -41,12 +41,12 @@ def versions() -> dict[str, str]:
     return {package: version(package) for package in ("aeverse", "anndata", "numpy", "scipy", "torch")}
 
 
-def parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+def parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a tool, its ``locals()`` at the first line, as ``uns["ae"][key]["params"]`` keeps them.
 
     Models and data are named by their class, files by their path, gene sets and other mappings of lists by their names.
     """
-    return {name: _described(value) for name, value in given.items() if name not in NOT_RECORDED}
+    return {name: _described(value) for name, value in arguments.items() if name not in NOT_RECORDED}
 
 
 def _described(value: Any) -> Any:

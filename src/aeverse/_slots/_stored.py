@@ -57,9 +57,11 @@ def stored_counts(adata, layer: str | None = None) -> StoredCounts | None:
         return None
     n = matrix.shape[0]
     n_rows = int(np.clip(MOST_ENTRIES * n / n_entries, 1, MOST_ROWS))
-    own = np.cumsum(matrix.chunks[0]) if hasattr(matrix, "compute") else np.arange(1, n + 1)  # where it may be cut
-    wanted = np.arange(n_rows, n, n_rows)
-    return StoredCounts(matrix, np.unique([0, *own[np.searchsorted(own, wanted)], n]), adata, layer)
+    boundaries = (
+        np.cumsum(matrix.chunks[0]) if hasattr(matrix, "compute") else np.arange(1, n + 1)
+    )  # where it may be cut
+    targets = np.arange(n_rows, n, n_rows)
+    return StoredCounts(matrix, np.unique([0, *boundaries[np.searchsorted(boundaries, targets)], n]), adata, layer)
 
 
 def count_blocks(adata, layer: str | None = None) -> Iterator[tuple[slice, sp.csr_matrix]]:

@@ -77,18 +77,18 @@ def write(data, results: Results) -> Callable[[], None]:
         check_keys(data, [(slot, key) for slot, key, _ in slots], results.name, tables=True)
     if data.is_view:
         data._init_as_actual(data.copy())  # as scanpy does; anndata would warn and do the same
-    taken = [f"{slot}/{key}" for slot, key, _ in slots]
+    slot_names = [f"{slot}/{key}" for slot, key, _ in slots]
     store = data.uns.get("ae", {})
-    stale = [entry.split("/", 1) for entry in sorted(_written(store.get(results.name, {})) - set(taken))]
-    others = {
-        name: {**entry, "writes": writable(sorted(_written(entry) - set(taken)))} for name, entry in store.items()
+    stale = [entry.split("/", 1) for entry in sorted(_written(store.get(results.name, {})) - set(slot_names))]
+    other_records = {
+        name: {**entry, "writes": writable(sorted(_written(entry) - set(slot_names)))} for name, entry in store.items()
     }
-    record = writable({**results.record, "writes": taken})
+    record = writable({**results.record, "writes": slot_names})
     put_back = _snapshot(data, [(slot, key) for slot, key, *_ in [*slots, *stale]])
     try:
         for slot, key, value in slots:
             getattr(data, slot)[key] = value
-        data.uns["ae"] = {**others, results.name: record}
+        data.uns["ae"] = {**other_records, results.name: record}
         for slot, key in stale:
             if key in getattr(data, slot):
                 del getattr(data, slot)[key]
@@ -168,9 +168,9 @@ def scatter_columns(values: Any, columns: np.ndarray, n_vars: int) -> Any:
     return sp.csr_matrix((entries.data, (entries.row, columns[entries.col])), shape=(values.shape[0], n_vars))
 
 
-def side_key(key_added: str, what: str) -> str:
+def side_key(key_added: str, suffix: str) -> str:
     """Name of what a tool writes beside a code: ``"ae_weights"`` beside ``"X_ae"``, ``"mine_weights"`` beside ``"mine"``."""
-    return f"{key_added.removeprefix('X_')}_{what}"
+    return f"{key_added.removeprefix('X_')}_{suffix}"
 
 
 def numbered(table: pd.DataFrame) -> pd.DataFrame:

@@ -51,14 +51,14 @@ def read_clinical(tables: Table | Sequence[Table] | None, dropped: Dropped) -> t
         barcodes = pd.Index(frame.index if key is None else frame[key]).map(barcode)
         sample = find_column(frame, SAMPLE)
         ranked = barcodes if sample is None else pd.Index(frame[sample].map(barcode))
-        kept = one_sample_each(
+        sample_of_patient = one_sample_each(
             ranked,
             dict(zip(ranked, barcodes.map(lambda b: patient_of_sample(b, patient_of)), strict=True)),
             "clinical",
             dropped,
         )
         frame = frame.drop(columns=[c for c in (key, sample) if c is not None and c != sample])
-        frame = frame.iloc[kept.to_numpy()].set_axis(kept.index, axis=0)
+        frame = frame.iloc[sample_of_patient.to_numpy()].set_axis(sample_of_patient.index, axis=0)
         fresh = [c for c in frame.columns if c not in obs.columns]
         obs = frame if obs.empty else obs.join(frame[fresh], how="outer")
     empty = [c for c in obs.columns if _slots.unknown_as_nan(obs[c]).isna().all()]
@@ -93,8 +93,8 @@ def with_survival(obs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
             time, source = obs[months], months
         elif days is not None:
             time, source = obs[days] / DAYS_PER_MONTH, f"{days} (days)"
-        elif endpoint == "OS" and (found := _days_to_last_known(obs)) is not None:
-            time, source = found[0] / DAYS_PER_MONTH, f"{found[1]} (days)"
+        elif endpoint == "OS" and (last_known := _days_to_last_known(obs)) is not None:
+            time, source = last_known[0] / DAYS_PER_MONTH, f"{last_known[1]} (days)"
         else:
             continue
         if status is None or not pd.api.types.is_numeric_dtype(time):
@@ -109,7 +109,7 @@ def _days_to_last_known(obs: pd.DataFrame) -> tuple[pd.Series, str] | None:
     """Days to death, else to the last follow-up."""
     death = find_column(obs, ("days_to_death", "days_to_death.demographic"))
     last = find_column(obs, ("days_to_last_followup", "days_to_last_follow_up", "days_to_last_follow_up.diagnoses"))
-    found = [c for c in (death, last) if c is not None and pd.api.types.is_numeric_dtype(obs[c])]
-    if not found:
+    columns = [c for c in (death, last) if c is not None and pd.api.types.is_numeric_dtype(obs[c])]
+    if not columns:
         return None
-    return obs[found].bfill(axis=1).iloc[:, 0], " or ".join(found)
+    return obs[columns].bfill(axis=1).iloc[:, 0], " or ".join(columns)

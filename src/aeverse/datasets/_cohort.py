@@ -106,10 +106,10 @@ def cohort_from_tables(
         raise ValueError("layers has a 'mut' already, which is the name of the layer made of maf=; rename it.")
     dropped = Dropped()
     obs, patient_of = read_clinical(clinical, dropped)
-    made = {str(name): _layer(str(name), table, obs, patient_of, dropped) for name, table in layers.items()}
+    modalities = {str(name): _layer(str(name), table, obs, patient_of, dropped) for name, table in layers.items()}
     if maf is not None:
-        made["mut"] = _mutations(maf, patient_of, dropped)
-    patients = pd.Index(dict.fromkeys(p for layer in made.values() for p in layer.obs_names))
+        modalities["mut"] = _mutations(maf, patient_of, dropped)
+    patients = pd.Index(dict.fromkeys(p for layer in modalities.values() for p in layer.obs_names))
     if len(patients) == 0:
         raise ValueError("no layer has a patient.")
     without = obs.index.difference(patients, sort=False)
@@ -120,7 +120,7 @@ def cohort_from_tables(
             "the identifiers agree?"
         )
     obs, sources = with_survival(obs.reindex(patients))
-    mdata = assemble(made, obs)
+    mdata = assemble(modalities, obs)
     record = {"dropped": dropped.table(), "survival": sources, "versions": _slots.versions()}
     mdata.uns["ae"] = {"cohort": _slots.writable(record)}
     return mdata
@@ -129,8 +129,8 @@ def cohort_from_tables(
 def _layer(name: str, table: Table, obs: pd.DataFrame, patient_of: Mapping[str, str], dropped: Dropped):
     """One layer, patients x features."""
     frame = _samples_in_rows(read_table(table, name), name, obs, patient_of, dropped)
-    kept = one_sample_each(frame.index, patient_of, name, dropped)
-    frame = frame.iloc[kept.to_numpy()].set_axis(kept.index, axis=0)
+    sample_of_patient = one_sample_each(frame.index, patient_of, name, dropped)
+    frame = frame.iloc[sample_of_patient.to_numpy()].set_axis(sample_of_patient.index, axis=0)
     values = _numbers(frame, name)
     empty = np.isnan(values).all(0)
     dropped.add(name, "features without any value", frame.columns[empty])
@@ -156,11 +156,14 @@ def _samples_in_rows(
     frame: pd.DataFrame, name: str, obs: pd.DataFrame, patient_of: Mapping[str, str], dropped: Dropped
 ) -> pd.DataFrame:
     """The table turned so that rows are samples, named by them, without columns of notes."""
-    known = {*obs.index, *patient_of}
+    sample_names = {*obs.index, *patient_of}
 
     def share(names: Sequence[object]) -> float:
         barcodes = [barcode(n) for n in names]
-        hits = sum(bool(TCGA.match(b)) or b in known or patient_of_sample(b, patient_of) in known for b in barcodes)
+        hits = sum(
+            bool(TCGA.match(b)) or b in sample_names or patient_of_sample(b, patient_of) in sample_names
+            for b in barcodes
+        )
         return hits / max(len(barcodes), 1)
 
     samples_are_columns = share(frame.columns) > 0.5 or (
@@ -241,8 +244,8 @@ def _mutations(maf: Table, patient_of: Mapping[str, str], dropped: Dropped):
         )
     barcodes = frame[sample].map(barcode)
     samples = pd.Index(barcodes.unique())
-    kept = one_sample_each(samples, patient_of, "mut", dropped)
-    patient = barcodes.map({samples[i]: p for p, i in kept.items()})
+    sample_of_patient = one_sample_each(samples, patient_of, "mut", dropped)
+    patient = barcodes.map({samples[i]: p for p, i in sample_of_patient.items()})
     genes = _slots.unknown_as_nan(frame[gene].astype(object))
     counts = patient.notna() & genes.notna()
     variant = find_column(frame, ("variant_classification", "effect"))
@@ -252,9 +255,9 @@ def _mutations(maf: Table, patient_of: Mapping[str, str], dropped: Dropped):
         counts &= ~silent
     if not counts.any():
         raise ValueError("maf holds no mutation that is not silent.")
-    rows = pd.Categorical(patient[counts], kept.index)
+    rows = pd.Categorical(patient[counts], sample_of_patient.index)
     columns = pd.Categorical(genes[counts].astype(str))
-    shape = (len(kept), len(columns.categories))
+    shape = (len(sample_of_patient), len(columns.categories))
     matrix = sp.coo_matrix((np.ones(counts.sum(), np.float32), (rows.codes, columns.codes)), shape).tocsr()
     matrix.data[:] = 1  # several mutations of a gene
-    return _anndata(matrix, pd.Index(kept.index), pd.Index(columns.categories))
+    return _anndata(matrix, pd.Index(sample_of_patient.index), pd.Index(columns.categories))

@@ -35,8 +35,8 @@ class Dropped:
             self.rows.append((table, what, len(names), ", ".join(str(n) for n in list(names)[:3])))
 
     def table(self) -> pd.DataFrame:
-        found = pd.DataFrame(self.rows, columns=["table", "what", "count", "examples"])
-        return found.astype({"count": int}).set_axis([str(i) for i in range(len(found))], axis=0)
+        frame = pd.DataFrame(self.rows, columns=["table", "what", "count", "examples"])
+        return frame.astype({"count": int}).set_axis([str(i) for i in range(len(frame))], axis=0)
 
 
 def read_table(table: Table, name: str) -> pd.DataFrame:
@@ -107,9 +107,9 @@ def one_sample_each(samples: pd.Index, patient_of: Mapping[str, str], table: str
     normal = [k.isdigit() and 10 <= int(k) < 20 for k in kind]
     dropped.add(table, "samples of normal tissue", [b for b, n in zip(barcodes, normal, strict=True) if n])
     order = sorted((i for i, n in enumerate(normal) if not n), key=lambda i: (kind[i], barcodes[i][15:], i))
-    kept: dict[str, int] = {}
+    sample_of_patient: dict[str, int] = {}
     for i in order:
-        kept.setdefault(patient_of_sample(barcodes[i], patient_of), i)
-    chosen = set(kept.values())
+        sample_of_patient.setdefault(patient_of_sample(barcodes[i], patient_of), i)
+    chosen = set(sample_of_patient.values())
     dropped.add(table, "further samples of a patient", [barcodes[i] for i in sorted(set(order) - chosen)])
-    return pd.Series(kept, dtype=int).sort_values()
+    return pd.Series(sample_of_patient, dtype=int).sort_values()

@@ -40,8 +40,8 @@ def kernel_pca(
                 common[both] += 1
         return np.exp(-np.where(common > 0, total / np.maximum(common, 1), 1))
 
-    everyone = kernel(data, n_obs)
-    gram = everyone[landmarks]
+    training_kernel = kernel(data, n_obs)
+    gram = training_kernel[landmarks]
     columns, mean = gram.mean(0), gram.mean()
     values, vectors = np.linalg.eigh(gram - columns - columns[:, None] + mean)
     # Averaging over different modalities can make small eigenvalues negative; they carry nothing.
@@ -52,7 +52,7 @@ def kernel_pca(
         return ((rows - rows.mean(1, keepdims=True) - columns + mean) @ axes).astype(np.float32)
 
     settings = {"n_components": n_components, "n_landmarks": len(landmarks)}
-    return Fitted(project(everyone), settings, lambda data, n_obs: project(kernel(data, n_obs)))
+    return Fitted(project(training_kernel), settings, lambda data, n_obs: project(kernel(data, n_obs)))
 
 
 class _Part:

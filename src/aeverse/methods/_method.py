@@ -45,5 +45,5 @@ class Method:
             except ImportError as error:
                 name = f"method={self.fit.__name__!r}"
                 raise ImportError(f"{name} needs {self.needs}: pip install {self.needs}") from error
-        taken = inspect.signature(self.fit).parameters
-        return self.fit(data, kinds, **{name: value for name, value in options.items() if name in taken})
+        accepted = inspect.signature(self.fit).parameters
+        return self.fit(data, kinds, **{name: value for name, value in options.items() if name in accepted})

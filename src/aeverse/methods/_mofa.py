@@ -63,10 +63,10 @@ def mofa(
 
     def encode(data: Mapping[str, _slots.Modality], n_obs: int) -> np.ndarray:
         z = np.zeros((n_obs, code.shape[1]))
-        given = {m: (view, view(data[m]), data[m].rows) for m, view in views.items() if m in data}
+        inputs = {m: (view, view(data[m]), data[m].rows) for m, view in views.items() if m in data}
         for _ in range(N_ROUNDS if any(view.binary for view in views.values()) else 1):
             right, left = np.zeros_like(z), np.zeros((*z.shape, z.shape[1])) + np.eye(z.shape[1])
-            for view, x, rows in given.values():
+            for view, x, rows in inputs.values():
                 precise, evidence = view.evidence(x, z[rows])
                 right[rows] += evidence @ view.weights
                 left[rows] += np.einsum("if,fj,fk->ijk", precise, view.weights, view.weights, optimize=True)

@@ -25,7 +25,7 @@ def multivi(
 
     read = {m: data[m].x if data[m].mask is None else data[m].x[:, data[m].mask] for m in (rna, peaks)}
     has = [np.isin(np.arange(n_obs), data[m].rows) for m in (rna, peaks)]
-    what = np.where(has[0] & has[1], "paired", np.where(has[0], "expression", "accessibility"))
+    assay = np.where(has[0] & has[1], "paired", np.where(has[0], "expression", "accessibility"))
     with isolated(random_state):  # MuData too draws names at random
         joint = MuData(
             {
@@ -37,7 +37,7 @@ def multivi(
                 for name, m in (("rna", rna), ("atac", peaks))
             }
         )  # MultiVI takes rows without a molecule for missing
-        joint.obs["modality"] = pd.Categorical(what)
+        joint.obs["modality"] = pd.Categorical(assay)
         if batches is not None:
             joint.obs["own_batch"] = pd.Categorical(np.asarray(batches.codes).astype(str))
         scvi.model.MULTIVI.setup_mudata(

@@ -47,10 +47,10 @@ class Preparation:
         if d.names.equals(self.names):
             return self._normalized(self._filled(d.x))
         if not d.names.is_unique or not self.names.isin(d.names).all():
-            lost = self.names[~self.names.isin(d.names)]
+            missing = self.names[~self.names.isin(d.names)]
             raise ValueError(
                 "new data must hold every feature that the method was fitted to, each once; "
-                f"{len(lost)} of {len(self.names)} are missing: {list(lost[:3])} …."
+                f"{len(missing)} of {len(self.names)} are missing: {list(missing[:3])} …."
             )
         return self._normalized(self._filled(d.x[:, d.names.get_indexer(self.names)]))
 
@@ -62,15 +62,15 @@ class Preparation:
     def _normalized(self, x) -> sp.csr_matrix | np.ndarray:
         """The columns kept; a sample's depth is that of all columns, as where highly variable genes are chosen late."""
         columns, ones = self.columns, np.ones(x.shape[0])
-        kept = x[:, columns]
+        selected = x[:, columns]
         if self.kind in ("counts", "peaks"):
             factor = (self.depth if self.kind == "counts" else TERM_FREQUENCY) / np.maximum(_sums(x, 1), 1e-12)
-            kept = np.log1p(_scaled(kept, factor, np.ones(kept.shape[1])))
+            selected = np.log1p(_scaled(selected, factor, np.ones(selected.shape[1])))
         if self.kind == "protein":
-            kept = np.log1p(_scaled(kept, ones, 1 / self.geometric_mean[columns]))
+            selected = np.log1p(_scaled(selected, ones, 1 / self.geometric_mean[columns]))
         if self.kind == "peaks":
-            kept = _scaled(kept, ones, self.idf[columns])
-        return kept
+            selected = _scaled(selected, ones, self.idf[columns])
+        return selected
 
 
 class Features:
@@ -186,8 +186,8 @@ def _feature_means(x) -> np.ndarray | None:
     """Means of the entries that are there (0 where there is none); None for a sparse matrix, which has no gaps."""
     if sp.issparse(x):
         return None
-    there = np.isfinite(x)
-    return np.where(there, x, 0).sum(0) / np.maximum(there.sum(0), 1)
+    finite = np.isfinite(x)
+    return np.where(finite, x, 0).sum(0) / np.maximum(finite.sum(0), 1)
 
 
 def _sums(x, axis: int) -> np.ndarray:

@@ -32,17 +32,17 @@ def scvi(
     from anndata import AnnData
 
     columns = Preparation(d, "counts").columns
-    known = None if batches is None else batches.categories
+    categories = None if batches is None else batches.categories
 
     def prepared(new: _slots.Modality, codes) -> AnnData:
         adata = AnnData(sp.csr_matrix(new.x, dtype=np.float32)[:, columns], var=pd.DataFrame(index=columns.astype(str)))
-        if known is not None:
-            adata.obs["batch"] = pd.Categorical.from_codes(codes, known)
+        if categories is not None:
+            adata.obs["batch"] = pd.Categorical.from_codes(codes, categories)
         return adata
 
     adata = prepared(d, None if batches is None else batches.codes)
     with isolated(random_state):
-        scvi_tools.model.SCVI.setup_anndata(adata, batch_key=None if known is None else "batch")
+        scvi_tools.model.SCVI.setup_anndata(adata, batch_key=None if categories is None else "batch")
         model = scvi_tools.model.SCVI(adata, n_latent=n_latent or N_LATENT)
         model.train(enable_progress_bar=bool(progress), accelerator="auto")
         code = np.asarray(model.get_latent_representation(), np.float32)

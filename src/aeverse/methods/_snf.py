@@ -59,8 +59,8 @@ def _normalized(affinity: np.ndarray) -> np.ndarray:
 def _nearest(affinity: np.ndarray) -> np.ndarray:
     """The affinities to the nearest neighbors only, rows summing to one."""
     k = min(N_NEIGHBORS, len(affinity))
-    kept = affinity * (affinity >= np.sort(affinity, 1)[:, [-k]])
-    return kept / kept.sum(1, keepdims=True)
+    nearest = affinity * (affinity >= np.sort(affinity, 1)[:, [-k]])
+    return nearest / nearest.sum(1, keepdims=True)
 
 
 def _symmetric(p: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def _sum(graphs: list[np.ndarray], rows: list[np.ndarray], n: int) -> tuple[np.n
 
 def _others(i: int, graphs: list[np.ndarray], rows: list[np.ndarray], n: int) -> np.ndarray:
     """Mean of the other graphs over the samples of this one; a pair that none of them knows keeps its own value."""
-    others = [j for j in range(len(graphs)) if j != i]
-    total, common = _sum([graphs[j] for j in others], [rows[j] for j in others], n)
-    here = np.ix_(rows[i], rows[i])
-    return np.where(common[here] > 0, total[here] / np.maximum(common[here], 1), graphs[i])
+    other_graphs = [j for j in range(len(graphs)) if j != i]
+    total, common = _sum([graphs[j] for j in other_graphs], [rows[j] for j in other_graphs], n)
+    block = np.ix_(rows[i], rows[i])
+    return np.where(common[block] > 0, total[block] / np.maximum(common[block], 1), graphs[i])

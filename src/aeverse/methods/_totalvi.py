@@ -60,9 +60,9 @@ def train_totalvi(data, kinds, *, n_obs, batches, n_latent, random_state, progre
         x.toarray() if sp.issparse(x) else np.nan_to_num(x), data[protein].rows, n_obs
     )
     measured = np.isin(np.arange(n_obs), data[protein].rows)
-    own = np.zeros(n_obs, int) if batches is None else batches.codes
+    codes = np.zeros(n_obs, int) if batches is None else batches.codes
     adata.obs["batch"] = pd.Categorical(
-        [f"{b}, {'RNA and protein' if p else 'RNA only'}" for b, p in zip(own, measured, strict=True)]
+        [f"{b}, {'RNA and protein' if p else 'RNA only'}" for b, p in zip(codes, measured, strict=True)]
     )
     with isolated(random_state):
         scvi.model.TOTALVI.setup_anndata(adata, protein_expression_obsm_key="protein", batch_key="batch")
@@ -73,9 +73,9 @@ def train_totalvi(data, kinds, *, n_obs, batches, n_latent, random_state, progre
 
 def one_of(kinds: Mapping[str, str], kind: str, method: str) -> str:
     """The only modality of a kind."""
-    found = [m for m, k in kinds.items() if k == kind]
-    if len(found) != 1:
+    names = [m for m, k in kinds.items() if k == kind]
+    if len(names) != 1:
         raise ValueError(
-            f"method={method!r} needs one modality of kind {kind!r}, found {found} among {dict(kinds)}; pass kind= or modalities=."
+            f"method={method!r} needs one modality of kind {kind!r}, found {names} among {dict(kinds)}; pass kind= or modalities=."
         )
-    return found[0]
+    return names[0]

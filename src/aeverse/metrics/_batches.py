@@ -66,16 +66,16 @@ def batch_score(
     batches = as_labels(batches, len(code), "batches")
     if not is_known(batches).all():
         raise ValueError(f"{int((~is_known(batches)).sum())} cells have no batch.")
-    names, own = np.unique(batches.astype(str), return_inverse=True)
+    names, codes = np.unique(batches.astype(str), return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"there is one batch only, {str(names[0])!r}: nothing to mix.")
-    lisi = float(np.nanmedian(inverse_simpson(*neighbors(code, LISI_NEIGHBORS), own)))
-    found = {"ilisi": (lisi - 1) / (len(names) - 1)}
+    lisi = float(np.nanmedian(inverse_simpson(*neighbors(code, LISI_NEIGHBORS), codes)))
+    scores = {"ilisi": (lisi - 1) / (len(names) - 1)}
     if labels is None:
-        found["kbet"] = _kbet(code, own)
+        scores["kbet"] = _kbet(code, codes)
     else:
-        found |= _within_labels(code, own, as_labels(labels, len(code)))
-    return found if parts else float(np.mean(list(found.values())))
+        scores |= _within_labels(code, codes, as_labels(labels, len(code)))
+    return scores if parts else float(np.mean(list(scores.values())))
 
 
 def _within_labels(code: np.ndarray, batches: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -83,22 +83,22 @@ def _within_labels(code: np.ndarray, batches: np.ndarray, labels: np.ndarray) ->
     from scipy.sparse.csgraph import connected_components
     from sklearn.metrics import silhouette_samples
 
-    there = is_known(labels)
-    code, batches, labels = code[there], batches[there], labels[there].astype(str)
+    labeled = is_known(labels)
+    code, batches, labels = code[labeled], batches[labeled], labels[labeled].astype(str)
     _, indices = neighbors(code, N_NEIGHBORS)
     rows = np.repeat(np.arange(len(code)), indices.shape[1])
     graph = csr_matrix((np.ones(indices.size), (rows, indices.ravel())), shape=(len(code), len(code)))
     kbet, silhouette, connectivity = [], [], []
     for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        if len(mine) < FEWEST:
+        members = np.flatnonzero(labels == label)
+        if len(members) < FEWEST:
             continue
-        part = connected_components(graph[mine][:, mine], connection="strong")[1]
-        connectivity.append(np.bincount(part).max() / len(mine))
-        n_batches = len(np.unique(batches[mine]))
-        if 1 < n_batches < len(mine):
-            silhouette.append(1 - np.abs(silhouette_samples(code[mine], batches[mine])).mean())
-            kbet.append(_kbet(code[mine], np.unique(batches[mine], return_inverse=True)[1]))
+        part = connected_components(graph[members][:, members], connection="strong")[1]
+        connectivity.append(np.bincount(part).max() / len(members))
+        n_batches = len(np.unique(batches[members]))
+        if 1 < n_batches < len(members):
+            silhouette.append(1 - np.abs(silhouette_samples(code[members], batches[members])).mean())
+            kbet.append(_kbet(code[members], np.unique(batches[members], return_inverse=True)[1]))
     if not silhouette:
         raise ValueError(f"no label with {FEWEST} cells or more is in two batches: nothing to mix.")
     means = (float(np.mean(values)) for values in (kbet, silhouette, connectivity))

@@ -68,29 +68,29 @@ def biology_score(
 
     code = np.ascontiguousarray(as_code(code), np.float32)
     labels = as_labels(labels, len(code))
-    there = is_known(labels)
-    sizes = pd.Series(labels[there]).value_counts()
-    judged = there & np.isin(labels.astype(str), sizes[sizes >= FEWEST].index)
-    kept = sizes[sizes >= FEWEST]
-    if len(kept) < 2:
-        raise ValueError(f"{len(kept)} of the labels have {FEWEST} cells or more; two are needed.")
-    nmi, ari = _best_clusters(code, labels, there, random_state)
+    labeled = is_known(labels)
+    sizes = pd.Series(labels[labeled]).value_counts()
+    judged = labeled & np.isin(labels.astype(str), sizes[sizes >= FEWEST].index)
+    large = sizes[sizes >= FEWEST]
+    if len(large) < 2:
+        raise ValueError(f"{len(large)} of the labels have {FEWEST} cells or more; two are needed.")
+    nmi, ari = _best_clusters(code, labels, labeled, random_state)
     z, y = code[judged], labels[judged].astype(str)
     types = pd.factorize(y)[0]
     silhouette = silhouette_samples(z, types)
-    rare = kept.index[kept <= max(kept.min(), kept.median())]
+    rare = large.index[large <= max(large.min(), large.median())]
     lisi = float(np.nanmedian(inverse_simpson(*neighbors(z, LISI_NEIGHBORS), types)))
-    found = {
+    scores = {
         "nmi": nmi,
         "ari": ari,
         "silhouette": float(silhouette.mean() + 1) / 2,
-        "clisi": (len(kept) - lisi) / (len(kept) - 1),
+        "clisi": (len(large) - lisi) / (len(large) - 1),
         "isolated": float(np.mean([silhouette[y == t].mean() for t in rare]) + 1) / 2,
     }
-    return found if parts else float(np.mean(list(found.values())))
+    return scores if parts else float(np.mean(list(scores.values())))
 
 
-def _best_clusters(code: np.ndarray, labels: np.ndarray, there: np.ndarray, random_state: int) -> tuple[float, float]:
+def _best_clusters(code: np.ndarray, labels: np.ndarray, labeled: np.ndarray, random_state: int) -> tuple[float, float]:
     """NMI and ARI of Leiden clusters at the best resolution."""
     import igraph as ig
     import scanpy as sc
@@ -103,17 +103,17 @@ def _best_clusters(code: np.ndarray, labels: np.ndarray, there: np.ndarray, rand
     graph = adata.obsp["connectivities"]
     edges = sp.triu(graph.maximum(graph.T), 1).tocoo()
     network = ig.Graph(len(code), list(zip(edges.row.tolist(), edges.col.tolist(), strict=True)))
-    best, truth = (0.0, 0.0), labels[there].astype(str)
+    best, truth = (0.0, 0.0), labels[labeled].astype(str)
     generator = random.Random()
     ig.set_random_number_generator(generator)
     try:
         for resolution in RESOLUTIONS:
             generator.seed(random_state)
-            found = network.community_leiden(
+            partition = network.community_leiden(
                 "modularity", weights=edges.data.tolist(), resolution=resolution, n_iterations=2
             ).membership
-            found = np.asarray(found)[there]
-            nmi, ari = normalized_mutual_info_score(truth, found), adjusted_rand_score(truth, found)
+            partition = np.asarray(partition)[labeled]
+            nmi, ari = normalized_mutual_info_score(truth, partition), adjusted_rand_score(truth, partition)
             best = max(best, (float(nmi), float(ari)))
     finally:
         ig.set_random_number_generator(random)  # igraph's own default

@@ -144,13 +144,13 @@ def cluster_deviance(clusters: np.ndarray, train: np.ndarray | sp.spmatrix, test
     library = np.asarray(train.sum(1)).ravel() * (test.sum() / train.sum())
     test = test[:, total > 0]
     train, mean = train[:, total > 0], mean[total > 0]
-    lost = null = 0.0
+    deviance = null = 0.0
     for cluster in range(len(names)):
         cells = np.flatnonzero(clusters == cluster)
         profile = np.asarray(train[cells].sum(0)).ravel() + PRIOR_MOLECULES * mean
-        lost += _deviance(test[cells], library[cells], profile / profile.sum())
+        deviance += _deviance(test[cells], library[cells], profile / profile.sum())
         null += _deviance(test[cells], library[cells], mean)
-    return 1 - lost / null
+    return 1 - deviance / null
 
 
 def _deviance(counts: sp.csr_matrix, library: np.ndarray, profile: np.ndarray) -> float:

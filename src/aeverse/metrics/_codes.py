@@ -53,7 +53,7 @@ def as_labels(labels, n: int, name: str = "labels") -> np.ndarray:
     if len(values) != n:
         raise ValueError(f"{len(values)} {name} for {n} samples.")
     values = _slots.unknown_as_nan(values)
-    return np.array([str(v) if there else None for v, there in zip(values, values.notna(), strict=True)], object)
+    return np.array([str(v) if is_value else None for v, is_value in zip(values, values.notna(), strict=True)], object)
 
 
 def is_known(labels: np.ndarray) -> np.ndarray:

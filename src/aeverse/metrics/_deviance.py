@@ -67,7 +67,7 @@ def deviance_explained(
     share = float(test.sum()) / total if total else 0.0
     library = np.asarray(train.sum(1), np.float64) * share
     frequency = np.asarray(train.sum(0), np.float64) / max(total, 1.0)
-    lost, null = np.zeros(train.shape[1]), np.zeros(train.shape[1])
+    deviance, null = np.zeros(train.shape[1]), np.zeros(train.shape[1])
     step = max(1, BLOCK_ENTRIES // max(train.shape[1], 1))
     for start in range(0, train.shape[0], step):
         rows = slice(start, start + step)
@@ -76,12 +76,12 @@ def deviance_explained(
         sums = mean.sum(1, keepdims=True)
         mean *= library[rows] / np.where(sums == 0, 1, sums)
         observed = test[rows].toarray().astype(np.float64)
-        lost += _poisson_deviance(observed, mean)
+        deviance += _poisson_deviance(observed, mean)
         null += _poisson_deviance(observed, library[rows] * frequency)
     if not per_gene:
-        return float(1 - lost.sum() / null.sum()) if null.sum() else 0.0
+        return float(1 - deviance.sum() / null.sum()) if null.sum() else 0.0
     molecules = np.asarray(test.sum(0)).ravel() > 0
-    return np.where(molecules, 1 - lost / np.where(null == 0, 1, null), np.nan)
+    return np.where(molecules, 1 - deviance / np.where(null == 0, 1, null), np.nan)
 
 
 def _poisson_deviance(observed: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -129,28 +129,28 @@ def cluster_agreement(
 
     code = as_code(code)
     labels = as_labels(labels, len(code))
-    there = is_known(labels)
-    if not there.any():
+    labeled = is_known(labels)
+    if not labeled.any():
         raise ValueError("no label is known.")
-    n_clusters = min(n_clusters or len(set(labels[there])), len(np.unique(code, axis=0)))
-    found = KMeans(n_clusters, n_init=RESTARTS, random_state=random_state).fit(code).labels_[there]
-    truth = labels[there].astype(str)
+    n_clusters = min(n_clusters or len(set(labels[labeled])), len(np.unique(code, axis=0)))
+    clusters = KMeans(n_clusters, n_init=RESTARTS, random_state=random_state).fit(code).labels_[labeled]
+    truth = labels[labeled].astype(str)
     return {
-        "ari": float(adjusted_rand_score(truth, found)),
-        "nmi": float(normalized_mutual_info_score(truth, found)),
+        "ari": float(adjusted_rand_score(truth, clusters)),
+        "nmi": float(normalized_mutual_info_score(truth, clusters)),
     }
 
 
 def _pairs(code, labels, test_code, test_labels) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Both halves, without the samples whose label is unknown."""
     parts = []
-    for name, values, own in (("code", code, labels), ("test_code", test_code, test_labels)):
+    for name, values, code_labels in (("code", code, labels), ("test_code", test_code, test_labels)):
         values = as_code(values, name)
-        own = as_labels(own, len(values), name.replace("code", "labels"))
-        there = is_known(own)
-        if not there.any():
+        code_labels = as_labels(code_labels, len(values), name.replace("code", "labels"))
+        labeled = is_known(code_labels)
+        if not labeled.any():
             raise ValueError(f"no label of {name} is known.")
-        parts += [values[there], own[there].astype(str)]
+        parts += [values[labeled], code_labels[labeled].astype(str)]
     if parts[0].shape[1] != parts[2].shape[1]:
         raise ValueError(f"code has {parts[0].shape[1]} dimensions, test_code has {parts[2].shape[1]}.")
     return tuple(parts)  # type: ignore[return-value]

@@ -61,15 +61,15 @@ def variance_explained(
     z, new = ((c - center) / np.where(sd > 1e-12, sd, np.inf) for c in (code, test_code))
     n_inner = max(1, round(SHARE_INNER * len(z)))
     order = np.random.default_rng(0).permutation(len(z))
-    inner, rest = order[:n_inner], order[n_inner:]
-    if len(rest) == 0:
+    inner, outer = order[:n_inner], order[n_inner:]
+    if len(outer) == 0:
         return 0.0
-    errors = [((y[inner] - z[inner] @ b) ** 2).sum() for b in _ridge(z[rest], y[rest], PENALTIES)]
+    errors = [((y[inner] - z[inner] @ b) ** 2).sum() for b in _ridge(z[outer], y[outer], PENALTIES)]
     [weights] = _ridge(z, y, (PENALTIES[int(np.argmin(errors))],))
-    there = np.isfinite(test_x)
-    target = np.where(there, test_x - mean, 0)
+    finite = np.isfinite(test_x)
+    target = np.where(finite, test_x - mean, 0)
     total = (target**2).sum()
-    return float(1 - ((target - new @ weights)[there] ** 2).sum() / total) if total > 0 else 0.0
+    return float(1 - ((target - new @ weights)[finite] ** 2).sum() / total) if total > 0 else 0.0
 
 
 def _ridge(z: np.ndarray, y: np.ndarray, penalties) -> list[np.ndarray]:

@@ -154,25 +154,27 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         mask, (batches, all_codes) = _slots.read_mask(adata, mask_var), Batches.read(adata, batch_key)
         rng, to_device = np.random.default_rng(settings.random_state), _runtime.resolve_device(device)
         rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
-        seen, heldout = data[rows].hold_out(settings.share_heldout, rng)
+        training_data, heldout = data[rows].hold_out(settings.share_heldout, rng)
         codes = None if all_codes is None else all_codes[rows]
-        features = choose_features(_slots.feature_names(adata), seen, mask, settings, source)
-        training = seen.samples(features.inputs, batches.one_hot(codes), to_device)
-        samples, codes = in_memory(training), seen.in_memory(codes)
+        features = choose_features(_slots.feature_names(adata), training_data, mask, settings, source)
+        training = training_data.samples(features.inputs, batches.one_hot(codes), to_device)
+        samples, codes = in_memory(training), training_data.in_memory(codes)
         generator = torch.Generator().manual_seed(settings.random_state)
-        parts = seen.net_parts(settings, samples, data, None if source is None else input_from(source, features))
+        parts = training_data.net_parts(
+            settings, samples, data, None if source is None else input_from(source, features)
+        )
         if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
-            samples.graph_target = seen.graph_target(samples, features, parts, settings, codes, mask)
+            samples.graph_target = training_data.graph_target(samples, features, parts, settings, codes, mask)
         network = build(settings, features, batches, parts, generator, n_samples=len(training), device=to_device)
         if source is not None:
             start_from(source, network, features)
         kept = callback, checkpoint, progress
         history = learn(network, training, samples, heldout, rng, generator, source is not None, *kept)
         deviances = finish(network, samples, heldout, rng, codes, len(batches.names))
-        everyone = data.samples(features.inputs, batches.one_hot(all_codes), to_device)
-        reference = remember(network, everyone, _slots.in_memory_table(adata.obs), rows, kept_out)
-        learned = (network, history, deviances.explained, deviances.explained_by_feature, reference)
-        self._fit = FittedAutoencoder(settings, features, batches, *learned, n)
+        all_samples = data.samples(features.inputs, batches.one_hot(all_codes), to_device)
+        reference = remember(network, all_samples, _slots.in_memory_table(adata.obs), rows, kept_out)
+        results = (network, history, deviances.explained, deviances.explained_by_feature, reference)
+        self._fit = FittedAutoencoder(settings, features, batches, *results, n)
         return self
 
     def settings_for(self, adata: AnnData, *, layer: str | None = None) -> Settings:

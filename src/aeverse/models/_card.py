@@ -13,13 +13,13 @@ SHOWN = 8  # names of features, and of categories of a label
 
 def facts(model: Autoencoder | MultimodalAutoencoder) -> dict[str, str]:
     """What a fitted model was trained on and how well it predicts what was held out, by topic."""
-    own = _of_matrix(model) if isinstance(model, Autoencoder) else _of_modalities(model)
+    specific = _of_matrix(model) if isinstance(model, Autoencoder) else _of_modalities(model)
     batches = f"{_some(model.batches)} ({model.batch_key})" if model.batches else "none"
     labels = [f"{name} ({_some(values.categories)})" for name, values in model.labels.items()]
-    found = {"model": repr(model), **own, "batches": batches, "labels": "; ".join(labels) or "none"}
+    entries = {"model": repr(model), **specific, "batches": batches, "labels": "; ".join(labels) or "none"}
     if model.saved_with is not None:
-        found["versions"] = ", ".join(f"{package} {version}" for package, version in model.saved_with.items())
-    return found
+        entries["versions"] = ", ".join(f"{package} {version}" for package, version in model.saved_with.items())
+    return entries
 
 
 def _of_matrix(model: Autoencoder) -> dict[str, str]:

@@ -89,8 +89,8 @@ def downloaded(address: str) -> Path:
     parts = REPO.fullmatch(address.removeprefix(SCHEME))
     if parts is None:
         raise ValueError(f"{address!r} must be 'hf://owner/name' or 'hf://owner/name@revision'.")
-    found = hub.hf_hub_download(parts["repo"], MODEL_FILE, revision=parts["revision"], library_name="aeverse")
-    return Path(found)
+    path = hub.hf_hub_download(parts["repo"], MODEL_FILE, revision=parts["revision"], library_name="aeverse")
+    return Path(path)
 
 
 def _hub() -> Any:

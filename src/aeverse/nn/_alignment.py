@@ -48,9 +48,11 @@ class Alignment(nn.Module):
     def _shift(self, code: Tensor, covariate: Tensor) -> Tensor:
         total = torch.zeros_like(code)
         for weight, centroids, shifts in zip(covariate.T, self.centroids, self.shifts, strict=True):
-            own = weight.nonzero().squeeze(1)
-            if len(own):
-                total[own] += weight[own, None] * (self.soft_assignment(code[own], centroids, self.width) @ shifts)
+            clusters = weight.nonzero().squeeze(1)
+            if len(clusters):
+                total[clusters] += weight[clusters, None] * (
+                    self.soft_assignment(code[clusters], centroids, self.width) @ shifts
+                )
         return total
 
     @staticmethod

@@ -103,8 +103,8 @@ class AutoencoderNet(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """Negative log-likelihood, prior and penalties, by sample."""
-        shown = batch if self.corrupt is None else self.corrupt(batch)
-        code = self.encoder.coded(shown.x, shown.library, shown.covariate)
+        inputs = batch if self.corrupt is None else self.corrupt(batch)
+        code = self.encoder.coded(inputs.x, inputs.library, inputs.covariate)
         hidden = self.decoder(code.draw(batch.generator), batch.covariate)
         if self.training:
             self.decoder.learn_precision()
@@ -163,8 +163,8 @@ class Ensemble(nn.Module):
         if self.alignment is not None:
             assert covariate is not None
             code = self.alignment.inverse(code, covariate)
-        for member, own in zip(self.members, code.chunk(len(self.members), 1), strict=True):
-            yield member.mean(own, library, covariate)
+        for member, member_code in zip(self.members, code.chunk(len(self.members), 1), strict=True):
+            yield member.mean(member_code, library, covariate)
 
     def variance(
         self, mean: Tensor, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None
@@ -172,6 +172,6 @@ class Ensemble(nn.Module):
         """Variance of the members' average, (samples, features); zero for one member."""
         k = len(self.members)
         squares = torch.zeros_like(mean)
-        for own in self.means(code, library, covariate):
-            squares.add_(own.sub_(mean).square_())
+        for member_mean in self.means(code, library, covariate):
+            squares.add_(member_mean.sub_(mean).square_())
         return squares / (k * max(k - 1, 1))

@@ -78,8 +78,8 @@ class Calibration(nn.Module):
         node = ratio.round_().int().mul_(N_NODES).add_(level.round_().int())
         entry, kind = _stored(counts)
         node.view(-1)[entry] += (kind * N_NODES**2).int()
-        own = node[heldout.row_index(), heldout.columns]
-        for total, where, values in ((self.expected, node, share * expected), (self.found, own, heldout.values)):
+        entry_node = node[heldout.row_index(), heldout.columns]
+        for total, where, values in ((self.expected, node, share * expected), (self.found, entry_node, heldout.values)):
             sums = torch.zeros(total.numel(), dtype=values.dtype, device=values.device)
             total += sums.index_add_(0, where.view(-1), values.view(-1)).view_as(total)
 
@@ -104,9 +104,9 @@ class Calibration(nn.Module):
         result = torch.ones_like(expected)
         for factor, place in zip((self.by_ratio, self.by_level), self._node_positions(expected, library), strict=True):
             stored = _interpolate(factor, place.view(-1)[entry], kind * N_NODES)
-            own = _interpolate(factor, place)
-            own.view(-1)[entry] = stored
-            result *= own
+            factor_at = _interpolate(factor, place)
+            factor_at.view(-1)[entry] = stored
+            result *= factor_at
         return result
 
 
@@ -125,12 +125,12 @@ def _interpolate(factor: Tensor, place: Tensor, first: Tensor | None = None) -> 
     return start.addcmul_(slope, below.sub_(place), value=-1)
 
 
-def observed_over_expected(expected: Tensor, found: Tensor) -> Tensor:
+def observed_over_expected(expected: Tensor, observed: Tensor) -> Tensor:
     """Ratio at each node; nodes at either end are taken together until enough is expected of them."""
-    pooled_expected, pooled_found = expected.clone(), found.clone()
+    pooled_expected, pooled_found = expected.clone(), observed.clone()
     for kind in range(len(expected)):
         for flip in (torch.clone, torch.flipud):  # from the small end, from the large end
-            e, f = flip(expected[kind]).cumsum(0), flip(found[kind]).cumsum(0)
+            e, f = flip(expected[kind]).cumsum(0), flip(observed[kind]).cumsum(0)
             few = int((e < MIN_EXPECTED).sum())
             if few < len(e):
                 ends = flip(torch.arange(len(e), device=e.device))[: few + 1]

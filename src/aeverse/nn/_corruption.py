@@ -41,19 +41,19 @@ def thin(counts: SparseRows, keep: float | Tensor, generator: Generator | None =
     keep = torch.as_tensor(keep, dtype=x.dtype, device=x.device).expand(counts.shape[0])
     if x.device.type != "cpu" or x.dtype != torch.float32:
         keep = keep[counts.row_index()]
-        kept = (uniform_like(x, generator) < keep).to(keep.dtype)  # of one molecule; most counts are one
+        survives = (uniform_like(x, generator) < keep).to(keep.dtype)  # of one molecule; most counts are one
         many = (x > 1).nonzero().squeeze(1)
-        kept[many] = torch.binomial(x[many], keep[many], generator=generator)
-        return counts.with_values(kept * (x > 0) / keep)
+        survives[many] = torch.binomial(x[many], keep[many], generator=generator)
+        return counts.with_values(survives * (x > 0) / keep)
     from aeverse.nn import _kernels  # numba takes a second to load
 
     seed = int(torch.randint(2**62, (), generator=generator))
-    kept = torch.from_numpy(_kernels.thinned(x.numpy(), counts.pointers.numpy(), keep.contiguous().numpy(), seed))
+    survives = torch.from_numpy(_kernels.thinned(x.numpy(), counts.pointers.numpy(), keep.contiguous().numpy(), seed))
     many = (x > _kernels.MANY).nonzero().squeeze(1)
     if len(many):
         share = keep[torch.searchsorted(counts.pointers, many, right=True) - 1]
-        kept[many] = torch.binomial(x[many], share, generator=generator) / share
-    return counts.with_values(kept)
+        survives[many] = torch.binomial(x[many], share, generator=generator) / share
+    return counts.with_values(survives)
 
 
 def mask(x: SparseRows | Tensor, share: float, generator: Generator | None = None) -> SparseRows | Tensor:

@@ -104,12 +104,12 @@ class Decoder(nn.Module):
 
         Without it, the optimizer moves the loadings of a rare gene as fast as those of an abundant one, and fits noise.
         """
-        away = self.loadings if self.prior_mean is None else self.loadings - self.prior_mean
-        others = (self.bias - self.initial_bias).square().sum() / LOADINGS_PER_BIAS
+        deviation = self.loadings if self.prior_mean is None else self.loadings - self.prior_mean
+        bias_penalty = (self.bias - self.initial_bias).square().sum() / LOADINGS_PER_BIAS
         if self.batch_offsets is not None:
-            others = others + self.batch_offsets.square().sum()
-        scaled = torch.linalg.vector_norm(self.prior_precision.sqrt() * away).square()
-        return 0.5 * (scaled + self.common_precision * others)
+            bias_penalty = bias_penalty + self.batch_offsets.square().sum()
+        scaled = torch.linalg.vector_norm(self.prior_precision.sqrt() * deviation).square()
+        return 0.5 * (scaled + self.common_precision * bias_penalty)
 
     @torch.no_grad()
     def learn_precision(self) -> None:
@@ -125,10 +125,10 @@ class Decoder(nn.Module):
         self.prior_precision.lerp_(best, PACE)
 
     @torch.no_grad()
-    def start_here(self, known: Tensor) -> None:
-        """Center the prior at the present bias, and at the present loadings of `known` features, (features,) booleans."""
+    def start_here(self, features: Tensor) -> None:
+        """Center the prior at the present bias, and at the present loadings of `features`, (features,) booleans."""
         self.initial_bias.copy_(self.bias)
-        self.prior_mean = self.loadings.detach().clone() * known[:, None].to(self.loadings.device)
+        self.prior_mean = self.loadings.detach().clone() * features[:, None].to(self.loadings.device)
 
     @torch.no_grad()
     def regroup(self, output: Tensor, start: Tensor) -> None:

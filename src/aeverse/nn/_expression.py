@@ -58,8 +58,8 @@ class Expression:
         self.weights: Sequence[Tensor | float] = (1.0,)
         if len(scales) > 1:
             logs = mu.new_empty(len(scales), *mu.shape)
-            for log, own, (_, prior) in zip(logs, self.shapes, scales, strict=True):
-                self._log_likelihood(own, torch.as_tensor(prior, device=mu.device).to(mu), out=log)
+            for log, scaled_shape, (_, prior) in zip(logs, self.shapes, scales, strict=True):
+                self._log_likelihood(scaled_shape, torch.as_tensor(prior, device=mu.device).to(mu), out=log)
             self.weights = logs.softmax(0).unbind()
 
     def _log_likelihood(self, shape: Tensor, prior: Tensor, out: Tensor) -> None:
@@ -106,21 +106,23 @@ class Expression:
 
         `spread` is the variance of `mu` itself (between members); it counts by how far the mean follows `mu`.
         """
-        away = [own - self._mean for own in self._means]
-        parts = zip(self._means, self.shapes, away, strict=True)
-        variance = self._average([own * (self.mu / (self.mu + shape)) + apart.square() for own, shape, apart in parts])
+        deviations = [mean - self._mean for mean in self._means]
+        parts = zip(self._means, self.shapes, deviations, strict=True)
+        variance = self._average(
+            [mean * (self.mu / (self.mu + shape)) + apart.square() for mean, shape, apart in parts]
+        )
         if spread is not None:
-            variance += spread * self._slope(away).square_()
+            variance += spread * self._slope(deviations).square_()
         return variance * self._factor**2
 
-    def _slope(self, away: Sequence[Tensor]) -> Tensor:
+    def _slope(self, deviations: Sequence[Tensor]) -> Tensor:
         """Derivative of the mean by `mu`: of the mean given each shape, and of how likely the shapes are."""
         slopes = []
-        for shape, own, apart in zip(self.shapes, self._means, away, strict=True):
+        for shape, mean, apart in zip(self.shapes, self._means, deviations, strict=True):
             follows = shape / (self.mu * (self.mu + shape)).clamp_min(1e-30)
             misses = -self.mu * follows
             misses.view(-1)[self.entry] += follows.view(-1)[self.entry] * self.x
-            slopes.append(own * follows + misses * apart)
+            slopes.append(mean * follows + misses * apart)
         return self._average(slopes)
 
     def detection_probability(self, depth: float) -> Tensor:

@@ -143,11 +143,11 @@ class FusionNet(nn.Module):
 
     def loss(self, batch: FusionBatch) -> Tensor:
         """Squared errors of the head and of every modality that a sample has, from what was left of the input."""
-        shown = {
+        inputs = {
             m: v * (uniform_like(v, batch.generator) >= self.masking) / (1 - self.masking) ** 0.5
             for m, v in batch.x.items()
         }
-        code = self.encode(shown, self._drop(batch.weights, batch.generator))
+        code = self.encode(inputs, self._drop(batch.weights, batch.generator))
         loss = ((self.head(code) - batch.target) ** 2 * self.target_weights).mean((1, 2)).sum()
         for i, (modality, decoded) in enumerate(self.decode(code, batch.covariate).items()):
             error = ((decoded - batch.x[modality]) ** 2).mean(-1)
@@ -155,5 +155,5 @@ class FusionNet(nn.Module):
         return loss
 
     def _drop(self, weights: Tensor, generator: Generator | None) -> Tensor:
-        kept = weights * (uniform_like(weights, generator) >= self.modality_dropout)
-        return torch.where(kept.sum(-1, keepdim=True) > 0, kept, weights)
+        kept_weights = weights * (uniform_like(weights, generator) >= self.modality_dropout)
+        return torch.where(kept_weights.sum(-1, keepdim=True) > 0, kept_weights, weights)

@@ -43,8 +43,8 @@ def nearest(x: np.ndarray, k: int, *, among: np.ndarray | None = None) -> tuple[
         square = torch.addmm(size, rows, candidates.T, alpha=-2)  # less the rows' own size, which changes no order
         if itself:
             square[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = torch.inf
-        found, where = square.topk(k, largest=False)
-        distances[start : start + block] = (found + (rows**2).sum(1, keepdim=True)).clamp_min(0).sqrt().numpy()
+        squares, where = square.topk(k, largest=False)
+        distances[start : start + block] = (squares + (rows**2).sum(1, keepdim=True)).clamp_min(0).sqrt().numpy()
         indices[start : start + block] = where.numpy()
     return distances, indices
 

@@ -153,7 +153,7 @@ def thinned(values, pointers, keep, seed):
 
     The random bits are those of splitmix64 (Steele, Lea and Flood, 2014).
     """
-    kept, state = np.zeros(len(values), np.float32), np.uint64(seed)
+    survivors, state = np.zeros(len(values), np.float32), np.uint64(seed)
     for i in range(len(pointers) - 1):
         threshold = np.uint64(np.float64(keep[i]) * 4294967296.0)
         for k in range(pointers[i], pointers[i + 1]):
@@ -163,8 +163,8 @@ def thinned(values, pointers, keep, seed):
                 z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
                 z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
                 n += ((z ^ (z >> np.uint64(31))) >> np.uint64(32)) < threshold
-            kept[k] = n / keep[i]
-    return kept
+            survivors[k] = n / keep[i]
+    return survivors
 
 
 @compiled

@@ -268,10 +268,10 @@ class Bernoulli(ValueLikelihood):
     @staticmethod
     def complaint(values: np.ndarray, place: str) -> str | None:
         """They must be 0 and 1."""
-        others = values[~np.isin(values, (0, 1))]
+        nonbinary = values[~np.isin(values, (0, 1))]
         return (
-            f"likelihood='bernoulli' needs 0 and 1, but {place} holds values such as {others[0]:.4g}."
-            if others.size
+            f"likelihood='bernoulli' needs 0 and 1, but {place} holds values such as {nonbinary[0]:.4g}."
+            if nonbinary.size
             else None
         )
 

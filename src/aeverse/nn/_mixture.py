@@ -29,42 +29,42 @@ def foreground_probability(counts: np.ndarray, graph: sp.csr_matrix | None = Non
     -------
     Probabilities (cells, proteins), NaN where a count is, and the means of background and foreground, (2, proteins).
     """
-    there = np.isfinite(counts)
-    y = np.where(there, counts, 0).astype(np.float64)
-    total = np.maximum(there.sum(0), 1)
-    r = _split(y, there)
+    finite = np.isfinite(counts)
+    y = np.where(finite, counts, 0).astype(np.float64)
+    total = np.maximum(finite.sum(0), 1)
+    r = _split(y, finite)
     if graph is not None:
-        reach = np.maximum(graph @ there.astype(np.float64), 1e-9)
+        reach = np.maximum(graph @ finite.astype(np.float64), 1e-9)
         n_neighbors = np.diff(graph.indptr)[:, None]
     before = r
     for _ in range(N_ROUNDS):
         share = r.sum(0) / total
         if graph is not None:
-            share = (n_neighbors * (graph @ (r * there)) / reach + OWN_SHARE * share) / (n_neighbors + OWN_SHARE)
-        components = [_moments(y, w * there) for w in (1 - r, r)]
+            share = (n_neighbors * (graph @ (r * finite)) / reach + OWN_SHARE * share) / (n_neighbors + OWN_SHARE)
+        components = [_moments(y, w * finite) for w in (1 - r, r)]
         low = np.minimum(components[0][0], components[1][0])
         at = np.maximum(y, low)
         odds = _log_density(at, *components[1]) - _log_density(at, *components[0])
         share = np.clip(share, 1e-4, 1 - 1e-4)
-        r = expit(odds + np.log(share) - np.log1p(-share)) * there
+        r = expit(odds + np.log(share) - np.log1p(-share)) * finite
         if np.abs(r - before).max() < TOLERANCE:
             break
         before = r
     means = np.stack([components[0][0], components[1][0]])
     swapped = means[0] > means[1]
     r, means = np.where(swapped, 1 - r, r), np.sort(means, 0)
-    return np.where(there, r, np.nan).astype(np.float32), means
+    return np.where(finite, r, np.nan).astype(np.float32), means
 
 
-def _split(y: np.ndarray, there: np.ndarray) -> np.ndarray:
+def _split(y: np.ndarray, finite: np.ndarray) -> np.ndarray:
     """Hard start: two means on the log scale."""
-    logged = np.where(there, np.log1p(y), np.nan)
+    logged = np.where(finite, np.log1p(y), np.nan)
     low, high = np.nanquantile(logged, 0.1, 0), np.nanquantile(logged, 0.98, 0)
     for _ in range(20):
         above = logged > (low + high) / 2
-        n = np.maximum(above.sum(0), 1), np.maximum((there & ~above).sum(0), 1)
+        n = np.maximum(above.sum(0), 1), np.maximum((finite & ~above).sum(0), 1)
         high = np.where(above, logged, 0).sum(0) / n[0]
-        low = np.where(there & ~above, logged, 0).sum(0) / n[1]
+        low = np.where(finite & ~above, logged, 0).sum(0) / n[1]
     return above.astype(np.float64)
 
 

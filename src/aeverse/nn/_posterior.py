@@ -145,9 +145,9 @@ class GammaPosterior(nn.Module):
         slope = torch.tensor(slopes, dtype=torch.float32, device=self.theta.device).repeat_interleave(n)
         groups = torch.argsort(molecules, stable=True).tensor_split(min(N_BINS, len(molecules)))
         for genes in groups:
-            own = log_likelihood[genes]
-            self.constant_theta[genes] = 1 / (responsibilities(own[:, :n]) @ (1 / theta))
-            weights = responsibilities(own)
+            gene_likelihood = log_likelihood[genes]
+            self.constant_theta[genes] = 1 / (responsibilities(gene_likelihood[:, :n]) @ (1 / theta))
+            weights = responsibilities(gene_likelihood)
             self.theta[genes] = 1 / (weights @ (1 / theta.repeat(len(slopes))))
             self.slope[genes] = weights @ slope
         cells = torch.cat([self._cell_log_likelihood(counts, mu, self._gene_shape(mu)) for counts, mu in means()])
@@ -164,11 +164,11 @@ class GammaPosterior(nn.Module):
         own_shape = self._gene_shape(mu, gene)
         zeros, ones, many = [], [], []
         for scale in SCALES:
-            t, own = shape * scale, own_shape * scale
+            t, entry_shape = shape * scale, own_shape * scale
             logs = torch.log1p(means / t)
             zeros.append(-t * logs)
             ones.append(-(t + 1) * logs)
-            many.append(beyond_zero(own, x, mu) - own * torch.log1p(mu / own))
+            many.append(beyond_zero(entry_shape, x, mu) - entry_shape * torch.log1p(mu / entry_shape))
         group = torch.empty(len(self.theta), dtype=torch.long, device=x.device)
         for i, genes in enumerate(groups):
             group[genes] = i
@@ -207,7 +207,7 @@ class GammaPosterior(nn.Module):
         cell = torch.arange(len(mu), device=mu.device, dtype=torch.int32)[:, None]
         histogram = _Histogram(len(mu), mu.device)
         histogram.add(mu / shape, cell, shape, entry[one])
-        x, rows, stored, own = (
+        x, rows, stored, gene_shape = (
             counts.values[more],
             counts.row_index()[more],
             mu.view(-1)[entry[more]],
@@ -216,7 +216,7 @@ class GammaPosterior(nn.Module):
         total, ratio = mu.new_zeros(len(FACTORS), len(mu)), histogram.means()
         for row, factor in zip(total, FACTORS, strict=True):
             row -= (torch.log1p(ratio / factor) * (factor * histogram.weights + histogram.single)).sum(1)
-            row.index_add_(0, rows, beyond_zero(own * factor, x, stored))
+            row.index_add_(0, rows, beyond_zero(gene_shape * factor, x, stored))
         return total.T
 
     def _gene_shape(self, mu: Tensor, gene: Tensor | slice = slice(None)) -> Tensor:
@@ -236,8 +236,8 @@ class GammaPosterior(nn.Module):
         def calibration(mean: Tensor) -> Tensor:
             return self.calibration(mean, mu.sum(1, keepdim=True), counts)
 
-        known = calibration if self.calibration.is_fitted else None
-        return Expression(mu, counts, self._shape(mu, counts), scales, known)
+        fitted_calibration = calibration if self.calibration.is_fitted else None
+        return Expression(mu, counts, self._shape(mu, counts), scales, fitted_calibration)
 
 
 def _entries(counts: SparseRows) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,8 +19,8 @@ def log_rising_factorial(t: Tensor, x: Tensor) -> Tensor:
     if len(many) == len(x):
         return torch.lgamma(t + x) - torch.lgamma(t)
     result = torch.log(t)
-    own = t[many]
-    result[many] = torch.lgamma(own + x[many]) - torch.lgamma(own)
+    large = t[many]
+    result[many] = torch.lgamma(large + x[many]) - torch.lgamma(large)
     return result
 
 

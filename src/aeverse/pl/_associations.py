@@ -73,20 +73,20 @@ def associations(
     if "tests" not in record:
         raise KeyError(f"uns['ae'][{key!r}] holds no tests; run aeverse.tl.associations first.")
     tests = record["tests"].sort_values("effect", ascending=False, kind="stable")
-    [shown] = titles(title, [f"associated with {record['params']['groupby']}"])
-    [own] = panels(1, ax, size=(5.6, 1.2 + 0.3 * len(tests)), figsize=figsize)
+    [panel_title] = titles(title, [f"associated with {record['params']['groupby']}"])
+    [panel] = panels(1, ax, size=(5.6, 1.2 + 0.3 * len(tests)), figsize=figsize)
     rows, effect, p = np.arange(len(tests)), tests["effect"].to_numpy(float), tests["p_bh"].to_numpy(float)
-    own.hlines(rows, 0, effect, color="#BBBBBB", lw=1.5, zorder=1)
+    panel.hlines(rows, 0, effect, color="#BBBBBB", lw=1.5, zorder=1)
     face = [COLORS[0] if value <= SIGNIFICANT else "white" for value in p]
-    own.scatter(effect, rows, s=46, c=face, edgecolors=COLORS[0], linewidths=1.6, zorder=2)
+    panel.scatter(effect, rows, s=46, c=face, edgecolors=COLORS[0], linewidths=1.6, zorder=2)
     for row, value in enumerate(p):
         text = f"p = {value:.2g}" if value >= 1e-4 else "p < 0.0001"
-        own.text(1.02, row, text, transform=own.get_yaxis_transform(), va="center", fontsize=8)
-    own.set_yticks(rows, [f"{name} ({n})" for name, n in zip(tests.index, tests["patients"], strict=True)])
-    own.set_ylim(len(tests) - 0.4, -0.6)
-    own.set_xlim(
+        panel.text(1.02, row, text, transform=panel.get_yaxis_transform(), va="center", fontsize=8)
+    panel.set_yticks(rows, [f"{name} ({n})" for name, n in zip(tests.index, tests["patients"], strict=True)])
+    panel.set_ylim(len(tests) - 0.4, -0.6)
+    panel.set_xlim(
         0, max(1.0, float(np.nanmax(effect)) * 1.05) if (effect > 0.5).any() else max(0.1, effect.max() * 1.25)
     )
-    own.tick_params(axis="y", length=0)
-    tidy(own, shown, "effect (Cramér's V or epsilon squared)", "")
-    return finish([own], "associations", own=ax is None, show=show, save=save, return_fig=return_fig)
+    panel.tick_params(axis="y", length=0)
+    tidy(panel, panel_title, "effect (Cramér's V or epsilon squared)", "")
+    return finish([panel], "associations", own=ax is None, show=show, save=save, return_fig=return_fig)

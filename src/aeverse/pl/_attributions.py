@@ -86,31 +86,31 @@ def attributions(
     >>> ax = ae.pl.attributions(adata, n_top=3, show=False)
     """
     values, stability = _tables(data, key, modality)
-    shown = list(values.columns[:MOST_GROUPS]) if groups is None else _slots.name_list(groups)
-    if unknown := [g for g in shown if g not in values]:
+    columns = list(values.columns[:MOST_GROUPS]) if groups is None else _slots.name_list(groups)
+    if unknown := [g for g in columns if g not in values]:
         raise KeyError(f"groups={unknown} have no attributions; groups are: {list(values.columns)}.")
-    top = [(g, f) for g in shown for f in _strongest(values[g], n_top, sign)]
+    top = [(g, f) for g in columns for f in _strongest(values[g], n_top, sign)]
     features = [f for _, f in top]
-    matrix = values[shown].to_numpy().T[:, features]
-    size = (max(3.0, 1.6 + 0.22 * len(features)), max(2.0, 1.3 + 0.3 * len(shown)))
+    matrix = values[columns].to_numpy().T[:, features]
+    size = (max(3.0, 1.6 + 0.22 * len(features)), max(2.0, 1.3 + 0.3 * len(columns)))
     [shown_title] = titles(title, ["features that lead to each group" if modality is None else modality])
     colors = colormap(cmap, "RdBu_r")
-    [own] = panels(1, ax, size=size, figsize=figsize)
+    [panel] = panels(1, ax, size=size, figsize=figsize)
     limit = max(float(np.abs(matrix).max()), 1e-12)
-    image = own.imshow(matrix, cmap=colors, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    own.set_yticks(range(len(shown)), shown)
-    own.set_xticks(range(len(features)), [str(values.index[f]) for f in features], rotation=90, fontsize=8)
-    for tick, (group, feature) in zip(own.get_xticklabels(), top, strict=True):
+    image = panel.imshow(matrix, cmap=colors, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    panel.set_yticks(range(len(columns)), columns)
+    panel.set_xticks(range(len(features)), [str(values.index[f]) for f in features], rotation=90, fontsize=8)
+    for tick, (group, feature) in zip(panel.get_xticklabels(), top, strict=True):
         tick.set_color("black" if stability[group].iloc[feature] >= STABLE else "#999999")
     for edge in np.flatnonzero([a[0] != b[0] for a, b in zip(top[1:], top[:-1], strict=True)]):
-        own.axvline(edge + 0.5, color="white", lw=2.5)
-    own.tick_params(length=0)
-    own.spines[:].set_visible(False)
-    own.set_title(shown_title, fontsize=11, loc="left")
-    bar = own.figure.colorbar(image, ax=own, pad=0.02, fraction=0.05)
+        panel.axvline(edge + 0.5, color="white", lw=2.5)
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    panel.set_title(shown_title, fontsize=11, loc="left")
+    bar = panel.figure.colorbar(image, ax=panel, pad=0.02, fraction=0.05)
     bar.set_label("attribution")
     bar.outline.set_visible(False)
-    return finish([own], "attributions", own=ax is None, show=show, save=save, return_fig=return_fig)
+    return finish([panel], "attributions", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
 def _tables(data, key: str, modality: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -44,10 +44,10 @@ def panels(
         for unused in axes.flat[n:]:
             figure.delaxes(unused)
         return list(axes.flat[:n])
-    given = list(np.ravel(np.asarray(ax, dtype=object)))
-    if len(given) != n or not all(isinstance(a, Axes) for a in given):
-        raise ValueError(f"ax must be {n} matplotlib Axes for this plot, found {len(given)} object(s).")
-    return given
+    ax_list = list(np.ravel(np.asarray(ax, dtype=object)))
+    if len(ax_list) != n or not all(isinstance(a, Axes) for a in ax_list):
+        raise ValueError(f"ax must be {n} matplotlib Axes for this plot, found {len(ax_list)} object(s).")
+    return ax_list
 
 
 def finish(
@@ -112,18 +112,18 @@ def titles(title: str | Sequence[str] | None, default: Sequence[str]) -> list[st
     """A title for each panel: the user's, or the default."""
     if title is None:
         return list(default)
-    given = [title] if isinstance(title, str) else [str(t) for t in title]
-    if len(given) != len(default):
-        raise ValueError(f"title must be {len(default)} for this plot, one for each panel; found {len(given)}.")
-    return given
+    texts = [title] if isinstance(title, str) else [str(t) for t in title]
+    if len(texts) != len(default):
+        raise ValueError(f"title must be {len(default)} for this plot, one for each panel; found {len(texts)}.")
+    return texts
 
 
 def colormap(cmap: str | Colormap | None, default: str = "viridis") -> Colormap:
     """The colormap, with gray for missing values."""
-    found = cmap if isinstance(cmap, Colormap) else colormaps[default] if cmap is None else colormaps.get(cmap)
-    if found is None:
+    colors = cmap if isinstance(cmap, Colormap) else colormaps[default] if cmap is None else colormaps.get(cmap)
+    if colors is None:
         raise ValueError(f"cmap={cmap!r} is not a colormap that matplotlib knows.")
-    return found.with_extremes(bad=MISSING)
+    return colors.with_extremes(bad=MISSING)
 
 
 def palette_colors(palette: Palette, names: Sequence[str]) -> list[Any] | None:
@@ -133,9 +133,9 @@ def palette_colors(palette: Palette, names: Sequence[str]) -> list[Any] | None:
     if isinstance(palette, Mapping):
         return [palette.get(name, MISSING) for name in names]
     if isinstance(palette, str):
-        found = colormap(palette)
-        for_categories = isinstance(found, ListedColormap) and found.N <= 20
-        colors = list(found(range(found.N)) if for_categories else found(np.linspace(0, 1, max(len(names), 1))))
+        cmap = colormap(palette)
+        for_categories = isinstance(cmap, ListedColormap) and cmap.N <= 20
+        colors = list(cmap(range(cmap.N)) if for_categories else cmap(np.linspace(0, 1, max(len(names), 1))))
     elif isinstance(palette, Sequence):
         colors = list(palette)
     else:
@@ -218,12 +218,12 @@ def scatter_values(
     log = log and low >= 0
     norm = FuncNorm((np.log1p, np.expm1), vmin=0, vmax=high) if log else Normalize(low, high)
     order = np.argsort(np.where(np.isfinite(values), values, -np.inf), kind="stable")
-    shown = np.ma.masked_invalid(values[order])
+    ordered = np.ma.masked_invalid(values[order])
     points = ax.scatter(
         xy[order, 0],
         xy[order, 1],
         s=point_size(len(xy)) if size is None else size,
-        c=shown,
+        c=ordered,
         cmap=colormap(None) if cmap is None else cmap,
         norm=norm,
         linewidths=0,
@@ -244,11 +244,13 @@ def scatter_values(
         bar.ax.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def log_counts_axis(ax: Axes, which: str, high: float) -> None:
+def log_counts_axis(ax: Axes, direction: str, high: float) -> None:
     """Space an axis of counts by ``log1p``, with ticks at round counts, zero included."""
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    (ax.set_xscale if which == "x" else ax.set_yscale)("function", functions=(_log1p, np.expm1))
-    (ax.set_xlim if which == "x" else ax.set_ylim)(-0.35 if high > 1 else -0.1 * max(high, 1e-9), max(high, 1e-9) * 1.1)
+    axis = ax.xaxis if direction == "x" else ax.yaxis
+    (ax.set_xscale if direction == "x" else ax.set_yscale)("function", functions=(_log1p, np.expm1))
+    (ax.set_xlim if direction == "x" else ax.set_ylim)(
+        -0.35 if high > 1 else -0.1 * max(high, 1e-9), max(high, 1e-9) * 1.1
+    )
     axis.set_major_locator(FixedLocator(count_ticks(high)))
     axis.set_minor_locator(FixedLocator([]))
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))

@@ -72,24 +72,24 @@ def benchmark(
     if not isinstance(table, pd.DataFrame) or not {"method", "split"} <= set(table.columns):
         raise ValueError("table must be what aeverse.tl.benchmark returned, with the columns 'method' and 'split'.")
     numbers = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
-    known = [c for c in numbers if c not in NO_SCORES and table[c].notna().any()]
-    wanted = known if scores is None else _slots.name_list(scores)
-    if unknown := [c for c in wanted if c not in numbers]:
-        raise KeyError(f"scores={unknown} are no columns of the table; there are {[*known, *COSTS]}.")
+    available = [c for c in numbers if c not in NO_SCORES and table[c].notna().any()]
+    selection = available if scores is None else _slots.name_list(scores)
+    if unknown := [c for c in selection if c not in numbers]:
+        raise KeyError(f"scores={unknown} are no columns of the table; there are {[*available, *COSTS]}.")
     if "modalities" in table:
         names = table["method"] + np.where(table["modalities"] == "all", "", ", " + table["modalities"])
         table = table.assign(method=names)
     methods = list(dict.fromkeys(table["method"]))
     cheats = set(table.loc[table["saw_test"].astype(bool), "method"]) if "saw_test" in table else set()
-    shown = titles(title, [score.replace("_", " ") for score in wanted])
-    axes = panels(len(wanted), ax, size=(2.0, 0.9 + 0.32 * len(methods)), ncols=ncols, figsize=figsize)
-    columns = min(len(wanted), ncols) if ax is None else 1
-    for i, (own, score) in enumerate(zip(axes, wanted, strict=True)):
-        _panel(own, table, score, methods, cheats)
-        own.set_title(shown[i], fontsize=10, loc="left")
+    panel_titles = titles(title, [score.replace("_", " ") for score in selection])
+    axes = panels(len(selection), ax, size=(2.0, 0.9 + 0.32 * len(methods)), ncols=ncols, figsize=figsize)
+    columns = min(len(selection), ncols) if ax is None else 1
+    for i, (panel, score) in enumerate(zip(axes, selection, strict=True)):
+        _panel(panel, table, score, methods, cheats)
+        panel.set_title(panel_titles[i], fontsize=10, loc="left")
         labels = [f"{m} *" if m in cheats else m for m in methods] if i % columns == 0 else [""] * len(methods)
-        own.set_yticks(range(len(methods)), labels)
-        own.invert_yaxis()
+        panel.set_yticks(range(len(methods)), labels)
+        panel.invert_yaxis()
     return finish(axes, "benchmark", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 

@@ -124,31 +124,31 @@ def denoised(
     raw = np.stack([_raw(adata, gene, params, layer) for gene in genes], axis=1)
     model = np.stack([_denoised(adata, gene, key, params) for gene in genes], axis=1)
     names = genes if y is None else [f"{genes[0]} and {genes[1]}"]
-    shown = titles(title, [f"{name}, {which}" for name in names for which in ("raw", "denoised")])
+    panel_titles = titles(title, [f"{name}, {state}" for name in names for state in ("raw", "denoised")])
     if y is None:
         numbers = colormap(cmap)
         cells = view(adata, basis)
         axes = panels(2 * len(genes), ax, size=(4.6, 3.8), ncols=max(2, ncols - ncols % 2), figsize=figsize)
-        _as_colors(axes, cells, raw, model, shown, params, size, numbers)
+        _as_colors(axes, cells, raw, model, panel_titles, params, size, numbers)
     else:
         draw = _point_drawer(adata, color, layer, palette, cmap, size)
         wide = color is not None
         axes = panels(2, ax, size=(5.6 if wide else 4.2, 3.8), figsize=figsize)
         _error_lines(axes[1], adata, genes, key, params, model)
-        _against(axes, genes, raw, model, shown, params, draw)
+        _against(axes, genes, raw, model, panel_titles, params, draw)
     return finish(axes, "denoised", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
-def _as_colors(axes, cells, raw, model, shown, params: Mapping, size, cmap: Colormap) -> None:
+def _as_colors(axes, cells, raw, model, panel_titles, params: Mapping, size, cmap: Colormap) -> None:
     """Genes as the color of cells, each panel on its own scale, which a few cells cannot stretch."""
     xy, labels = cells
     for i in range(raw.shape[1]):
-        for j, which in enumerate(("raw", "denoised")):
+        for j, state in enumerate(("raw", "denoised")):
             each, values = axes[2 * i + j], (raw, model)[j][:, i]
             log = not params.get("log1p")
             high = float(np.percentile(values, MOST_SHOWN)) or float(np.max(values, initial=1e-9))
-            scatter_values(each, xy, values, _unit(params, which), log=log, high=high, size=size, cmap=cmap)
-            tidy_view(each, shown[2 * i + j], labels)
+            scatter_values(each, xy, values, _unit(params, state), log=log, high=high, size=size, cmap=cmap)
+            tidy_view(each, panel_titles[2 * i + j], labels)
 
 
 def _point_drawer(adata, color, layer, palette, cmap, size) -> Callable[[Axes, np.ndarray], Any]:
@@ -165,19 +165,19 @@ def _point_drawer(adata, color, layer, palette, cmap, size) -> Callable[[Axes, n
     return lambda ax, xy: scatter_values(ax, xy, values.to_numpy(), color, log=log, size=size, cmap=numbers)
 
 
-def _against(axes, genes, raw, model, shown, params: Mapping, draw) -> None:
+def _against(axes, genes, raw, model, panel_titles, params: Mapping, draw) -> None:
     """Two genes against each other, raw and denoised."""
     high = np.maximum(raw.max(0, initial=0), model.max(0, initial=0))
     if params.get("target_sum") is None:
         raw = raw + np.random.default_rng(0).uniform(-0.33, 0.33, raw.shape)
-    for each, which, xy, name in zip(axes, ("raw", "denoised"), (raw, model), shown, strict=True):
+    for each, state, xy, name in zip(axes, ("raw", "denoised"), (raw, model), panel_titles, strict=True):
         draw(each, xy)
-        if which == "raw" and (legend := each.get_legend()) is not None:
+        if state == "raw" and (legend := each.get_legend()) is not None:
             legend.remove()  # one legend, beside the right panel, serves both
         if not params.get("log1p"):
             log_counts_axis(each, "x", float(high[0]))
             log_counts_axis(each, "y", float(high[1]))
-        tidy(each, name, *(f"{gene} ({_unit(params, which)})" for gene in genes))
+        tidy(each, name, *(f"{gene} ({_unit(params, state)})" for gene in genes))
 
 
 def _raw(adata: AnnData, gene: str, params: Mapping, layer: str | None) -> np.ndarray:
@@ -213,8 +213,8 @@ def _error_lines(ax: Axes, adata: AnnData, genes, key: str, params: Mapping, mea
         collection.set_rasterized(True)
 
 
-def _unit(params: Mapping, which: str) -> str:
+def _unit(params: Mapping, state: str) -> str:
     target_sum = params.get("target_sum")
     if target_sum is not None:
         return f"{'log1p of ' if params.get('log1p') else ''}counts per {float(target_sum):,.0f}"
-    return "counts" if which == "raw" else "expected counts"
+    return "counts" if state == "raw" else "expected counts"

@@ -91,25 +91,25 @@ def deviance_explained(
         named = [int(i) for i in order[:10] if enough[i]]
     else:
         named = [int(i) for i in np.atleast_1d(_slots.positions(_slots.name_list(genes), adata.var_names))]
-    [shown] = titles(title, ["Held-out molecules explained, gene by gene"])
-    [own] = panels(1, ax, size=(6.2, 4.2), figsize=figsize)
+    [panel_title] = titles(title, ["Held-out molecules explained, gene by gene"])
+    [panel] = panels(1, ax, size=(6.2, 4.2), figsize=figsize)
     mean = molecules / adata.n_obs
     area = max(point_size(int(use.sum())), 5.0) if size is None else size
     few = f"less than {FEWEST_MOLECULES} molecules"
     for rows, color, name in ((use & ~enough, "#C4C4C4", few), (enough, COLORS[0], "other genes")):
-        own.scatter(
+        panel.scatter(
             mean[rows], explained[rows], s=area, color=color, linewidths=0, alpha=0.7, label=name, rasterized=True
         )
-    own.set_xscale("log")
+    panel.set_xscale("log")
     shown_values = explained[enough] if enough.any() else explained[use]
     if len(shown_values):
         low, high = float(min(shown_values.min(), 0)), float(max(shown_values.max(), 0.01))
-        own.set_ylim(low - 0.06 * (high - low), high + 0.1 * (high - low))
-    own.axhline(0, color="#888888", lw=1)
-    _name_genes(own, mean[named], explained[named], [str(adata.var_names[i]) for i in named])
-    tidy(own, shown, "mean count in a cell", "deviance explained (0: the gene's mean)")
-    own.legend(loc="upper left", frameon=False, fontsize=8, markerscale=2)
-    return finish([own], "deviance_explained", own=ax is None, show=show, save=save, return_fig=return_fig)
+        panel.set_ylim(low - 0.06 * (high - low), high + 0.1 * (high - low))
+    panel.axhline(0, color="#888888", lw=1)
+    _name_genes(panel, mean[named], explained[named], [str(adata.var_names[i]) for i in named])
+    tidy(panel, panel_title, "mean count in a cell", "deviance explained (0: the gene's mean)")
+    panel.legend(loc="upper left", frameon=False, fontsize=8, markerscale=2)
+    return finish([panel], "deviance_explained", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
 def _name_genes(ax: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:

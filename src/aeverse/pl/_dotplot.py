@@ -100,13 +100,13 @@ def dotplot(
     both = _raw(adata, genes, layer), _denoised(adata, genes, key, params, layer)
     largest = both[1].groupby(groups, observed=True).mean().max()
     cutoff = largest / 2 if expression_cutoff is None else pd.Series(expression_cutoff, index=genes)
-    shown = titles(title, ["raw", "denoised"])
+    panel_titles = titles(title, ["raw", "denoised"])
     colors = colormap(cmap, "Reds")
     size = (1.6 + 0.3 * len(genes), 1.5 + 0.27 * len(groups.categories))
     axes = panels(2, ax, size=size, figsize=figsize)
     for i, (each, values) in enumerate(zip(axes, both, strict=True)):
         points = _dots(each, values, groups, cutoff, colors)
-        tidy(each, shown[i], "", "")
+        tidy(each, panel_titles[i], "", "")
         if i and ax is None:
             each.set_yticklabels([])  # those of the first panel serve both
     _legends(axes[1], points, expression_cutoff)
@@ -162,8 +162,8 @@ def _legends(ax: Axes, points, cutoff: float | None) -> None:
     ]
     names = [f"{share:.0%}" for share in SHARES]
     above = "half of the gene's\nlargest mean" if cutoff is None else f"{cutoff:g} counts\nper 10,000"
-    what: dict[str, Any] = {"title": f"cells above {above}", "title_fontsize": 8, "alignment": "left"}
-    ax.legend(dots, names, loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8, **what)
+    options: dict[str, Any] = {"title": f"cells above {above}", "title_fontsize": 8, "alignment": "left"}
+    ax.legend(dots, names, loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8, **options)
     bar = ax.figure.colorbar(points, ax=ax, location="bottom", fraction=0.04, pad=0.02, ticks=[0, 0.5, 1])
     bar.set_label("mean log1p, share of the gene's largest", fontsize=8)
     bar.ax.tick_params(labelsize=8)

@@ -95,7 +95,7 @@ def dropouts(
     groups = groups_of(adata, groupby)
     layer = params.get("layer") if layer is None else layer
     shares = [_shares(adata, gene, groups, key, layer) for gene in genes]
-    shown = titles(title, genes)
+    panel_titles = titles(title, genes)
     colors = palette_colors(palette, PARTS) or PART_COLORS
     labels = dict(zip(PARTS, _labels(float(params["depth"])), strict=True))
     columns = min(len(genes), ncols) if ax is None else 1
@@ -108,7 +108,7 @@ def dropouts(
         for name, color in zip(PARTS, colors, strict=True):
             each.barh(parts.index, parts[name], left=left, color=color, label=labels[name])
             left += parts[name].to_numpy()
-        tidy(each, shown[i], "share of the cells", "")
+        tidy(each, panel_titles[i], "share of the cells", "")
         each.set_xlim(0, 1)
         each.set_xticks([0, 0.5, 1])
         each.xaxis.set_major_formatter(PercentFormatter(1))
@@ -152,7 +152,7 @@ def _shares(adata: AnnData, gene: str, groups: pd.Categorical, key: str, layer: 
     """For each group the shares of cells with counts, with a zero that was missed, and with a zero that is one."""
     counts = gene_values(adata, gene, layer)
     _slots.check_count_values(counts, adata, layer)
-    seen, missed = counts > 0, gene_values(adata, gene, key)
-    parts = pd.DataFrame({"counts": seen, "zero, missed": np.where(seen, 0, missed)}, dtype=float)
+    counted, missed = counts > 0, gene_values(adata, gene, key)
+    parts = pd.DataFrame({"counts": counted, "zero, missed": np.where(counted, 0, missed)}, dtype=float)
     parts["zero, absent"] = 1 - parts.sum(axis=1)
     return parts.groupby(groups, observed=True).mean()

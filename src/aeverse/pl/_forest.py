@@ -82,8 +82,8 @@ def forest(
     table = record["cox"]
     terms = list(dict.fromkeys(table["term"].astype(str)))
     models = [model for model in STYLES if (table["model"] == model).any()]
-    [shown] = titles(title, ["Survival"])
-    [drawn] = panels(1, ax, size=(8.0, 1.6 + 0.5 * len(terms)), figsize=figsize)
+    [panel_title] = titles(title, ["Survival"])
+    [panel] = panels(1, ax, size=(8.0, 1.6 + 0.5 * len(terms)), figsize=figsize)
     for i, model in enumerate(models):
         rows = table[table["model"] == model]
         y = np.array([terms.index(term) for term in rows["term"].astype(str)]) + 0.24 * (i - (len(models) - 1) / 2)
@@ -92,20 +92,20 @@ def forest(
         )
         marker, face = STYLES[model]
         color = COLORS[i]
-        drawn.hlines(y, lower, upper, color=color, lw=1.6)
-        drawn.plot(ratio, y, ls="none", marker=marker, color=color, mfc=face or color, ms=6, label=model)
+        panel.hlines(y, lower, upper, color=color, lw=1.6)
+        panel.plot(ratio, y, ls="none", marker=marker, color=color, mfc=face or color, ms=6, label=model)
         for at, values in (("<", lower <= 1 / WIDEST), (">", upper >= WIDEST)):
             end = 1 / WIDEST if at == "<" else WIDEST
-            drawn.plot(np.full(values.sum(), end), y[values], ls="none", marker=at, color=color, ms=5)
+            panel.plot(np.full(values.sum(), end), y[values], ls="none", marker=at, color=color, ms=5)
         for height, row in zip(y, rows.itertuples(), strict=True):
             text = f"{row.hazard_ratio:.2f} ({row.lower:.2f} to {row.upper:.2f})"
-            drawn.text(1.02, height, text, transform=drawn.get_yaxis_transform(), va="center", fontsize=8, color=color)
-    tidy(drawn, shown, "hazard ratio, 95 % interval", "")
-    drawn.set_title(shown, fontsize=11, loc="left", y=1.02)  # matplotlib's own place is far above the terms
-    _axes_of_ratios(drawn, terms)
+            panel.text(1.02, height, text, transform=panel.get_yaxis_transform(), va="center", fontsize=8, color=color)
+    tidy(panel, panel_title, "hazard ratio, 95 % interval", "")
+    panel.set_title(panel_title, fontsize=11, loc="left", y=1.02)  # matplotlib's own place is far above the terms
+    _axes_of_ratios(panel, terms)
     if len(models) > 1:
-        drawn.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8)
-    return finish([drawn], "forest", own=ax is None, show=show, save=save, return_fig=return_fig)
+        panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8)
+    return finish([panel], "forest", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
 def _axes_of_ratios(ax: Axes, terms: list[str]) -> None:

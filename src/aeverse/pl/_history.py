@@ -71,16 +71,16 @@ def history(
     curves = {name: np.asarray(values, np.float64) for name, values in _curves(adata, key).items()}
     unit = "step" if "step" in curves else "epoch"
     when, loss, heldout = curves[unit], curves["loss"], curves["heldout"]
-    shown = titles(title, ["Training loss", "Held-out molecules or entries"])
+    panel_titles = titles(title, ["Training loss", "Held-out molecules or entries"])
     left, right = axes = panels(2, ax, size=(4.2, 3.2), figsize=figsize)
     left.plot(when, loss, marker="o", ms=4, color=COLORS[0])
-    tidy(left, shown[0], unit, "loss")
+    tidy(left, panel_titles[0], unit, "loss")
     best = int(np.argmax(heldout))
     right.plot(when, heldout, marker="o", ms=4, color=COLORS[0])
     right.plot(when[best], heldout[best], marker="o", ms=9, mfc="none", mew=1.8, color=COLORS[3], ls="none")
-    kept = f"kept: {unit} {when[best]:.0f}, {heldout[best]:.4f}"
-    right.text(0.98, 0.06, kept, transform=right.transAxes, ha="right", color=COLORS[3])
-    tidy(right, shown[1], unit, "deviance explained")
+    label = f"kept: {unit} {when[best]:.0f}, {heldout[best]:.4f}"
+    right.text(0.98, 0.06, label, transform=right.transAxes, ha="right", color=COLORS[3])
+    tidy(right, panel_titles[1], unit, "deviance explained")
     for each in axes:
         each.margins(y=0.12)
         each.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
@@ -94,9 +94,9 @@ def _curves(adata: AnnData | MuData, key: str | None) -> Mapping[str, Any]:
     records = adata.uns.get("ae", {}) if key is None else {key: _slots.read_record(adata, key)}
     histories = {name: record["history"] for name, record in records.items() if "history" in record}
     if not histories:
-        what = "no training history" if key is None else f"no training history in the record {key!r}"
-        raise KeyError(f"uns['ae'] holds {what}; run a tool that trains, such as aeverse.tl.denoise, first.")
-    first, *others = histories.values()
-    if not all(set(o) == set(first) and all(np.array_equal(o[k], first[k]) for k in first) for o in others):
+        problem = "no training history" if key is None else f"no training history in the record {key!r}"
+        raise KeyError(f"uns['ae'] holds {problem}; run a tool that trains, such as aeverse.tl.denoise, first.")
+    first, *further = histories.values()
+    if not all(set(o) == set(first) and all(np.array_equal(o[k], first[k]) for k in first) for o in further):
         raise ValueError(f"uns['ae'] holds several trainings; pass key=, one of {sorted(histories)}.")
     return first

@@ -75,27 +75,27 @@ def kaplan_meier(
         raise ValueError(f"uns['ae'][{key!r}] has no curves: run aeverse.tl.survival with groupby=.")
     table, params = record["kaplan_meier"], record["params"]
     groups = list(dict.fromkeys(table["group"].astype(str)))
-    [shown] = titles(title, [f"Survival by {params['groupby']}"])
+    [panel_title] = titles(title, [f"Survival by {params['groupby']}"])
     colors = palette_colors(palette, groups) or COLORS
-    [drawn] = panels(1, ax, size=(6.0, 4.2), figsize=figsize)
+    [panel] = panels(1, ax, size=(6.0, 4.2), figsize=figsize)
     end = float(table["time"].max())
     ticks = [t for t in MaxNLocator(6, steps=[1, 2, 2.5, 5, 6, 10]).tick_values(0, end) if 0 <= t <= end]
     for i, group in enumerate(groups):
         curve = table[table["group"].astype(str) == group]
-        _draw(drawn, curve, group, colors[i % len(colors)], LINES[i // len(COLORS) % len(LINES)])
-    tidy(drawn, shown, str(params["time_key"]), "alive")
-    drawn.set_xlim(-0.01 * end, end * 1.02)
-    drawn.set_ylim(0, 1.03)
-    drawn.set_xticks(ticks)
-    drawn.yaxis.set_major_formatter(PercentFormatter(1.0))
+        _draw(panel, curve, group, colors[i % len(colors)], LINES[i // len(COLORS) % len(LINES)])
+    tidy(panel, panel_title, str(params["time_key"]), "alive")
+    panel.set_xlim(-0.01 * end, end * 1.02)
+    panel.set_ylim(0, 1.03)
+    panel.set_xticks(ticks)
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0))
     legend = {"title": "events of patients", "title_fontsize": 8, "alignment": "left", "bbox_to_anchor": (1.0, 1.02)}
-    drawn.legend(loc="upper left", frameon=False, fontsize=8, handlelength=1.6, **legend)
+    panel.legend(loc="upper left", frameon=False, fontsize=8, handlelength=1.6, **legend)
     if "logrank" in record:
         p = float(record["logrank"]["p"])
         text = f"log-rank p = {p:.2g}" if p >= 1e-4 else "log-rank p < 0.0001"
-        drawn.text(1.0, 1.02, text, transform=drawn.transAxes, ha="right", va="bottom", fontsize=9)
-    _numbers_at_risk(drawn, table, groups, ticks, colors)
-    return finish([drawn], "kaplan_meier", own=ax is None, show=show, save=save, return_fig=return_fig)
+        panel.text(1.0, 1.02, text, transform=panel.transAxes, ha="right", va="bottom", fontsize=9)
+    _numbers_at_risk(panel, table, groups, ticks, colors)
+    return finish([panel], "kaplan_meier", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
 def _draw(ax: Axes, curve: pd.DataFrame, group: str, color: str, line: str) -> None:

@@ -107,7 +107,7 @@ def latent(
     """
     names = [color] if color is None or isinstance(color, str) else list(color)
     columns = [None if name is None else column(adata, name, layer) for name in names]
-    shown = titles(title, ["embedding of the cells" if name is None else name for name in names])
+    panel_titles = titles(title, ["embedding of the cells" if name is None else name for name in names])
     colors = [
         category_colors(adata, name, values, palette)
         if name and values is not None and is_categorical(values)
@@ -128,7 +128,7 @@ def latent(
             is_gene = name not in adata.obs
             unit = _unit(layer) if is_gene else name
             scatter_values(axes[i], xy, values.to_numpy(), unit, log=is_gene, size=size, cmap=numbers)
-        tidy_view(axes[i], shown[i], labels)
+        tidy_view(axes[i], panel_titles[i], labels)
     return finish(axes, "latent", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 

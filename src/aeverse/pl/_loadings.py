@@ -85,9 +85,9 @@ def loadings(
     chosen = range(min(MOST, values.shape[1])) if components is None else components
     positions = [_position(c, names, values.shape[1]) for c in ([chosen] if isinstance(chosen, (int, str)) else chosen)]
     labels = [names[p] if len(names) == values.shape[1] else f"dimension {p}" for p in positions]
-    shown = titles(title, labels)
+    panel_titles = titles(title, labels)
     axes = panels(len(positions), ax, size=(2.7, 0.9 + 0.21 * n_points), ncols=ncols, figsize=figsize)
-    for each, position, label in zip(axes, positions, shown, strict=True):
+    for each, position, label in zip(axes, positions, panel_titles, strict=True):
         weights = np.nan_to_num(values[:, position])
         top = np.argsort(-np.abs(weights), kind="stable")[:n_points]
         top = top[np.argsort(-weights[top], kind="stable")]

@@ -89,19 +89,19 @@ def mapping(
     >>> axes = ae.pl.mapping(query, "cell_type", truth="cell_type", show=False)
     """
     p_values, predicted, confidence = _results(data, label, key)
-    known = None if truth is None else _slots.unknown_as_nan(_slots.read_column(data.obs, truth)).astype(object)
+    true_labels = None if truth is None else _slots.unknown_as_nan(_slots.read_column(data.obs, truth)).astype(object)
     names = ["typicality", f"confidence in {label}", *([] if truth is None else [f"{label} predicted, by {truth}"])]
-    shown = titles(title, names)
+    panel_titles = titles(title, names)
     colors = colormap(cmap, "Blues")
-    labels = {*predicted.dropna().astype(str), *(() if known is None else known.dropna().astype(str))}
+    labels = {*predicted.dropna().astype(str), *(() if true_labels is None else true_labels.dropna().astype(str))}
     longest = max((len(name) for name in labels), default=0)
-    below = 0.075 * longest if known is not None else 0  # names of columns stand upright
+    below = 0.075 * longest if true_labels is not None else 0  # names of columns stand upright
     size = (3.2 + 0.08 * longest, max(3.4, 1.4 + 0.26 * len(labels)) + below)
     axes = panels(len(names), ax, size=size, figsize=figsize)
-    _p_values(axes[0], p_values, shown[0])
-    _confidence(axes[1], predicted, confidence, shown[1])
-    if known is not None:
-        _confusion(axes[2], predicted, known, shown[2], str(truth), label, colors)
+    _p_values(axes[0], p_values, panel_titles[0])
+    _confidence(axes[1], predicted, confidence, panel_titles[1])
+    if true_labels is not None:
+        _confusion(axes[2], predicted, true_labels, panel_titles[2], str(truth), label, colors)
     return finish(axes, "mapping", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
@@ -156,12 +156,14 @@ def _confidence(ax: Axes, predicted: pd.Series, confidence: np.ndarray, title: s
     tidy(ax, title, "share of the neighbors' votes", "")
 
 
-def _confusion(ax: Axes, predicted, known, title: str, truth: str, label: str, colors: Colormap) -> None:
-    table = pd.crosstab(known.astype(str).where(known.notna()).to_numpy(), predicted.astype(str).to_numpy())
+def _confusion(ax: Axes, predicted, true_labels, title: str, truth: str, label: str, colors: Colormap) -> None:
+    table = pd.crosstab(true_labels.astype(str).where(true_labels.notna()).to_numpy(), predicted.astype(str).to_numpy())
     shares = table.div(table.sum(axis=1), axis=0)
-    same = [name for name in shares.index if name in shares.columns]  # in one order, so that agreement is the diagonal
-    shares = shares.loc[same + [n for n in shares.index if n not in same]]
-    shares = shares[same + [n for n in shares.columns if n not in same]]
+    common = [
+        name for name in shares.index if name in shares.columns
+    ]  # in one order, so that agreement is the diagonal
+    shares = shares.loc[common + [n for n in shares.index if n not in common]]
+    shares = shares[common + [n for n in shares.columns if n not in common]]
     image = ax.imshow(shares, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     ax.set_xticks(range(shares.shape[1]), list(shares.columns), rotation=90)
     ax.set_yticks(range(shares.shape[0]), [f"{name} ({table.loc[name].sum()})" for name in shares.index])

@@ -80,24 +80,24 @@ def modality_weights(
         if groupby not in mdata.obs:
             raise KeyError(f"groupby={groupby!r} is not a column of mdata.obs; columns are: {list(mdata.obs.columns)}.")
         groups = mdata.obs[groupby]
-    there = (weights.sum(axis=1) > 0).to_numpy() & groups.notna().to_numpy()
-    if not there.any():
+    complete = (weights.sum(axis=1) > 0).to_numpy() & groups.notna().to_numpy()
+    if not complete.any():
         raise ValueError(f"no sample has both a weight and a value of {groupby!r}.")
-    means = weights[there].groupby(groups[there], observed=True).mean()
-    sizes = groups[there].value_counts()
+    means = weights[complete].groupby(groups[complete], observed=True).mean()
+    sizes = groups[complete].value_counts()
     labels = [f"{name} ({sizes[name]})" for name in means.index]
-    [shown] = titles(title, ["modality weights"])
-    [own] = panels(1, ax, size=(5.2, max(1.6, 1.1 + 0.28 * len(means))), figsize=figsize)
+    [panel_title] = titles(title, ["modality weights"])
+    [panel] = panels(1, ax, size=(5.2, max(1.6, 1.1 + 0.28 * len(means))), figsize=figsize)
     colors = palette_colors(palette, [str(m) for m in means]) or COLORS
     left = np.zeros(len(means))
     for i, modality in enumerate(means):
         share = means[modality].to_numpy()
         style: dict[str, Any] = {"color": colors[i % len(colors)], "hatch": HATCHES[i // len(COLORS) % len(HATCHES)]}
-        own.barh(range(len(means)), share, left=left, label=str(modality), edgecolor="white", **style)
+        panel.barh(range(len(means)), share, left=left, label=str(modality), edgecolor="white", **style)
         left += share
-    own.set_yticks(range(len(means)), labels)
-    own.invert_yaxis()
-    own.set_xlim(0, 1)
-    tidy(own, shown, "share of the embedding", "" if groupby is None else groupby)
-    own.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8)
-    return finish([own], "modality_weights", own=ax is None, show=show, save=save, return_fig=return_fig)
+    panel.set_yticks(range(len(means)), labels)
+    panel.invert_yaxis()
+    panel.set_xlim(0, 1)
+    tidy(panel, panel_title, "share of the embedding", "" if groupby is None else groupby)
+    panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8)
+    return finish([panel], "modality_weights", own=ax is None, show=show, save=save, return_fig=return_fig)

@@ -101,10 +101,10 @@ def predicted(
             raise KeyError(f"features={unknown} were not predicted, or mdata[{target!r}] does not hold them.")
         by_feature = {name: _pairs(mdata, target, table, name, record) for name in names}
     colors = colormap(cmap)
-    shown = titles(title, [f"{name}, Spearman {_correlation(*by_feature[name]):.2f}" for name in names])
+    panel_titles = titles(title, [f"{name}, Spearman {_correlation(*by_feature[name]):.2f}" for name in names])
     axes = panels(len(names), ax, size=(3.6, 3.5), ncols=ncols, figsize=figsize)
     scale = SCALES.get(str(record["kinds"].get(target)), "its own scale")
-    for each, name, label in zip(axes, names, shown, strict=True):
+    for each, name, label in zip(axes, names, panel_titles, strict=True):
         _draw(each, *by_feature[name], size, colors)
         tidy(each, label, f"measured ({scale})", f"predicted ({scale})")
     return finish(axes, "predicted", own=ax is None, show=show, save=save, return_fig=return_fig)

@@ -80,10 +80,10 @@ def subtypes(
         )
     n_subtypes = len(record["clusters"])
     number = f"{n_subtypes} subtypes" if n_subtypes > 1 else "no subtypes"
-    shown = titles(title, ["Consensus of resamples", f"Stability: {number}"])
+    panel_titles = titles(title, ["Consensus of resamples", f"Stability: {number}"])
     left, right = axes = panels(2, ax, size=(4.6, 3.9), figsize=figsize)
-    _consensus(left, data, key, shown[0])
-    _curve(right, record["curve"], n_subtypes, shown[1])
+    _consensus(left, data, key, panel_titles[0])
+    _curve(right, record["curve"], n_subtypes, panel_titles[1])
     return finish(axes, "subtypes", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
@@ -101,8 +101,8 @@ def _consensus(ax: Axes, data, key: str, title: str) -> None:
         band: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "transform": ax.transAxes, "clip_on": False, "lw": 0}
         ax.add_patch(Rectangle((start, 1.01), size, 0.025, **band))
         ax.add_patch(Rectangle((-0.035, 1 - start - size), 0.025, size, **band))
-    shown = [i for i in range(len(names)) if edges[i + 1] > edges[i]]
-    ax.set_yticks([(edges[i] + edges[i + 1] - 1) / 2 for i in shown], [str(names[i]) for i in shown])
+    nonempty = [i for i in range(len(names)) if edges[i + 1] > edges[i]]
+    ax.set_yticks([(edges[i] + edges[i + 1] - 1) / 2 for i in nonempty], [str(names[i]) for i in nonempty])
     ax.set_xticks([])
     ax.tick_params(length=0, pad=10)
     tidy(ax, title, f"{len(codes)} patients", key)

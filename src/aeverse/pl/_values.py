@@ -62,8 +62,10 @@ def column(adata: AnnData | MuData, name: str, layer: str | None) -> pd.Series:
     if hasattr(adata, "mod") and modality in adata.mod:
         return column(adata.mod[modality], feature, layer).reindex(adata.obs_names)
     if hasattr(adata, "mod") or name not in adata.var_names:
-        what = f"nor 'modality:feature' of {list(adata.mod)}" if hasattr(adata, "mod") else "nor a gene"
-        raise KeyError(f"color={name!r} is neither a column of obs {what}; columns are: {list(adata.obs.columns)}.")
+        alternative = f"nor 'modality:feature' of {list(adata.mod)}" if hasattr(adata, "mod") else "nor a gene"
+        raise KeyError(
+            f"color={name!r} is neither a column of obs {alternative}; columns are: {list(adata.obs.columns)}."
+        )
     return pd.Series(gene_values(adata, name, layer), adata.obs_names)
 
 

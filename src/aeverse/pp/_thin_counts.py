@@ -65,13 +65,13 @@ def thin_counts(
     """
     adata = _slots.writable_adata(adata, copy)
     _slots.check_keys(adata, [("layers", key_added), ("layers", f"{key_added}_rest")], key_added)
-    kept, rest = split_molecules(_slots.read_counts(adata, layer), p, np.random.default_rng(random_state))
+    first, second = split_molecules(_slots.read_counts(adata, layer), p, np.random.default_rng(random_state))
     _slots.write(
         adata,
         _slots.Results(
             name=key_added,
             record={"params": {"p": p, "layer": layer, "random_state": random_state}, "versions": _slots.versions()},
-            layers={key_added: kept, f"{key_added}_rest": rest},
+            layers={key_added: first, f"{key_added}_rest": second},
         ),
     )
     return adata if copy else None

@@ -98,10 +98,10 @@ def _test(groups: pd.Series, values: pd.Series, groupby: str, name: str, rng: np
     if values.nunique() < 2:
         raise ValueError(f"obs[{name!r}] has one value only among the patients of known {groupby!r}: nothing to test.")
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        found = _kruskal(groups, values.astype(np.float64))
+        test = _kruskal(groups, values.astype(np.float64))
     else:
-        found = _contingency(groups, values.astype(str), name, rng)
-    return {**found, "patients": len(groups), "groups": n_groups}
+        test = _contingency(groups, values.astype(str), name, rng)
+    return {**test, "patients": len(groups), "groups": n_groups}
 
 
 def _kruskal(groups: pd.Series, values: pd.Series) -> dict[str, object]:
@@ -133,6 +133,6 @@ def _contingency(groups: pd.Series, values: pd.Series, name: str, rng: np.random
         statistic, p = fisher_exact(table)
     elif expected.min() < FEW:
         test = "chi-square, permutation"
-        drawn = (((counts(rng.permutation(rows)) - expected) ** 2 / expected).sum() for _ in range(PERMUTATIONS))
-        p = (1 + sum(s >= statistic * (1 - 1e-9) for s in drawn)) / (1 + PERMUTATIONS)
+        permuted = (((counts(rng.permutation(rows)) - expected) ** 2 / expected).sum() for _ in range(PERMUTATIONS))
+        p = (1 + sum(s >= statistic * (1 - 1e-9) for s in permuted)) / (1 + PERMUTATIONS)
     return {"test": test, "statistic": float(statistic), "p": float(p), "effect": effect}

@@ -105,10 +105,10 @@ def attribute(
     for part in [data] if of_one else list(data.mod.values()):
         _slots.check_keys(part, [("varm", key) for key in keys], key_added)
     groups = None if groupby is None else _groups(data, groupby)
-    found, columns = trained.attributions(data, groups, n_top=n_top, layer=layer, random_state=random_state)
+    attributions, columns = trained.attributions(data, groups, n_top=n_top, layer=layer, random_state=random_state)
     record = {"params": params, "versions": _slots.versions()}
     parts = []
-    for name, attribution in found.items():
+    for name, attribution in attributions.items():
         part = data if of_one else data.mod[name]
         tables = {
             key: _on_all(values, attribution.positions, part.var_names, columns)

@@ -137,8 +137,8 @@ def benchmark(
         raise ValueError("drop_modalities=True leaves out modalities of a MuData; an AnnData has none.")
     if (time_key is None) != (event_key is None):
         raise ValueError("time_key and event_key go together.")
-    known = read_known(data, label_key, batch_key, time_key, event_key)
-    folds = draw_folds(data.n_obs, known, n_splits, random_state)
+    known_columns = read_known(data, label_key, batch_key, time_key, event_key)
+    folds = draw_folds(data.n_obs, known_columns, n_splits, random_state)
     halves = split_in_halves(data, layer, random_state)
     bar = _runtime.progress_bar((len(folds) + (halves is not None)) * len(plan), "benchmark", progress)
     rows, of_clusters = [], {}
@@ -149,7 +149,9 @@ def benchmark(
             bar.update(halves is not None)
         for split, fold in enumerate(folds):
             train, test = (data[samples].copy() for samples in fold)
-            judge = Judge(features_of(train, test, layer), known.of(fold[0]), known.of(fold[1]), random_state)
+            judge = Judge(
+                features_of(train, test, layer), known_columns.of(fold[0]), known_columns.of(fold[1]), random_state
+            )
             for name, (method, options) in plan.items():
                 run = Run(method, options, layer, batch_key, (random_state + split) % 2**32)
                 with _named(f"in method {name!r}, split {split}"):
@@ -178,26 +180,26 @@ def _named(place: str) -> Iterator[None]:
 def _rows(name: str, split: int, result: Result, judge: Judge, drop_modalities: bool) -> list[dict[str, Any]]:
     """SparseRows of the table for one method in one fold, one for each set of modalities shown."""
     rows = []
-    for shown, code in result.codes.items():
-        row = {"method": name, "split": split} | ({"modalities": shown} if drop_modalities else {})
+    for modalities, code in result.codes.items():
+        row = {"method": name, "split": split} | ({"modalities": modalities} if drop_modalities else {})
         row |= judge.scores(result.train, code) | result.costs
-        rows.append(row if shown == ALL else {**row, "deviance_explained": np.nan})
+        rows.append(row if modalities == ALL else {**row, "deviance_explained": np.nan})
     return rows
 
 
-def _plan(wanted, several: bool, n_latent: int | None) -> dict[str, tuple[str, dict[str, Any]]]:
+def _plan(selection, several: bool, n_latent: int | None) -> dict[str, tuple[str, dict[str, Any]]]:
     """Name -> (method, options), after checking both."""
-    known = ["ae", *(methods.MULTIMODAL if several else methods.MATRIX)]
+    names = ["ae", *(methods.MULTIMODAL if several else methods.MATRIX)]
     config: type[models.MultimodalConfig] | type[models.Config] = models.MultimodalConfig if several else models.Config
-    named = dict(wanted) if isinstance(wanted, Mapping) else {name: {} for name in _slots.name_list(wanted)}
+    named = dict(selection) if isinstance(selection, Mapping) else {name: {} for name in _slots.name_list(selection)}
     if not named:
-        raise ValueError(f"methods is empty; choose among {known}.")
+        raise ValueError(f"methods is empty; choose among {names}.")
     plan: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, options in named.items():
         chosen: dict[str, Any] = ({} if n_latent is None else {"n_latent": n_latent}) | dict(options)
         method = chosen.pop("method", name)
-        if method not in known:
-            raise ValueError(f"method {method!r} is not known; for this kind of data there are {known}.")
+        if method not in names:
+            raise ValueError(f"method {method!r} is not known; for this kind of data there are {names}.")
         allowed = set(config.__dataclass_fields__) if method == "ae" else {"n_latent"}
         if unknown := set(chosen) - allowed:
             raise TypeError(f"method {name!r} does not know {sorted(unknown)}; it takes {sorted(allowed)}.")
@@ -207,33 +209,33 @@ def _plan(wanted, several: bool, n_latent: int | None) -> dict[str, tuple[str, d
 
 
 def read_known(data, label_key, batch_key, time_key, event_key) -> Known:
-    known = Known()
+    columns = Known()
     if label_key is not None:
         if label_key not in data.obs:
             raise KeyError(f"label_key={label_key!r} is not a column of obs; columns are: {list(data.obs.columns)}.")
         values = _slots.unknown_as_nan(data.obs[label_key])
-        labels = [str(v) if there else None for v, there in zip(values, values.notna(), strict=True)]
-        known.labels = np.array(labels, object)
+        labels = [str(v) if is_value else None for v, is_value in zip(values, values.notna(), strict=True)]
+        columns.labels = np.array(labels, object)
         if len({*labels} - {None}) < 2:
             raise ValueError(f"obs[{label_key!r}] holds fewer than two known labels.")
     if batch_key is not None:
-        known.batches = np.asarray(_slots.read_categories(data, batch_key)).astype(str)
+        columns.batches = np.asarray(_slots.read_categories(data, batch_key)).astype(str)
     if time_key is not None:
         require_lifelines()
         times, events, _ = outcome(data.obs, time_key, event_key)
-        known.outcome = np.column_stack([times.to_numpy(float), events.to_numpy(float)])
-    return known
+        columns.outcome = np.column_stack([times.to_numpy(float), events.to_numpy(float)])
+    return columns
 
 
-def draw_folds(n: int, known: Known, n_splits: int, random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def draw_folds(n: int, known_columns: Known, n_splits: int, random_state: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Folds alike in labels and events; what is rarer than there are folds is dealt out as one stratum."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
     if n_splits > n // 2:
         raise ValueError(f"n_splits={n_splits!r} must be at most {n // 2}, half the number of samples.")
     strata = np.full(n, "", object)
-    events = None if known.outcome is None else known.outcome[:, 1]
-    for values in (known.labels, events):
+    events = None if known_columns.outcome is None else known_columns.outcome[:, 1]
+    for values in (known_columns.labels, events):
         if values is not None:
             strata = np.array([f"{a}|{b}" for a, b in zip(strata, values, strict=True)], object)
     names, sizes = np.unique(strata.astype(str), return_counts=True)

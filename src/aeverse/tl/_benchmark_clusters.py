@@ -35,8 +35,8 @@ def split_in_halves(data, layer, random_state: int) -> Halves | None:
 
     counts = _slots.read_counts(data, layer)
     first, second = train.split_molecules(counts, 0.5, np.random.default_rng(random_state))
-    seen = np.asarray(first.sum(0)).ravel() > 0  # a gene without a molecule cannot be learned
-    return Halves(AnnData(first[:, seen], obs=data.obs, var=data.var[seen]), second[:, seen])
+    expressed = np.asarray(first.sum(0)).ravel() > 0  # a gene without a molecule cannot be learned
+    return Halves(AnnData(first[:, expressed], obs=data.obs, var=data.var[expressed]), second[:, expressed])
 
 
 def cluster_scores(run: Run, halves: Halves | None) -> dict[str, float]:
@@ -47,6 +47,6 @@ def cluster_scores(run: Run, halves: Halves | None) -> dict[str, float]:
     if halves is None:
         return NO_SCORES
     code = embed_matrix(dataclasses.replace(run, layer=None), halves.first.copy())
-    found = metrics.default_clusters(code, random_state=run.seed)
-    deviance = metrics.cluster_deviance(found["clusters"], halves.first.X, halves.second)
-    return {"n_clusters": found["n_clusters"], "cluster_deviance": deviance}
+    clusters = metrics.default_clusters(code, random_state=run.seed)
+    deviance = metrics.cluster_deviance(clusters["clusters"], halves.first.X, halves.second)
+    return {"n_clusters": clusters["n_clusters"], "cluster_deviance": deviance}

@@ -89,11 +89,11 @@ def _matrix(run: Run, adata) -> dict[str, _slots.Modality]:
 
 def fit_modalities(run: Run, train, test, whole, rows: tuple[np.ndarray, np.ndarray], *, drop: bool) -> Result:
     """One method on several modalities; one without an embedding for new samples is fitted to the whole."""
-    shown = {ALL: test} | (_subsets(test) if drop else {})
+    subsets = {ALL: test} | (_subsets(test) if drop else {})
     if run.method == "ae":
         model = models.MultimodalAutoencoder(random_state=run.seed, **run.options)
         _, costs = _measured(lambda: model.fit(train, layer=run.layer, batch_key=run.batch_key, progress=False))
-        return _encoded(model.encode(train), shown, model.encode, costs)
+        return _encoded(model.encode(train), subsets, model.encode, costs)
 
     def read(mdata) -> dict[str, _slots.Modality]:
         return _slots.read_modalities(mdata, layer={m: n for m, n in (run.layer or {}).items() if m in mdata.mod})
@@ -105,16 +105,16 @@ def fit_modalities(run: Run, train, test, whole, rows: tuple[np.ndarray, np.ndar
 
     method = methods.MULTIMODAL[run.method]
     if method.embeds_new:
-        found, costs = _measured(lambda: fit(train))
-        return _encoded(found.code, shown, lambda mdata: found.encode(read(mdata), mdata.n_obs), costs)
-    found, costs = _measured(lambda: fit(whole))
-    costs |= {"n_dims": found.code.shape[1], "encode_seconds": np.nan, "saw_test": True}
-    return Result(found.code[rows[0]], {ALL: found.code[rows[1]]}, costs)
+        fitted, costs = _measured(lambda: fit(train))
+        return _encoded(fitted.code, subsets, lambda mdata: fitted.encode(read(mdata), mdata.n_obs), costs)
+    fitted, costs = _measured(lambda: fit(whole))
+    costs |= {"n_dims": fitted.code.shape[1], "encode_seconds": np.nan, "saw_test": True}
+    return Result(fitted.code[rows[0]], {ALL: fitted.code[rows[1]]}, costs)
 
 
-def _encoded(code: np.ndarray, shown: Mapping[str, Any], encode, costs: dict[str, Any]) -> Result:
+def _encoded(code: np.ndarray, subsets: Mapping[str, Any], encode, costs: dict[str, Any]) -> Result:
     start, codes = time.perf_counter(), {}
-    for name, part in shown.items():
+    for name, part in subsets.items():
         codes[name] = encode(part)
         if name == ALL:
             costs["encode_seconds"] = time.perf_counter() - start
@@ -123,30 +123,32 @@ def _encoded(code: np.ndarray, shown: Mapping[str, Any], encode, costs: dict[str
 
 def _subsets(mdata) -> dict[str, Any]:
     """The samples without each modality, and from each modality alone; those that have nothing left keep an empty row."""
-    found = {}
+    subsets = {}
     names = list(mdata.mod)
     for m in names if len(names) > 1 else []:
-        found[f"without {m}"] = _only(mdata, [other for other in names if other != m])
+        subsets[f"without {m}"] = _only(mdata, [other for other in names if other != m])
     for m in names if len(names) > 2 else []:
-        found[f"only {m}"] = _only(mdata, [m])
-    return found
+        subsets[f"only {m}"] = _only(mdata, [m])
+    return subsets
 
 
-def _only(mdata, kept: Sequence[str]):
+def _only(mdata, modalities: Sequence[str]):
     """All samples, with the entries of all other modalities blanked."""
     from anndata import AnnData
     from mudata import MuData
 
-    mods = {m: mdata.mod[m] for m in kept}
-    there = set().union(*(a.obs_names for a in mods.values()))
-    lost = [name for name in mdata.obs_names if name not in there]
-    if lost:  # samples that have nothing left: a row of missing entries keeps their place
-        first = mods[kept[0]]
+    mods = {m: mdata.mod[m] for m in modalities}
+    covered = set().union(*(a.obs_names for a in mods.values()))
+    uncovered = [name for name in mdata.obs_names if name not in covered]
+    if uncovered:  # samples that have nothing left: a row of missing entries keeps their place
+        first = mods[modalities[0]]
         empty = AnnData(
-            np.full((len(lost), first.n_vars), np.nan, np.float32), obs=pd.DataFrame(index=lost), var=first.var[[]]
+            np.full((len(uncovered), first.n_vars), np.nan, np.float32),
+            obs=pd.DataFrame(index=uncovered),
+            var=first.var[[]],
         )
         x = np.vstack([first.X.toarray() if sp.issparse(first.X) else first.X, empty.X])
-        mods[kept[0]] = AnnData(x, obs=pd.DataFrame(index=[*first.obs_names, *lost]), var=first.var[[]])
+        mods[modalities[0]] = AnnData(x, obs=pd.DataFrame(index=[*first.obs_names, *uncovered]), var=first.var[[]])
     joint = MuData(mods)
     return joint[mdata.obs_names].copy()
 
@@ -163,12 +165,12 @@ def _measured(run: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     watcher.start()
     start = time.perf_counter()
     try:
-        found = run()
+        result = run()
     finally:
         seconds = time.perf_counter() - start
         stop.set()
         watcher.join()
-    return found, {"fit_seconds": seconds, "memory_mb": max(max(peak[0], _resident()) - before, 0.0)}
+    return result, {"fit_seconds": seconds, "memory_mb": max(max(peak[0], _resident()) - before, 0.0)}
 
 
 def _resident() -> float:

@@ -29,17 +29,17 @@ class Known:
 def features_of(train, test, layer) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """By modality the features of training and test samples as PCA reads them, and the rows that they belong to."""
     if hasattr(train, "mod"):
-        given, new = (_slots.read_modalities(d, layer=layer) for d in (train, test))
-        kinds = models.kinds_of(given, "auto")
+        training, new = (_slots.read_modalities(d, layer=layer) for d in (train, test))
+        kinds = models.kinds_of(training, "auto")
     else:
-        given, new = ({"X": _slots.as_modality(d, layer, "auto")} for d in (train, test))
-        kinds = {"X": models.kind_of(given["X"].x, given["X"].names)}
-    found = {}
-    for m, d in given.items():
+        training, new = ({"X": _slots.as_modality(d, layer, "auto")} for d in (train, test))
+        kinds = {"X": models.kind_of(training["X"].x, training["X"].names)}
+    matrices = {}
+    for m, d in training.items():
         if len(d.rows) and len(new[m].rows):
             features = Features(d, kinds[m])
-            found[m] = features(d), features(new[m]), d.rows, new[m].rows
-    return found
+            matrices[m] = features(d), features(new[m]), d.rows, new[m].rows
+    return matrices
 
 
 @dataclass(frozen=True)
@@ -76,28 +76,28 @@ class Judge:
 def _trustworthiness(code, features, random_state: int) -> float:
     """Of the samples that have all modalities, each modality weighing the same."""
     rows = np.arange(len(code))
-    for *_, there in features.values():
-        rows = np.intersect1d(rows, there)
+    for *_, present in features.values():
+        rows = np.intersect1d(rows, present)
     if len(rows) < FEWEST_JUDGED:
         return np.nan
-    blocks = [y[np.isin(there, rows)] for _, y, _, there in features.values()]
+    blocks = [y[np.isin(present, rows)] for _, y, _, present in features.values()]
     lengths = [max(float(np.sqrt((b**2).sum(1).mean())), 1e-12) for b in blocks]
     x = np.hstack([b / length for b, length in zip(blocks, lengths, strict=True)])
     return metrics.trustworthiness(code[rows], x, random_state=random_state)
 
 
-def _label_scores(own, code, labels, test_labels, random_state: int) -> dict[str, float]:
+def _label_scores(training_code, code, labels, test_labels, random_state: int) -> dict[str, float]:
     from sklearn.metrics import silhouette_score
 
     held_out = {"test_code": code, "test_labels": test_labels}
     row = {
-        "knn": metrics.knn_accuracy(own, labels, **held_out),
-        "probe": metrics.linear_probe(own, labels, **held_out),
+        "knn": metrics.knn_accuracy(training_code, labels, **held_out),
+        "probe": metrics.linear_probe(training_code, labels, **held_out),
         **metrics.cluster_agreement(code, test_labels, random_state=random_state),
     }
-    there = np.array([label is not None for label in test_labels])
-    if 1 < len(set(test_labels[there])) < there.sum():
-        row["silhouette"] = float(silhouette_score(code[there], test_labels[there].astype(str)) + 1) / 2
+    labeled = np.array([label is not None for label in test_labels])
+    if 1 < len(set(test_labels[labeled])) < labeled.sum():
+        row["silhouette"] = float(silhouette_score(code[labeled], test_labels[labeled].astype(str)) + 1) / 2
     return row
 
 

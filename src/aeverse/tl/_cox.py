@@ -37,8 +37,8 @@ def terms_of(values: pd.Series, name: str, event: pd.Series) -> pd.DataFrame:
     base = words[~words.isin(without)].value_counts().index
     if len(base) == 0:
         raise ValueError(f"obs[{name!r}] is known for no patient with an event.")
-    others = [v for v in order if v in base and v != base[0]]
-    terms = pd.DataFrame({f"{name}: {v} vs {base[0]}": (words == v).astype(float) for v in others}, index=words.index)
+    levels = [v for v in order if v in base and v != base[0]]
+    terms = pd.DataFrame({f"{name}: {v} vs {base[0]}": (words == v).astype(float) for v in levels}, index=words.index)
     terms[words.isna() | words.isin(without)] = np.nan
     return terms.reindex(values.index)
 
@@ -81,16 +81,16 @@ def _one_cox(time: pd.Series, event: pd.Series, terms: pd.DataFrame, model: str)
             f"the Cox model of {list(terms)} does not converge: a column is a combination of others, or all its events "
             "happened on one side of a value. Leave it out or merge small groups."
         ) from error
-    found = fit.summary
+    summary = fit.summary
     table = pd.DataFrame(
         {
             "model": model,
             "term": list(terms.columns),
-            "hazard_ratio": found["exp(coef)"].to_numpy(),
-            "lower": found["exp(coef) lower 95%"].to_numpy(),
-            "upper": found["exp(coef) upper 95%"].to_numpy(),
-            "z": found["z"].to_numpy(),
-            "p": found["p"].to_numpy(),
+            "hazard_ratio": summary["exp(coef)"].to_numpy(),
+            "lower": summary["exp(coef) lower 95%"].to_numpy(),
+            "upper": summary["exp(coef) upper 95%"].to_numpy(),
+            "z": summary["z"].to_numpy(),
+            "p": summary["p"].to_numpy(),
             "ph_p": proportional_hazard_test(fit, frame, time_transform="rank").summary["p"].reindex(names).to_numpy(),
             "patients": int(use.sum()),
             "events": int(event[use].sum()),
@@ -171,9 +171,9 @@ def choose_penalty(x: np.ndarray, t: np.ndarray, e: np.ndarray, is_code: np.ndar
     scores = np.zeros(len(PENALTIES))
     for train, test in StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=random_state).split(x, e):
         if comparable(t[test], e[test]):
-            own, new, columns = _standardized(x[train], x[test], is_code)
+            training, new, columns = _standardized(x[train], x[test], is_code)
             for i, penalty in enumerate(PENALTIES):
-                predicted = new @ ridge_cox(own, t[train], e[train], penalties(columns, penalty))
+                predicted = new @ ridge_cox(training, t[train], e[train], penalties(columns, penalty))
                 scores[i] += concordance_index(t[test], -predicted, e[test])
     return PENALTIES[int(scores.argmax())]
 
@@ -191,8 +191,8 @@ def predict(
     x: np.ndarray, t: np.ndarray, e: np.ndarray, new: np.ndarray, is_code: np.ndarray, penalty: float
 ) -> np.ndarray:
     """Log hazard of new patients, relative to the mean training patient."""
-    own, new, columns = _standardized(x, new, is_code)
-    return new @ ridge_cox(own, t, e, penalties(columns, penalty))
+    training, new, columns = _standardized(x, new, is_code)
+    return new @ ridge_cox(training, t, e, penalties(columns, penalty))
 
 
 def _standardized(x: np.ndarray, new: np.ndarray, is_code: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -208,8 +208,8 @@ def _standardized(x: np.ndarray, new: np.ndarray, is_code: np.ndarray) -> tuple[
         return x, new, is_code
     x_code, new_code = (values[:, is_code] * np.sqrt(USUAL_COLUMNS / n_code) for values in (x, new))
     squares, axes = np.linalg.eigh(x_code @ x_code.T)
-    kept = squares > 1e-9 * squares[-1]
-    axes = x_code.T @ (axes[:, kept] / np.sqrt(squares[kept]))
+    varying = squares > 1e-9 * squares[-1]
+    axes = x_code.T @ (axes[:, varying] / np.sqrt(squares[varying]))
     columns = np.r_[np.ones(axes.shape[1], bool), np.zeros(len(is_code) - n_code, bool)]
     return np.hstack([x_code @ axes, x[:, ~is_code]]), np.hstack([new_code @ axes, new[:, ~is_code]]), columns
 

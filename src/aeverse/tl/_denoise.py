@@ -187,12 +187,12 @@ def denoise(
     if model is None:
         _warn_of_little(trained.heldout_deviance_explained, adata.n_obs)
     code = trained.encode(adata, layer=layer)
-    wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
+    selection = _slots.known_features(adata, trained.var_names) if genes is None else genes
     options: dict[str, Any] = {"target_sum": target_sum, "transform_batch": transform_batch, "return_sd": uncertainty}
-    found = trained.denoise(adata, layer=layer, genes=wanted, code=code, lazy=goes_lazy, **options)
-    values = list(found) if isinstance(found, tuple) else [np.log1p(found) if log1p else found]
-    if wanted is not None and (genes is not None or values[0].shape[1] < adata.n_vars):
-        columns = _slots.positions(wanted, adata.var_names)
+    expression = trained.denoise(adata, layer=layer, genes=selection, code=code, lazy=goes_lazy, **options)
+    values = list(expression) if isinstance(expression, tuple) else [np.log1p(expression) if log1p else expression]
+    if selection is not None and (genes is not None or values[0].shape[1] < adata.n_vars):
+        columns = _slots.positions(selection, adata.var_names)
         values = [_slots.scatter_columns(v, columns, adata.n_vars) for v in values]
     sd = {"X_ae_sd": trained.encode(adata, layer=layer, return_sd=True)[1]} if uncertainty else {}
     save(trained, save_model)

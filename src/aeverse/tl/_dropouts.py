@@ -112,10 +112,10 @@ def dropouts(
     }
     fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key}
     trained = fit_or_load(Autoencoder, model, adata, config, **fit, device=device, progress=progress)
-    wanted = _slots.known_features(adata, trained.var_names) if genes is None else genes
-    columns = np.arange(adata.n_vars) if wanted is None else _slots.positions(wanted, adata.var_names)
+    selection = _slots.known_features(adata, trained.var_names) if genes is None else genes
+    columns = np.arange(adata.n_vars) if selection is None else _slots.positions(selection, adata.var_names)
     values, by_gene, by_cell = trained.dropouts(
-        adata, depth=depth, threshold=threshold if genes is None else 0.0, layer=layer, genes=wanted
+        adata, depth=depth, threshold=threshold if genes is None else 0.0, layer=layer, genes=selection
     )
     by_gene = _slots.scatter_values(by_gene, columns, adata.n_vars)
     save(trained, save_model)
@@ -124,7 +124,7 @@ def dropouts(
         _slots.Results(
             name=key_added,
             record=record(trained, adata, {**params, "genes": genes}, fit),
-            layers={key_added: values if wanted is None else _slots.scatter_columns(values, columns, adata.n_vars)},
+            layers={key_added: values if selection is None else _slots.scatter_columns(values, columns, adata.n_vars)},
             var={summary: by_gene},
             obs={summary: by_cell},
         ),

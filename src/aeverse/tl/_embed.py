@@ -170,7 +170,7 @@ def embed(
 
 def _autoencoded(adata, model, config, fit, key_added: str, uncertainty: bool, params, save_model) -> _slots.Results:
     """The embedding of an autoencoder, and what is reported beside it."""
-    loadings, active = (_slots.side_key(key_added, what) for what in ("loadings", "active"))
+    loadings, active = (_slots.side_key(key_added, suffix) for suffix in ("loadings", "active"))
     keys = [("obsm", key_added), ("varm", loadings), ("obs", active)]
     _slots.check_keys(adata, keys + ([("obsm", f"{key_added}_sd")] if uncertainty else []), key_added)
     trained = fit_or_load(Autoencoder, model, adata, config, **fit)
@@ -194,15 +194,15 @@ def _compared(adata, method: str, kind: str | None, options, key_added: str, par
     _slots.check_keys(adata, [("obsm", key_added)], key_added)
     d = _slots.as_modality(adata, options["layer"], options["mask_var"])
     kind = models.kind_of(d.x, d.names) if kind is None else kind
-    found = methods.MATRIX[method](
+    fitted = methods.MATRIX[method](
         {"X": d},
         {"X": kind},
         n_obs=adata.n_obs,
         batches=_slots.read_categories(adata, options["batch_key"]),
         **{name: options[name] for name in ("n_latent", "random_state", "progress")},
     )
-    described = {"params": {**params, **found.settings}, "kind": kind, "versions": _slots.versions()}
-    return _slots.Results(name=key_added, record=described, obsm={key_added: found.code})
+    described = {"params": {**params, **fitted.settings}, "kind": kind, "versions": _slots.versions()}
+    return _slots.Results(name=key_added, record=described, obsm={key_added: fitted.code})
 
 
 def _in_order(loadings: pd.DataFrame, names: pd.Index) -> np.ndarray:

@@ -21,32 +21,32 @@ def fit_or_load(
 ) -> Estimator:
     """The given model (or the one in a file), else one trained on `data`."""
     if model is None:
-        asked = estimator(**config)
-        known = trained_before(asked, data, **fit) if isinstance(asked, models.Autoencoder) else None
-        return asked.fit(data, **fit) if known is None else known
-    found = loaded(model)
-    if not isinstance(found, estimator):
-        raise TypeError(f"model= must be of the class {estimator.__name__}, found {type(found).__name__}.")
+        requested = estimator(**config)
+        previous = trained_before(requested, data, **fit) if isinstance(requested, models.Autoencoder) else None
+        return requested.fit(data, **fit) if previous is None else previous
+    trained = loaded(model)
+    if not isinstance(trained, estimator):
+        raise TypeError(f"model= must be of the class {estimator.__name__}, found {type(trained).__name__}.")
     device = fit.get("device", "auto")
-    if found is not model or device != "auto":  # a model that was given stays where it is
-        found.to(device)
-    return found
+    if trained is not model or device != "auto":  # a model that was given stays where it is
+        trained.to(device)
+    return trained
 
 
 def trained_before(
-    asked: models.Autoencoder, adata, *, layer, mask_var, batch_key, device: str = "auto", **_
+    requested: models.Autoencoder, adata, *, layer, mask_var, batch_key, device: str = "auto", **_
 ) -> models.Autoencoder | None:
-    """The model that an earlier call trained on the same counts as `asked` would be; None if there is none."""
+    """The model that an earlier call trained on the same counts as `requested` would be; None if there is none."""
     records = {k: r for k, r in adata.uns.get("ae", {}).items() if "fingerprint" in r and "model" in r}
-    settings = asked.settings_for(adata, layer=layer) if records else None
+    settings = requested.settings_for(adata, layer=layer) if records else None
     if settings is None or not settings.is_count:
         return None
-    wanted = _slots.fingerprint_of_fit(adata, layer, mask_var, batch_key, _described(settings))
-    for key, found in records.items():
-        if str(found["fingerprint"]) != wanted:
+    fingerprint = _slots.fingerprint_of_fit(adata, layer, mask_var, batch_key, _described(settings))
+    for key, record in records.items():
+        if str(record["fingerprint"]) != fingerprint:
             continue
         try:
-            model = models.Autoencoder.from_record(found["model"])
+            model = models.Autoencoder.from_record(record["model"])
         except ValueError:
             _runtime.warn(f"the model of uns['ae'][{key!r}] is not as it was written, and is not used.")
             continue
@@ -87,23 +87,23 @@ def target_of(model, data, copy: bool):
 
 
 # ---- options that are of no use ----------------------------------------------------------------------------------
-def refuse_unused(tool: Callable[..., Any], given: Mapping[str, Any], names: Collection[str], method: str) -> None:
+def refuse_unused(tool: Callable[..., Any], arguments: Mapping[str, Any], names: Collection[str], method: str) -> None:
     """Raise a ValueError if options that `method` cannot use are given."""
-    if useless := _not_default(tool, given, names):
+    if useless := _not_default(tool, arguments, names):
         raise ValueError(f"method={method!r} cannot use {useless}; leave that out, or use method='ae'.")
 
 
-def warn_of_unused(tool: Callable[..., Any], given: Mapping[str, Any], names: Collection[str]) -> None:
+def warn_of_unused(tool: Callable[..., Any], arguments: Mapping[str, Any], names: Collection[str]) -> None:
     """Warn if options that describe a model to train are given beside a model."""
-    if given["model"] is not None and (useless := _not_default(tool, given, names)):
+    if arguments["model"] is not None and (useless := _not_default(tool, arguments, names)):
         _runtime.warn(f"model= is used as it is: {useless} would describe a model to train, and has no effect.")
 
 
-def _not_default(tool: Callable[..., Any], given: Mapping[str, Any], names: Collection[str]) -> str:
+def _not_default(tool: Callable[..., Any], arguments: Mapping[str, Any], names: Collection[str]) -> str:
     """Those of the options that differ from the tool's defaults, as a user would write them."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(tool).parameters.items()}
     # a default is None, a word or a number, and a value that differs may be an array, which has no single truth
-    changed = [n for n in names if type(given[n]) is not type(defaults[n]) or given[n] != defaults[n]]
+    changed = [n for n in names if type(arguments[n]) is not type(defaults[n]) or arguments[n] != defaults[n]]
     return ", ".join(f"{name}=" for name in changed)
 
 
@@ -115,10 +115,12 @@ def record(
 
     `fit` are the arguments of `fit_or_load`, `code` is what is written to ``obsm["X_ae"]``.
     """
-    taken = dataclasses.asdict(model.settings)
-    taken.pop("gene_sets")  # names of genes are no keys of a file; those of the sets are below, the rest in the model
+    settings = dataclasses.asdict(model.settings)
+    settings.pop(
+        "gene_sets"
+    )  # names of genes are no keys of a file; those of the sets are below, the rest in the model
     entry: dict[str, Any] = {
-        "params": {**params, **taken, "batch_key": model.batch_key},
+        "params": {**params, **settings, "batch_key": model.batch_key},
         "code_names": model.code_names,
         "deviance_explained": model.heldout_deviance_explained,
         "genes_found": int(model.var_names.isin(adata.var_names).sum()),
@@ -131,8 +133,8 @@ def record(
         hashes = _slots.hashes_of_cells(adata, layer, model.var_names, batch_key, code)
         entry["source"] = {"batch_key": batch_key, **hashes}
         if params["model"] is None:
-            asked = (layer, fit["mask_var"], fit["batch_key"])
-            entry["fingerprint"] = _slots.fingerprint_of_fit(adata, *asked, _described(model.settings))
+            requested = (layer, fit["mask_var"], fit["batch_key"])
+            entry["fingerprint"] = _slots.fingerprint_of_fit(adata, *requested, _described(model.settings))
     return entry
 
 

@@ -59,7 +59,7 @@ def _modalities(data, record: Mapping[str, Any], params: Mapping[str, Any]) -> d
     if hasattr(data, "mod"):
         names = [m for m in record.get("kinds", data.mod) if m in data.mod]
         masks = _slots.masks_of(data, mask_var)
-        layers, masks = ({m: some[m] for m in names if m in some} for some in (layer or {}, masks))
+        layers, masks = ({m: options[m] for m in names if m in options} for options in (layer or {}, masks))
         return _slots.read_modalities(data, names, layers, masks)
     return {"X": _slots.as_modality(data, layer, mask_var)}
 
@@ -75,21 +75,21 @@ def _drawn(name: str, blocks: Mapping[str, np.ndarray], rng: np.random.Generator
     """One modality's scores, the missing ones drawn given each patient's other modalities."""
     z = blocks[name].copy()
     has = {m: np.isfinite(b).all(1) for m, b in blocks.items()}
-    rest = [m for m in blocks if m != name]
-    pattern = np.stack([has[m] for m in rest], 1) if rest else np.zeros((len(z), 0), bool)
+    remaining = [m for m in blocks if m != name]
+    pattern = np.stack([has[m] for m in remaining], 1) if remaining else np.zeros((len(z), 0), bool)
     lacking = ~has[name]
-    for given in np.unique(pattern[lacking], axis=0):
-        which = lacking & (pattern == given).all(1)
-        others = [m for m, there in zip(rest, given, strict=True) if there]
-        known = has[name] & np.all([has[m] for m in others], 0) if others else has[name]
-        if not others or known.sum() < FEWEST_TO_PREDICT:
-            known, x, new = has[name], np.ones((len(z), 1)), np.ones((len(z), 1))
+    for pattern_row in np.unique(pattern[lacking], axis=0):
+        members = lacking & (pattern == pattern_row).all(1)
+        available = [m for m, is_present in zip(remaining, pattern_row, strict=True) if is_present]
+        donors = has[name] & np.all([has[m] for m in available], 0) if available else has[name]
+        if not available or donors.sum() < FEWEST_TO_PREDICT:
+            donors, x, new = has[name], np.ones((len(z), 1)), np.ones((len(z), 1))
         else:
-            x = np.hstack([blocks[m] for m in others] + [np.ones((len(z), 1))])
+            x = np.hstack([blocks[m] for m in available] + [np.ones((len(z), 1))])
             new = x
-        beta = np.linalg.solve(x[known].T @ x[known] + RIDGE * np.eye(x.shape[1]), x[known].T @ z[known])
-        residual = z[known] - x[known] @ beta
+        beta = np.linalg.solve(x[donors].T @ x[donors] + RIDGE * np.eye(x.shape[1]), x[donors].T @ z[donors])
+        residual = z[donors] - x[donors] @ beta
         # Residuals of whole patients, so that the components keep their covariance whatever its rank.
-        mix = rng.standard_normal((int(which.sum()), len(residual))) / np.sqrt(len(residual))
-        z[which] = new[which] @ beta + mix @ (residual - residual.mean(0))
+        mix = rng.standard_normal((int(members.sum()), len(residual))) / np.sqrt(len(residual))
+        z[members] = new[members] @ beta + mix @ (residual - residual.mean(0))
     return z

@@ -130,7 +130,7 @@ def map_query(
     data = target_of(trained, data, copy)
     labels = _slots.name_list(transfer)
     typicality = _slots.side_key(key_added, "typicality")
-    columns = [f"{label}_{what}" for label in labels for what in ("predicted", "confidence", "set")]
+    columns = [f"{label}_{suffix}" for label in labels for suffix in ("predicted", "confidence", "set")]
     _slots.check_keys(data, [("obsm", key_added), ("obs", typicality), *(("obs", c) for c in columns)], key_added)
     if reference is None and labels:
         _require(labels, trained.labels, "the model keeps")
@@ -172,7 +172,7 @@ def _transferred(source: Reference, label: str, group: QueryGroup, alpha: float)
     names = source.labels[label].categories
     sets = [SEPARATOR.join(names[row]) or NONE for row in source.possible(label, group.code, alpha)]
     values = {"predicted": predicted, "confidence": confidence, "set": sets}
-    return pd.DataFrame({f"{label}_{what}": value for what, value in values.items()}, index=group.rows)
+    return pd.DataFrame({f"{label}_{suffix}": value for suffix, value in values.items()}, index=group.rows)
 
 
 def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str], n_obs: int) -> dict[str, Any]:
@@ -183,6 +183,6 @@ def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str], n_obs: int) 
     return {name: pd.Categorical(table[name]) if name in words else table[name].to_numpy(float) for name in columns}
 
 
-def _require(labels: Sequence[str], known, where: str) -> None:
-    if unknown := [label for label in labels if label not in known]:
-        raise KeyError(f"transfer={unknown} cannot be transferred: {where} {sorted(map(str, known)) or 'no labels'}.")
+def _require(labels: Sequence[str], columns, where: str) -> None:
+    if unknown := [label for label in labels if label not in columns]:
+        raise KeyError(f"transfer={unknown} cannot be transferred: {where} {sorted(map(str, columns)) or 'no labels'}.")

@@ -34,12 +34,12 @@ def dispersions(counts: sp.csr_matrix, clusters: np.ndarray) -> np.ndarray:
     squares = _sums(counts.multiply(counts), 0) - 2 * (weighted * profile).sum(0) + expected_squares
     n_cells = counts.shape[0]
     excess = squares * n_cells / max(n_cells - len(totals), 1) - totals.sum(0)
-    own = excess / np.maximum(expected_squares, 1e-12)
+    dispersion = excess / np.maximum(expected_squares, 1e-12)
     bins = np.array_split(np.argsort(totals.sum(0), kind="stable"), min(N_BINS, counts.shape[1]))
     shared = np.empty(counts.shape[1])
     for genes in bins:
         shared[genes] = excess[genes].sum() / max(expected_squares[genes].sum(), 1e-12)
-    return np.maximum(np.maximum(own, shared), 0)
+    return np.maximum(np.maximum(dispersion, shared), 0)
 
 
 def split_counts(
@@ -52,10 +52,10 @@ def split_counts(
     """
     size = 1 / np.maximum(dispersion[counts.indices], 1e-8)
     share = np.where(size < 1e6, rng.beta(size / 2, size / 2), 0.5)
-    kept = rng.binomial(np.rint(counts.data).astype(np.int64), np.nan_to_num(share, nan=0.5)).astype(np.float32)
+    first_half = rng.binomial(np.rint(counts.data).astype(np.int64), np.nan_to_num(share, nan=0.5)).astype(np.float32)
     halves = [
         sp.csr_matrix((data, counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
-        for data in (kept, counts.data - kept)
+        for data in (first_half, counts.data - first_half)
     ]
     for half in halves:
         half.eliminate_zeros()

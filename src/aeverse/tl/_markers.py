@@ -139,8 +139,8 @@ def _clusterings(
     import scanpy as sc
     from anndata import AnnData
 
-    seen = np.asarray(counts.sum(0)).ravel() > 0
-    cells = AnnData(counts[:, seen])
+    expressed = np.asarray(counts.sum(0)).ravel() > 0
+    cells = AnnData(counts[:, expressed])
     n_models = 1 if method == "ae" else None  # one member is enough for clusters
     embed(cells, method=method, likelihood="nb", n_models=n_models, random_state=random_state)
     sc.pp.neighbors(cells, use_rep="X_ae", random_state=random_state)
@@ -161,26 +161,31 @@ def _tests_on_splits(
     reference, n_groups = np.asarray(groups.codes, np.int64), len(groups.categories)
     dispersion = dispersions(counts, reference)
     scores, p_values = [], []
-    found = np.zeros(n_groups)
+    n_recovered = np.zeros(n_groups)
     molecules, depths = np.zeros((n_groups, counts.shape[1])), np.zeros(n_groups)
-    others, depths_others = np.zeros_like(molecules), np.zeros(n_groups)
+    molecules_outside, depths_outside = np.zeros_like(molecules), np.zeros(n_groups)
     for split in range(n_splits):
         first, second = split_counts(counts, dispersion, np.random.default_rng([random_state, split]))
         member = matched(_clusterings(first, method, RESOLUTIONS, random_state + split), reference, n_groups)
         z, p = group_scores(second, member, 2 * dispersion)  # a half has half the size, so twice the dispersion
         scores.append(z)
         p_values.append(p)
-        there = np.asarray(member.sum(1)).ravel() > 0
-        found += there / n_splits
+        nonempty = np.asarray(member.sum(1)).ravel() > 0
+        n_recovered += nonempty / n_splits
         inside, depth = (member @ second).toarray(), member @ np.asarray(second.sum(1)).ravel()
         molecules, depths = molecules + inside, depths + depth
-        others += np.where(there[:, None], np.asarray(second.sum(0)) - inside, 0)
-        depths_others += np.where(there, second.sum() - depth, 0)
-        _runtime.log(f"split {split + 1} of {n_splits}: {int(there.sum())} of {n_groups} groups found")
+        molecules_outside += np.where(nonempty[:, None], np.asarray(second.sum(0)) - inside, 0)
+        depths_outside += np.where(nonempty, second.sum() - depth, 0)
+        _runtime.log(f"split {split + 1} of {n_splits}: {int(nonempty.sum())} of {n_groups} groups found")
     with np.errstate(divide="ignore", invalid="ignore"):  # a group that no split found has no molecules: NaN
-        rates = (molecules + 0.5) / depths[:, None], (others + 0.5) / depths_others[:, None]
-        change = np.where(found[:, None] > 0, np.log2(rates[0] / rates[1]), np.nan)
-    return {"score": np.median(scores, axis=0), "p": combined(np.stack(p_values)), "change": change, "found": found}
+        rates = (molecules + 0.5) / depths[:, None], (molecules_outside + 0.5) / depths_outside[:, None]
+        change = np.where(n_recovered[:, None] > 0, np.log2(rates[0] / rates[1]), np.nan)
+    return {
+        "score": np.median(scores, axis=0),
+        "p": combined(np.stack(p_values)),
+        "change": change,
+        "found": n_recovered,
+    }
 
 
 def _table(tests: dict[str, np.ndarray], group: int, genes: pd.Index) -> pd.DataFrame:
@@ -195,14 +200,14 @@ def _table(tests: dict[str, np.ndarray], group: int, genes: pd.Index) -> pd.Data
     return pd.DataFrame(columns).sort_values("scores", ascending=False, kind="stable")
 
 
-def _summary(groups: pd.Categorical, found: np.ndarray, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _summary(groups: pd.Categorical, recovery: np.ndarray, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Cells, share of the splits that found the group, number of markers."""
     n_markers = [int(((t["pvals_adj"] < LEVEL) & (t["scores"] > 0)).sum()) for t in tables.values()]
     n_cells = np.bincount(groups.codes, minlength=len(tables))
-    if lost := [name for name, share in zip(tables, found, strict=True) if share <= 0.5]:
-        _runtime.log(f"groups {lost} were found in half of the splits at most, and have no markers")
+    if unstable := [name for name, share in zip(tables, recovery, strict=True) if share <= 0.5]:
+        _runtime.log(f"groups {unstable} were found in half of the splits at most, and have no markers")
     return _slots.numbered(
-        pd.DataFrame({"group": list(tables), "n_cells": n_cells, "found": found, "n_markers": n_markers})
+        pd.DataFrame({"group": list(tables), "n_cells": n_cells, "found": recovery, "n_markers": n_markers})
     )
 
 

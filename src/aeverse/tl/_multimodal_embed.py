@@ -134,7 +134,7 @@ def multimodal_embed(
         data = _slots.read_modalities(mdata, modalities, layer, _slots.masks_of(mdata, mask_var))
         kinds = models.kinds_of(data, kind)
         _slots.require_linked(data)
-        found = methods.MULTIMODAL[method](
+        fitted = methods.MULTIMODAL[method](
             data,
             kinds,
             n_obs=mdata.n_obs,
@@ -143,8 +143,8 @@ def multimodal_embed(
             random_state=random_state,
             progress=progress,
         )
-        record = {"params": {**params, **found.settings}, "kinds": kinds, "versions": _slots.versions()}
-        _slots.write(mdata, _slots.Results(name=key_added, record=record, obsm={key_added: found.code}))
+        record = {"params": {**params, **fitted.settings}, "kinds": kinds, "versions": _slots.versions()}
+        _slots.write(mdata, _slots.Results(name=key_added, record=record, obsm={key_added: fitted.code}))
         return mdata if copy else None
 
     _check_keys(mdata, key_added)

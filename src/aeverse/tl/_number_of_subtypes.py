@@ -75,11 +75,11 @@ def stability_curve(points: np.ndarray, numbers: list[int], n_resamples: int, rn
     ]
     spreads, stabilities = np.empty((REFERENCES, len(numbers))), np.empty((STABILITY_REFERENCES, len(numbers)))
     for i in range(REFERENCES):
-        drawn = rng.standard_normal(points.shape, np.float32) * scale
+        reference = rng.standard_normal(points.shape, np.float32) * scale
         for j, k in enumerate(numbers):
-            spreads[i, j], labels = _measure(drawn, k, rng)
+            spreads[i, j], labels = _measure(reference, k, rng)
             if i < STABILITY_REFERENCES:
-                stabilities[i, j] = _stability(drawn, labels, k, REFERENCE_RESAMPLES, rng)
+                stabilities[i, j] = _stability(reference, labels, k, REFERENCE_RESAMPLES, rng)
     # Log spread in standard deviations of the references; their largest over all numbers pays for having tried them.
     mean, sd = spreads.mean(0), spreads.std(0, ddof=1) + 1e-12
     compactness = (mean - spread) / sd

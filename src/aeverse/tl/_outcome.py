@@ -61,9 +61,9 @@ def _events(obs: pd.DataFrame, key: str) -> pd.Series:
     events = values.astype(object).map(_slots.parse_event, na_action="ignore").astype(np.float64)
     broken = values.notna() & events.isna()
     if broken.any():
-        found = sorted({str(v) for v in values[broken]})[:4]
+        examples = sorted({str(v) for v in values[broken]})[:4]
         raise ValueError(
-            f"obs[{key!r}] holds {found}, which say neither event nor censored; use True and False, 1 and 0, or words "
+            f"obs[{key!r}] holds {examples}, which say neither event nor censored; use True and False, 1 and 0, or words "
             "such as 'Dead' and 'Alive'."
         )
     return events

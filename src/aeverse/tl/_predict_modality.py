@@ -130,10 +130,10 @@ def predict_modality(
 
 def _in_columns(values: np.ndarray, names, adata) -> np.ndarray:
     """Values as columns of the modality's own features, NaN in those that were not predicted."""
-    own = adata.var_names.astype(str)
-    if names.equals(own):
+    var_names = adata.var_names.astype(str)
+    if names.equals(var_names):
         return values
-    where = own.get_indexer(names) if own.is_unique else np.array([own.get_loc(n) for n in names])
-    out = np.full((len(values), len(own)), np.nan, np.float32)
+    where = var_names.get_indexer(names) if var_names.is_unique else np.array([var_names.get_loc(n) for n in names])
+    out = np.full((len(values), len(var_names)), np.nan, np.float32)
     out[:, where[where >= 0]] = values[:, where >= 0]
     return out

@@ -85,11 +85,11 @@ def protein_foreground(
     _slots.check_count_values(counts[np.isfinite(counts)], adata, layer)
     code = None if use_rep is None else _slots.read_code(mdata, use_rep)[d.rows]
     probability, means = foreground(counts, d.names, code)
-    own = np.full(adata.shape, np.nan, np.float32)
-    own[adata.obs_names.get_indexer(mdata.obs_names[d.rows])] = probability
+    estimates = np.full(adata.shape, np.nan, np.float32)
+    estimates[adata.obs_names.get_indexer(mdata.obs_names[d.rows])] = probability
     record = {"params": {**params, "modality": name}, "versions": _slots.versions()}
     results = _slots.Results(
-        key_added, record, layers={key_added: own}, var=dict(zip(columns, means.astype(np.float32), strict=True))
+        key_added, record, layers={key_added: estimates}, var=dict(zip(columns, means.astype(np.float32), strict=True))
     )
     _slots.write(adata, results)
     return mdata if copy else None
@@ -105,7 +105,9 @@ def _protein_modality(mdata, modality: str | None, layer: str | None) -> str:
         mdata, None, {m: layer for m, a in mdata.mod.items() if layer in _slots.layer_names(a)}
     )
     kinds = models.kinds_of(data, "auto")
-    found = [m for m, kind in kinds.items() if kind == "protein"]
-    if len(found) != 1:
-        raise ValueError(f"need one modality of protein counts, found {found} among {kinds}; name it with modality=.")
-    return found[0]
+    proteins = [m for m, kind in kinds.items() if kind == "protein"]
+    if len(proteins) != 1:
+        raise ValueError(
+            f"need one modality of protein counts, found {proteins} among {kinds}; name it with modality=."
+        )
+    return proteins[0]

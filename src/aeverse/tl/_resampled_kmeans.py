@@ -30,8 +30,8 @@ def cluster_resamples(
     labels = np.where((first[1] <= second[1])[:, None], first[0], second[0])
     overlap = one_hot(labels, k).reshape(-1, len(points)).astype(np.float32) @ one_hot(whole[None], k)[0].T
     for r, table in enumerate(overlap.reshape(len(labels), k, k)):
-        mine, theirs = linear_sum_assignment(-table)
-        labels[r] = theirs[np.argsort(mine)][labels[r]]
+        rows, columns = linear_sum_assignment(-table)
+        labels[r] = columns[np.argsort(rows)][labels[r]]
     return labels
 
 
@@ -81,8 +81,10 @@ def seeds(points, squares, k: int, sampled: np.ndarray, rng: np.random.Generator
         weights = nearest * sampled
         weights = np.where(weights.sum(1, keepdims=True) > 0, weights, sampled)
         cumulative = weights.cumsum(1)
-        drawn = (1 - rng.random((len(sampled), 1))) * cumulative[:, -1:]  # in (0, total]: weight zero is never drawn
-        seeds[:, j] = points[np.minimum((cumulative < drawn).sum(1), len(points) - 1)]
+        thresholds = (1 - rng.random((len(sampled), 1))) * cumulative[
+            :, -1:
+        ]  # in (0, total]: weight zero is never drawn
+        seeds[:, j] = points[np.minimum((cumulative < thresholds).sum(1), len(points) - 1)]
         distance = squares - 2 * seeds[:, j] @ points.T + (seeds[:, j] ** 2).sum(1)[:, None]
         nearest = np.maximum(distance if j == 0 else np.minimum(nearest, distance), 0)
     return seeds

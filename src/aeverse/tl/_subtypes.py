@@ -134,13 +134,13 @@ def subtypes(
     obsp = {}
     if reference is None:
         linear = _read_evidence(data, use_rep, evidence_rep, random_state)
-        found = _find(code, linear, n_subtypes, max_subtypes, n_resamples, random_state)
-        obsp = {f"{key_added}_consensus": found.consensus}
+        groups = _find(code, linear, n_subtypes, max_subtypes, n_resamples, random_state)
+        obsp = {f"{key_added}_consensus": groups.consensus}
         record: dict[str, Any] = {
-            "curve": found.curve,
-            "evidence": found.evidence,
-            "clusters": found.clusters,
-            "centroids": found.centroids,
+            "curve": groups.curve,
+            "evidence": groups.evidence,
+            "clusters": groups.clusters,
+            "centroids": groups.centroids,
         }
     else:
         earlier = reference if isinstance(reference, Mapping) else _slots.read_record(reference, key_added)

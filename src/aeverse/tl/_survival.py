@@ -199,8 +199,8 @@ def _by_group(time: pd.Series, event: pd.Series, groups: pd.Series) -> dict[str,
     curves, medians = [], []
     order = names_in_order(groups[use])
     for name in order:
-        mine = names == name
-        fit = KaplanMeierFitter().fit(time[mine], event[mine])
+        members = names == name
+        fit = KaplanMeierFitter().fit(time[members], event[members])
         bounds, table = fit.confidence_interval_survival_function_, fit.event_table
         curves.append(
             pd.DataFrame(
@@ -217,17 +217,17 @@ def _by_group(time: pd.Series, event: pd.Series, groups: pd.Series) -> dict[str,
             )
         )
         low, high = np.ravel(median_survival_times(bounds).to_numpy())
-        medians.append((int(mine.sum()), int(event[mine].sum()), float(fit.median_survival_time_), low, high))
+        medians.append((int(members.sum()), int(event[members].sum()), float(fit.median_survival_time_), low, high))
     columns = ["patients", "events", "median", "lower", "upper"]
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "kaplan_meier": _slots.numbered(pd.concat(curves)),
         "medians": pd.DataFrame(medians, columns=columns, index=pd.Index(order, name="group")),
     }
     if len(order) > 1:
         test = multivariate_logrank_test(time, names, event)
-        found["logrank"] = {"statistic": float(test.test_statistic), "p": float(test.p_value), "df": len(order) - 1}
+        summary["logrank"] = {"statistic": float(test.test_statistic), "p": float(test.p_value), "df": len(order) - 1}
         pairs = pairwise_logrank_test(time, names, event).summary.reset_index()
         pairs = pairs.set_axis(["group_a", "group_b", *pairs.columns[2:]], axis=1)
         pairs = pairs[["group_a", "group_b", "test_statistic", "p"]].rename(columns={"test_statistic": "statistic"})
-        found["pairwise"] = _slots.numbered(pairs.assign(p_holm=holm(pairs["p"].to_numpy())))
-    return found
+        summary["pairwise"] = _slots.numbered(pairs.assign(p_holm=holm(pairs["p"].to_numpy())))
+    return summary

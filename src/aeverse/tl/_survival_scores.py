@@ -86,8 +86,8 @@ def d_calibration(survival: np.ndarray, event: np.ndarray) -> tuple[float, float
 
     lower = np.arange(N_BINS) / N_BINS
     overlap = np.clip(survival[:, None] - lower, 0, 1 / N_BINS)  # of each bin with what is below
-    own = np.minimum((survival * N_BINS).astype(int), N_BINS - 1)
-    shares = np.where(event[:, None] > 0, np.eye(N_BINS)[own], overlap / np.maximum(survival, 1e-12)[:, None])
+    bins = np.minimum((survival * N_BINS).astype(int), N_BINS - 1)
+    shares = np.where(event[:, None] > 0, np.eye(N_BINS)[bins], overlap / np.maximum(survival, 1e-12)[:, None])
     expected = shares.sum() / N_BINS
     statistic = float(((shares.sum(0) - expected) ** 2 / expected).sum())
     return statistic, float(chi2.sf(statistic, N_BINS - 1))

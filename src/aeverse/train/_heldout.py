@@ -41,13 +41,13 @@ class Deviances:
 
 def split_molecules(counts: sp.csr_matrix, p: float, rng: np.random.Generator) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """Split every count binomially into a part with a share `p` of the molecules, and the rest."""
-    kept = counts.copy()
-    kept.data = rng.binomial(np.rint(counts.data).astype(np.int64), p).astype(np.float32)
-    rest = counts.copy()
-    rest.data = counts.data - kept.data
-    kept.eliminate_zeros()
-    rest.eliminate_zeros()
-    return kept, rest
+    training = counts.copy()
+    training.data = rng.binomial(np.rint(counts.data).astype(np.int64), p).astype(np.float32)
+    heldout = counts.copy()
+    heldout.data = counts.data - training.data
+    training.eliminate_zeros()
+    heldout.eliminate_zeros()
+    return training, heldout
 
 
 def split_entries(x: np.ndarray, p: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

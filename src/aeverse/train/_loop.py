@@ -228,8 +228,8 @@ def train(
     except (KeyboardInterrupt, FloatingPointError) as error:
         if run.best_weights is None:
             raise
-        what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
-        _runtime.warn(f"Training was {what}; the best weights so far are kept.")
+        event = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
+        _runtime.warn(f"Training was {event}; the best weights so far are kept.")
     finally:
         bar.close()
     assert run.best_weights is not None  # the last step was judged

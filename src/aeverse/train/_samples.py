@@ -110,13 +110,13 @@ class Samples:
         The batches carry `generator`, from which a net corrupts them and draws codes. The first `skip` are left out: `rng`
         gives what follows them.
         """
-        own = generator_on(self.device, generator)
+        on_device = generator_on(self.device, generator)
         while True:
             parts = np.array_split(rng.permutation(len(self)), self.n_batches(size))
             n_skipped = min(skip, len(parts))
             skip -= n_skipped
             for rows in parts[n_skipped:]:
-                yield dataclasses.replace(self.batch(rows), generator=own)
+                yield dataclasses.replace(self.batch(rows), generator=on_device)
 
     def blocks(self, size: int) -> Iterator[tuple[slice, Batch]]:
         """All rows in order."""

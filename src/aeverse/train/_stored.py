@@ -75,11 +75,11 @@ class StoredSamples:
         order = np.argsort(positions, kind="stable")
         edges = np.concatenate([[0], np.cumsum(self.sizes)])
         block = np.searchsorted(edges, positions[order], side="right") - 1
-        found = [
+        blocks = [
             self.read(int(i)).some(positions[order][block == i] - edges[i])
             for i in (np.unique(block) if len(block) else [0])
         ]
-        return joined(found).some(np.argsort(order, kind="stable"))
+        return joined(blocks).some(np.argsort(order, kind="stable"))
 
     def shuffled(
         self, rng: np.random.Generator, size: int, generator: torch.Generator | None = None, *, skip: int = 0
@@ -89,11 +89,11 @@ class StoredSamples:
         Blocks are read in random order into a buffer of several, and its samples are shuffled. The next buffer is read
         while the present one is used. Buffers of which all batches are skipped are not read.
         """
-        own = generator_on(self.device, generator)
+        on_device = generator_on(self.device, generator)
         for n, n_skipped, coming in self._buffers(rng, size, skip):
             parts = np.array_split(rng.permutation(n), max(1, n // size))[n_skipped:]
             for rows in parts:
-                yield dataclasses.replace(coming.result().batch(rows), generator=own)
+                yield dataclasses.replace(coming.result().batch(rows), generator=on_device)
 
     def _buffers(self, rng: np.random.Generator, size: int, skip: int) -> Iterator[tuple[int, int, Future]]:
         """Of each buffer the samples, the batches to skip, and the reading of it, which is under way."""
@@ -101,11 +101,11 @@ class StoredSamples:
         with ThreadPoolExecutor(1) as reader:
             while True:
                 order = rng.permutation(np.flatnonzero(self.sizes))
-                for some in np.array_split(order, -(-len(order) // BUFFER_BLOCKS)):
-                    n = int(self.sizes[some].sum())
+                for group in np.array_split(order, -(-len(order) // BUFFER_BLOCKS)):
+                    n = int(self.sizes[group].sum())
                     n_skipped = min(skip, max(1, n // size))
                     skip -= n_skipped
-                    wanted = some if n_skipped < max(1, n // size) else some[:0]
+                    wanted = group if n_skipped < max(1, n // size) else group[:0]
                     following = n, n_skipped, reader.submit(self._buffer, wanted)
                     if present is not None:
                         yield present

@@ -15,10 +15,10 @@ def without_batch(
     scores: np.ndarray, alignment: Alignment | None, batches: Batches, codes: np.ndarray | None
 ) -> np.ndarray:
     """Scores less what their batch is off where they lie; a batch that the model does not know (-1) is not shifted."""
-    known = batches.one_hot(codes, unknown=0.0)
-    if alignment is None or known is None:
+    one_hot = batches.one_hot(codes, unknown=0.0)
+    if alignment is None or one_hot is None:
         return scores
-    return alignment(torch.from_numpy(scores), torch.from_numpy(known)).numpy()
+    return alignment(torch.from_numpy(scores), torch.from_numpy(one_hot)).numpy()
 
 
 def alignment_tree(alignment: Alignment | None) -> dict[str, np.ndarray]:

@@ -105,59 +105,59 @@ class CellFusion:
         plain = {m: self.embeddings[m](d, _batch_names(self.batches, codes, d.rows)) for m, d in data.items()}
         return {m: np.float32(self.shares[m]) * z for m, z in plain.items()}
 
-    def encode(self, scores: Scores, training: Scores, same: np.ndarray) -> np.ndarray:
+    def encode(self, scores: Scores, training: Scores, twins: np.ndarray) -> np.ndarray:
         """See `Fusion`."""
-        completed = self.completed(scores, training, same)
+        completed = self.completed(scores, training, twins)
         return side_by_side({m: completed[m] for m in self.embedded}).astype(np.float32)
 
-    def completed(self, scores: Scores, training: Scores, same: np.ndarray) -> dict[str, np.ndarray]:
+    def completed(self, scores: Scores, training: Scores, twins: np.ndarray) -> dict[str, np.ndarray]:
         """Scores in all modalities; those that a cell lacks are the mean over the training cells most like it that have them."""
         values = {m: v.copy() for m, v in scores.values.items()}
-        for rows, given in scores.patterns():
-            for m in [m for m in values if m not in given] if given else []:
-                donors = training.rows_with([*given, m])
+        for rows, measured in scores.patterns():
+            for m in [m for m in values if m not in measured] if measured else []:
+                donors = training.rows_with([*measured, m])
                 donors = np.sort(np.random.default_rng(self.random_state).permutation(donors)[:MOST_DONORS])
                 if len(donors) < _slots.FEWEST_COMMON:
                     continue  # nothing is known: the mean of all cells
                 query, among = (
-                    np.hstack([v[k][own] for k in given])
-                    for v, own in ((scores.values, rows), (training.values, donors))
+                    np.hstack([v[k][row] for k in measured])
+                    for v, row in ((scores.values, rows), (training.values, donors))
                 )
-                found = donors[nearest(query, N_DONORS + 1, among=among)[1]]
-                others = found != same[rows][:, None]
-                others[others.all(1), -1] = False  # one too many was sought, in case that one is the cell itself
-                share = others / np.maximum(others.sum(1, keepdims=True), 1)
-                values[m][rows] = np.einsum("ij,ijk->ik", share, training.values[m][found])
+                neighbors = donors[nearest(query, N_DONORS + 1, among=among)[1]]
+                is_other = neighbors != twins[rows][:, None]
+                is_other[is_other.all(1), -1] = False  # one too many was sought, in case that one is the cell itself
+                share = is_other / np.maximum(is_other.sum(1, keepdims=True), 1)
+                values[m][rows] = np.einsum("ij,ijk->ik", share, training.values[m][neighbors])
         return values
 
-    def spaces(self, scores: Scores, given: Sequence[str]) -> list[np.ndarray]:
+    def spaces(self, scores: Scores, measured: Sequence[str]) -> list[np.ndarray]:
         """The embeddings that there are."""
-        return [side_by_side({m: scores.values[m] for m in given})]
+        return [side_by_side({m: scores.values[m] for m in measured})]
 
-    def net(self, data: Mapping[str, _slots.Modality], scores: Scores, training: Scores, same: np.ndarray) -> Net:
+    def net(self, data: Mapping[str, _slots.Modality], scores: Scores, training: Scores, twins: np.ndarray) -> Net:
         """See `Fusion`."""
         n, device, sides, hidden, functions = len(scores.has), self.device, {}, {}, {}
         for m, d in data.items():
-            side, own, functions[m] = self.embeddings[m].net(d, None)
+            side, embedding, functions[m] = self.embeddings[m].net(d, None)
             present = np.zeros(n, bool)
             present[d.rows] = side.present
             sides[m] = Side(_slots.scatter_rows(side.x, d.rows, n), side.weight.to(device), side.positions, present)
-            hidden[m] = torch.zeros(n, own.shape[1], dtype=own.dtype, device=device)
-            hidden[m][d.rows] = own.to(device)
-        completed = self.completed(scores, training, same)
-        told = np.hstack([scores.has.astype(np.float32), side_by_side(completed)]).astype(np.float32)
+            hidden[m] = torch.zeros(n, embedding.shape[1], dtype=embedding.dtype, device=device)
+            hidden[m][d.rows] = embedding.to(device)
+        completed = self.completed(scores, training, twins)
+        context = np.hstack([scores.has.astype(np.float32), side_by_side(completed)]).astype(np.float32)
 
-        def code(hidden_values: Tensor, told: Tensor) -> Tensor:
-            has, fixed = told[:, : len(self.sizes)], told[:, len(self.sizes) :].split([*self.sizes.values()], 1)
+        def code(hidden_values: Tensor, context: Tensor) -> Tensor:
+            has, fixed = context[:, : len(self.sizes)], context[:, len(self.sizes) :].split([*self.sizes.values()], 1)
             parts = dict(zip(hidden, hidden_values.split([h.shape[1] for h in hidden.values()], 1), strict=True))
             whole = []
             for i, (m, donated) in enumerate(zip(self.sizes, fixed, strict=True)):
-                own = self.shares[m] * functions[m](parts[m], told[:, :0]) if m in parts else donated
+                embedding = self.shares[m] * functions[m](parts[m], context[:, :0]) if m in parts else donated
                 if m in self.embedded:
-                    whole.append(torch.where(has[:, [i]] > 0, own, donated))
+                    whole.append(torch.where(has[:, [i]] > 0, embedding, donated))
             return torch.cat(whole, 1)
 
-        return Net(sides, torch.cat(list(hidden.values()), 1), torch.as_tensor(told, device=device), code)
+        return Net(sides, torch.cat(list(hidden.values()), 1), torch.as_tensor(context, device=device), code)
 
     def to(self, device: torch.device) -> None:
         """Move all weights."""

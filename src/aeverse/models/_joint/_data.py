@@ -26,17 +26,19 @@ def kinds_of(data: Mapping[str, _slots.Modality], kind: str | Mapping[str, str])
         if kind != "auto":
             raise ValueError(f"kind={kind!r} must be 'auto' or a dict from modality to one of {list(KINDS)}.")
         kind = {}
-    for m, own in kind.items():
+    for m, kind_name in kind.items():
         if m not in data:
             raise KeyError(f"kind names {m!r}, but the modalities are {list(data)}.")
-        if own not in (*KINDS, "auto"):
-            raise ValueError(f"kind={own!r} of modality {m!r} must be 'auto' or one of {list(KINDS)}.")
+        if kind_name not in (*KINDS, "auto"):
+            raise ValueError(f"kind={kind_name!r} of modality {m!r} must be 'auto' or one of {list(KINDS)}.")
         x = data[m].x
         values = x if isinstance(x, np.ndarray) else x.data
-        if own != "auto" and KINDS[own].is_count and values.size and np.nanmin(values) < 0:
-            raise ValueError(f"kind={own!r} of modality {m!r} needs counts, but there are negative values.")
+        if kind_name != "auto" and KINDS[kind_name].is_count and values.size and np.nanmin(values) < 0:
+            raise ValueError(f"kind={kind_name!r} of modality {m!r} needs counts, but there are negative values.")
     chosen = {m: kind.get(m, "auto") for m in data}
-    return {m: kind_of(data[m].x, data[m].names) if own == "auto" else own for m, own in chosen.items()}
+    return {
+        m: kind_of(data[m].x, data[m].names) if kind_name == "auto" else kind_name for m, kind_name in chosen.items()
+    }
 
 
 def without_empty(d: _slots.Modality, kind: str) -> _slots.Modality:
@@ -95,11 +97,15 @@ class Scores:
                 has[rows[m], i] = True
         return cls(values, has)
 
-    def some(self, rows: np.ndarray, given: Iterable[str] | None = None) -> Scores:
+    def some(self, rows: np.ndarray, modalities: Iterable[str] | None = None) -> Scores:
         """Some samples; of these only the given modalities, None: all."""
-        kept = np.ones(len(self.values), bool) if given is None else np.isin(list(self.values), list(given))
-        values = {m: v[rows] * np.float32(there) for (m, v), there in zip(self.values.items(), kept, strict=True)}
-        return Scores(values, self.has[rows] & kept)
+        is_given = (
+            np.ones(len(self.values), bool) if modalities is None else np.isin(list(self.values), list(modalities))
+        )
+        values = {
+            m: v[rows] * np.float32(present) for (m, v), present in zip(self.values.items(), is_given, strict=True)
+        }
+        return Scores(values, self.has[rows] & is_given)
 
     def rows_with(self, modalities: Iterable[str]) -> np.ndarray:
         """Positions of the samples that have all of some modalities."""
@@ -108,8 +114,8 @@ class Scores:
     def patterns(self) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Positions of the samples that have the same modalities, and these."""
         for pattern in np.unique(self.has, axis=0):
-            given = [m for m, there in zip(self.values, pattern, strict=True) if there]
-            yield np.flatnonzero((self.has == pattern).all(1)), given
+            modalities = [m for m, present in zip(self.values, pattern, strict=True) if present]
+            yield np.flatnonzero((self.has == pattern).all(1)), modalities
 
 
 # ---- entries that training does not see --------------------------------------------------------------------------
@@ -131,8 +137,8 @@ class HeldoutEntries:
     def without(self, x: sp.csr_matrix | np.ndarray) -> sp.csr_matrix | np.ndarray:
         """A copy without them: NaN where dense, zero where sparse."""
         if isinstance(x, sp.csr_matrix):
-            there = sp.csr_matrix((np.ones(len(self.row), np.float32), (self.row, self.column)), shape=x.shape)
-            return sp.csr_matrix(x - x.multiply(there))
+            mask = sp.csr_matrix((np.ones(len(self.row), np.float32), (self.row, self.column)), shape=x.shape)
+            return sp.csr_matrix(x - x.multiply(mask))
         x = x.copy()
         x[self.row, self.column] = np.nan
         return x
@@ -141,11 +147,11 @@ class HeldoutEntries:
         """Those that a view reads: row, feature read, and standardized value."""
         position = np.full(d.x.shape[1], -1)
         position[view.columns] = np.arange(len(view.columns))
-        there = position[self.column] >= 0
-        row, column = self.row[there], position[self.column[there]]
+        judgeable = position[self.column] >= 0
+        row, column = self.row[judgeable], position[self.column[judgeable]]
         value = np.asarray(view.standardized(d.x)[row, column], np.float32).ravel()
-        there = np.isfinite(np.asarray(d.x[row, view.columns[column]], np.float32).ravel())
-        return row[there], column[there], value[there]
+        judgeable = np.isfinite(np.asarray(d.x[row, view.columns[column]], np.float32).ravel())
+        return row[judgeable], column[judgeable], value[judgeable]
 
 
 def explained(
@@ -153,8 +159,8 @@ def explained(
 ) -> float:
     """Share of the variance of held-out entries that scores on a view's components explain."""
     row, column, value = judged
-    kept = slice(n_components)
-    mean = np.einsum("ij,ij->i", scores[row, kept] * view.unit, view.loadings[column, kept])
+    leading = slice(n_components)
+    mean = np.einsum("ij,ij->i", scores[row, leading] * view.unit, view.loadings[column, leading])
     value = value - view.center[column]
     total = float((value**2).sum())
     return 1 - float(((value - mean) ** 2).sum()) / total if total > 0 else 0.0

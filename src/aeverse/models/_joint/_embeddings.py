@@ -129,7 +129,7 @@ class LinearEmbedding:
 
     @classmethod
     def fit(
-        cls, d: _slots.Modality, kind: str, known: Batches, batches: np.ndarray | None, config: Any
+        cls, d: _slots.Modality, kind: str, batch_names: Batches, batches: np.ndarray | None, config: Any
     ) -> LinearEmbedding:
         """Learn from one modality; `batches`: names of the batches of these cells.
 
@@ -140,15 +140,15 @@ class LinearEmbedding:
         view = View(kind, config.n_inputs, MAX_COMPONENTS, only_significant=False)
         scores = view.fit(heldout.without(d.x), d.names, columns)
         score = explained(view, scores, heldout.judged(d, view), view.n_significant)
-        scores, codes, shifts = view(d.x, d.names), known.codes_of(batches), None
+        scores, codes, shifts = view(d.x, d.names), batch_names.codes_of(batches), None
         if codes is not None:  # batches that lie apart would else count as populations
-            shifts = alignment(scores, codes, len(known.names), config.random_state)
-            scores = without_batch(scores, shifts, known, codes)
+            shifts = alignment(scores, codes, len(batch_names.names), config.random_state)
+            scores = without_batch(scores, shifts, batch_names, codes)
         differences = noise_differences(view, d, rng)
         matrix = np.eye(scores.shape[1])
         if len(scores) > scores.shape[1] and differences.any():
             matrix = population_units(scores, differences, config.random_state)
-        return cls(view, scores.mean(0), matrix.astype(np.float32), known, shifts, score, {})
+        return cls(view, scores.mean(0), matrix.astype(np.float32), batch_names, shifts, score, {})
 
     def check(self, modality: str, names: pd.Index) -> None:
         """Refuse data that hold too few of the features that the view reads."""
@@ -163,10 +163,10 @@ class LinearEmbedding:
 
     def net(self, d: _slots.Modality, batches: np.ndarray | None) -> tuple[Side, Tensor, Function]:
         """What it reads, its embedding, and no function of that but itself."""
-        y, found, where = self.view.read(d.x, d.names)
-        weight = torch.as_tensor(self.view.loadings[found] / self.view.unit @ self.matrix)
+        y, columns, where = self.view.read(d.x, d.names)
+        weight = torch.as_tensor(self.view.loadings[columns] / self.view.unit @ self.matrix)
         side = Side(y, weight, where, np.ones(len(d.rows), bool))
-        return side, torch.as_tensor(self(d, batches)), lambda hidden, told: hidden
+        return side, torch.as_tensor(self(d, batches)), lambda hidden, context: hidden
 
     def to(self, device: torch.device) -> None:
         """Nothing here is on a device."""

@@ -71,18 +71,18 @@ class FittedMultimodal:
     def read(self, mdata, modalities: Sequence[str] | None = None, layer: Layers = None) -> dict[str, _slots.Modality]:
         """The modalities that both have."""
         _slots.writable_mudata(mdata, copy=False)
-        known = [m for m in self.kinds if m in mdata.mod]
-        if modalities is not None and (unknown := [m for m in _slots.name_list(modalities) if m not in known]):
-            raise KeyError(f"modalities names {unknown}; model and data have {known or 'none'} in common.")
-        wanted = known if modalities is None else _slots.name_list(modalities)
-        if not wanted:
+        available = [m for m in self.kinds if m in mdata.mod]
+        if modalities is not None and (unknown := [m for m in _slots.name_list(modalities) if m not in available]):
+            raise KeyError(f"modalities names {unknown}; model and data have {available or 'none'} in common.")
+        selection = available if modalities is None else _slots.name_list(modalities)
+        if not selection:
             raise ValueError(
                 f"the model knows {list(self.kinds)}, the data have {list(mdata.mod)}: no modality in common."
             )
         layer = self.layer if layer is None else layer
         if isinstance(layer, Mapping):
-            layer = {m: name for m, name in layer.items() if m in wanted}
-        data = _slots.read_modalities(mdata, wanted, layer, dict.fromkeys(wanted))
+            layer = {m: name for m, name in layer.items() if m in selection}
+        data = _slots.read_modalities(mdata, selection, layer, dict.fromkeys(selection))
         data = {m: without_empty(d, self.kinds[m]) for m, d in data.items()}
         for m, d in data.items():
             self.fusion.check(m, d)
@@ -91,10 +91,10 @@ class FittedMultimodal:
     def scores(self, mdata, data: Mapping[str, _slots.Modality]) -> Scores:
         """Where new samples lie in each modality."""
         codes = self.batches.codes_in(mdata, may_lack_column=True, treated="coded as they are")
-        own = self.fusion.scores(data, codes)
-        return Scores.of(own, {m: d.rows for m, d in data.items()}, self.fusion.sizes, mdata.n_obs)
+        values = self.fusion.scores(data, codes)
+        return Scores.of(values, {m: d.rows for m, d in data.items()}, self.fusion.sizes, mdata.n_obs)
 
-    def same(self, mdata, scores: Scores) -> np.ndarray:
+    def twins(self, mdata, scores: Scores) -> np.ndarray:
         """Positions of the samples among those of training; -1: not there. Names alone do not tell: values must agree."""
         position = self.names.get_indexer(mdata.obs_names.astype(str))
         rows = np.flatnonzero(position >= 0)
@@ -109,7 +109,7 @@ class FittedMultimodal:
     def encode(self, mdata, modalities: Sequence[str] | None, layer: Layers) -> np.ndarray:
         """See `MultimodalAutoencoder.encode`."""
         scores = self.scores(mdata, self.read(mdata, modalities, layer))
-        return self.fusion.encode(scores, self.training, self.same(mdata, scores))
+        return self.fusion.encode(scores, self.training, self.twins(mdata, scores))
 
     def weights(self, mdata, modalities: Sequence[str] | None, layer: Layers) -> pd.DataFrame:
         """See `MultimodalAutoencoder.weights`."""
@@ -125,32 +125,34 @@ class FittedMultimodal:
         """See `MultimodalAutoencoder.predict`."""
         if target not in self.targets:
             raise KeyError(f"target={target!r} is not a modality of this model; it knows {list(self.targets)}.")
-        known = self.targets[target]
+        modality = self.targets[target]
         columns = (
-            np.arange(len(known.names)) if features is None else _slots.positions(features, known.names, "features")
+            np.arange(len(modality.names))
+            if features is None
+            else _slots.positions(features, modality.names, "features")
         )
-        wanted = self.kinds if modalities is None else _slots.name_list(modalities)
-        sources = [m for m in wanted if m != target and (modalities is not None or m in mdata.mod)]
+        selection = self.kinds if modalities is None else _slots.name_list(modalities)
+        sources = [m for m in selection if m != target and (modalities is not None or m in mdata.mod)]
         if not sources:
             raise ValueError(
                 f"nothing to predict {target!r} from: of {list(self.kinds)} the data have {list(mdata.mod)}."
             )
         scores = self.scores(mdata, self.read(mdata, sources, layer))
-        same = self.same(mdata, scores)
+        twins = self.twins(mdata, scores)
         mean, sd = (np.full((mdata.n_obs, len(columns)), np.nan, np.float32) for _ in range(2))
-        for rows, given in scores.patterns():
-            usable = self.training.rows_with([*given, target])
-            if not given or len(usable) < _slots.FEWEST_COMMON:
+        for rows, measured in scores.patterns():
+            usable = self.training.rows_with([*measured, target])
+            if not measured or len(usable) < _slots.FEWEST_COMMON:
                 continue
-            query = self.fusion.spaces(scores.some(rows), given)
-            reference = self.fusion.spaces(self.training.some(usable), given)
+            query = self.fusion.spaces(scores.some(rows), measured)
+            reference = self.fusion.spaces(self.training.some(usable), measured)
             position = np.full(len(self.names) + 1, -1)  # the last one: for samples that are not known
             position[usable] = np.arange(len(usable))
             estimate = predict_dimensions(
-                known, query, reference, np.isin(known.rows, usable), position[same[rows]], self.random_state
+                modality, query, reference, np.isin(modality.rows, usable), position[twins[rows]], self.random_state
             )
-            mean[rows], sd[rows] = known.features(*estimate, columns)
-        names = known.names[columns]
+            mean[rows], sd[rows] = modality.features(*estimate, columns)
+        names = modality.names[columns]
         return (
             pd.DataFrame(mean, index=mdata.obs_names, columns=names),
             pd.DataFrame(sd, index=mdata.obs_names, columns=names),
@@ -159,24 +161,24 @@ class FittedMultimodal:
     def placed(self, mdata, layer: Layers) -> Iterator[QueryGroup]:
         """See `Estimator.placed`: compared are training samples, coded from the same modalities."""
         scores = self.scores(mdata, self.read(mdata, None, layer))
-        code = self.fusion.encode(scores, self.training, self.same(mdata, scores))
-        for rows, given in scores.patterns():
-            yield QueryGroup(rows, code[rows], self._like(given) if given else None, given)
+        code = self.fusion.encode(scores, self.training, self.twins(mdata, scores))
+        for rows, measured in scores.patterns():
+            yield QueryGroup(rows, code[rows], self._like(measured) if measured else None, measured)
 
-    def _like(self, given: Sequence[str]) -> Reference:
+    def _like(self, measured: Sequence[str]) -> Reference:
         """Training samples that have some modalities, coded from these alone."""
-        rows = self.training.rows_with(given)
+        rows = self.training.rows_with(measured)
         if len(rows) < _slots.FEWEST_COMMON:  # as in a mosaic: those that have any of them, coded from what they have
-            rows = np.flatnonzero(self.training.some(np.arange(len(self.names)), given).has.any(1))
+            rows = np.flatnonzero(self.training.some(np.arange(len(self.names)), measured).has.any(1))
         rows = rows[reference_rows(len(rows), self.random_state)]
-        code = self.fusion.encode(self.training.some(rows, given), self.training, rows)
+        code = self.fusion.encode(self.training.some(rows, measured), self.training, rows)
         return Reference.of(code, {name: values[rows] for name, values in self.labels.items()})
 
     def label_source(self, mdata, labels: Sequence[str], group: QueryGroup, layer: Layers) -> Reference:
         """See `Estimator.label_source`."""
         scores = self.scores(mdata, self.read(mdata, group.modalities, layer))
         rows = np.flatnonzero(scores.has.any(1))
-        code = self.fusion.encode(scores, self.training, self.same(mdata, scores))[rows]
+        code = self.fusion.encode(scores, self.training, self.twins(mdata, scores))[rows]
         return Reference.for_labels(code, {name: read_labels(mdata.obs[name], name)[rows] for name in labels})
 
     def attributions(
@@ -185,10 +187,10 @@ class FittedMultimodal:
         """See `Estimator.attributions`."""
         data, rng = self.read(mdata, None, layer), np.random.default_rng(random_state)
         scores = self.scores(mdata, data)
-        nets = [self.fusion.net(data, scores, self.training, self.same(mdata, scores))]
+        nets = [self.fusion.net(data, scores, self.training, self.twins(mdata, scores))]
         if groups is None:
-            found = of_dimensions(nets, n_top, rng)
-            return found, [str(i) for i in range(next(iter(found.values())).values.shape[1])]
+            attributions = of_dimensions(nets, n_top, rng)
+            return attributions, [str(i) for i in range(next(iter(attributions.values())).values.shape[1])]
         return of_groups(nets, groups, n_top, rng), list(groups.categories)
 
     # ---- keeping -----------------------------------------------------------------------------------------------

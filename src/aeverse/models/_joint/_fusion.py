@@ -40,7 +40,7 @@ class Fusion(Protocol):
     def scores(self, data: Mapping[str, _slots.Modality], codes: np.ndarray | None) -> dict[str, np.ndarray]:
         """Where samples lie in each modality; `codes`: batches of all samples."""
 
-    def encode(self, scores: Scores, training: Scores, same: np.ndarray) -> np.ndarray:
+    def encode(self, scores: Scores, training: Scores, twins: np.ndarray) -> np.ndarray:
         """The code of samples.
 
         Parameters
@@ -49,14 +49,14 @@ class Fusion(Protocol):
             Where they lie in the modalities that they have.
         training
             The same of the training samples.
-        same
+        twins
             For each sample the position of the training sample that is the same, which must not tell; -1: none.
         """
 
-    def spaces(self, scores: Scores, given: Sequence[str]) -> list[np.ndarray]:
+    def spaces(self, scores: Scores, measured: Sequence[str]) -> list[np.ndarray]:
         """Where samples are compared, by some of their modalities, in order to predict another; the last: components."""
 
-    def net(self, data: Mapping[str, _slots.Modality], scores: Scores, training: Scores, same: np.ndarray) -> Net:
+    def net(self, data: Mapping[str, _slots.Modality], scores: Scores, training: Scores, twins: np.ndarray) -> Net:
         """What attributions differentiate: `encode` of samples that `data` hold."""
 
     def to(self, device: torch.device) -> None:

@@ -42,8 +42,8 @@ class JointCode(nn.Module):
             covariate = torch.full((n, self.n_batches), 1 / self.n_batches, dtype=torch.float32, device=weights.device)
         latent = self.net.encode({m: v.expand(members, -1, -1) for m, v in x.items()}, weights.expand(members, -1, -1))
         head = self.net.head(latent).mean(0)
-        told = None if covariate is None else covariate.expand(members, -1, -1)
-        return head, {m: v.mean(0) for m, v in self.net.decode(latent, told).items()}
+        context = None if covariate is None else covariate.expand(members, -1, -1)
+        return head, {m: v.mean(0) for m, v in self.net.decode(latent, context).items()}
 
     def blocks(
         self, x: Mapping[str, Tensor], weights: Tensor, head: Tensor, decoded: Mapping[str, Tensor]
@@ -77,11 +77,11 @@ class JointCode(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`outputs`, block by block of the samples."""
         rows = [slice(start, start + ROWS) for start in range(0, len(weights), ROWS)]
-        found = [
+        blocks = [
             self.outputs({m: v[r] for m, v in x.items()}, weights[r], None if covariate is None else covariate[r])
             for r in rows
         ]
-        return torch.cat([head for head, _ in found]), {m: torch.cat([d[m] for _, d in found]) for m in x}
+        return torch.cat([head for head, _ in blocks]), {m: torch.cat([d[m] for _, d in blocks]) for m in x}
 
 
 def half_whitened(values: np.ndarray, k: int, length: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

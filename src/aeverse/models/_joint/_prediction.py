@@ -74,7 +74,7 @@ def knn_regression(
     queries: Sequence[np.ndarray],
     references: Sequence[np.ndarray],
     values: np.ndarray,
-    same: np.ndarray,
+    twins: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of the values of the nearest references, averaged over several spaces.
 
@@ -84,7 +84,7 @@ def knn_regression(
         For each space (rows, dimensions).
     values
         (references, dimensions).
-    same
+    twins
         For each query the position of the reference that is the same sample, which must not vote; -1: none.
 
     Returns
@@ -94,7 +94,7 @@ def knn_regression(
     means, variances = [], []
     for query, reference in zip(queries, references, strict=True):
         distances, indices = nearest(query, min(N_NEIGHBORS + 1, len(reference)), among=reference)
-        weights = np.where(indices == same[:, None], 0, 1 / np.maximum(distances, 1e-3 * np.median(distances) + 1e-12))
+        weights = np.where(indices == twins[:, None], 0, 1 / np.maximum(distances, 1e-3 * np.median(distances) + 1e-12))
         weights = weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)
         graph = sp.csr_matrix(
             (weights.ravel(), indices.ravel(), np.arange(0, indices.size + 1, indices.shape[1])),
@@ -106,7 +106,7 @@ def knn_regression(
 
 
 def ridge_space(
-    query: np.ndarray, reference: np.ndarray, values: np.ndarray, same: np.ndarray, standardize: bool
+    query: np.ndarray, reference: np.ndarray, values: np.ndarray, twins: np.ndarray, standardize: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a ridge regression on components says of the target: a space in which only what matters to it is near.
 
@@ -118,7 +118,7 @@ def ridge_space(
         Components, (rows, dimensions).
     values
         Of the references, (references, features).
-    same
+    twins
         For each query the position of the reference that is the same sample; -1: none.
     standardize
         Give every feature the same say.
@@ -133,10 +133,10 @@ def ridge_space(
     inverse = np.linalg.inv(z.T @ z + penalty * np.eye(z.shape[1]))
     slope = inverse @ z.T @ (values - mean)
     leverage = np.einsum("ij,jk,ik->i", z, inverse, z) + 1 / len(z)
-    own = values - (values - mean - z @ slope) / np.maximum(1 - leverage, 1e-3)[:, None]
-    found = np.where((same >= 0)[:, None], own[same], (query - center) @ slope + mean)
+    left_out = values - (values - mean - z @ slope) / np.maximum(1 - leverage, 1e-3)[:, None]
+    predicted = np.where((twins >= 0)[:, None], left_out[twins], (query - center) @ slope + mean)
     scale = np.maximum(values.std(0), 1e-6) if standardize else 1.0
-    return (found / scale).astype(np.float32), (own / scale).astype(np.float32)
+    return (predicted / scale).astype(np.float32), (left_out / scale).astype(np.float32)
 
 
 def variance_inflation(spaces: Sequence[np.ndarray], values: np.ndarray, random_state: int) -> np.ndarray:
@@ -151,7 +151,7 @@ def predict_dimensions(
     query: Sequence[np.ndarray],
     reference: Sequence[np.ndarray],
     usable: np.ndarray,
-    same: np.ndarray,
+    twins: np.ndarray,
     random_state: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of a target's dimensions (what is kept of it), (queries, dimensions).
@@ -164,13 +164,13 @@ def predict_dimensions(
         Spaces of queries and of the training samples that have the target, the last of components.
     usable
         Which of the target's samples these are.
-    same
+    twins
         For each query the position of the reference that is the same sample; -1: none.
     random_state
         Seed of the samples that calibrate the variance.
     """
     values = target.values[usable]
-    further = ridge_space(query[-1], reference[-1], values, same, standardize=target.loadings is None)
+    further = ridge_space(query[-1], reference[-1], values, twins, standardize=target.loadings is None)
     queries, references = [*query, further[0]], [*reference, further[1]]
-    mean, variance = knn_regression(queries, references, values, same)
+    mean, variance = knn_regression(queries, references, values, twins)
     return mean, variance * variance_inflation(references, values, random_state)

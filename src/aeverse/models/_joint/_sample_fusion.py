@@ -63,24 +63,24 @@ class SampleFusion:
         rng = np.random.default_rng(config.random_state)
         heldout = {m: HeldoutEntries.draw(d, rng) for m, d in data.items()}
         views = {m: View(kinds[m], config.n_inputs, MAX_COMPONENTS) for m in data}
-        own = {m: views[m].fit(heldout[m].without(d.x), d.names, mask_columns(d)) for m, d in data.items()}
+        values = {m: views[m].fit(heldout[m].without(d.x), d.names, mask_columns(d)) for m, d in data.items()}
         rows = {m: d.rows for m, d in data.items()}
-        alignments: dict[str, Alignment | None] = dict.fromkeys(own)
+        alignments: dict[str, Alignment | None] = dict.fromkeys(values)
         if codes is not None:
             n, seed = len(batches.names), config.random_state
-            alignments = {m: alignment(z, codes[rows[m]], n, seed) for m, z in own.items()}
-            own = {m: without_batch(z, alignments[m], batches, codes[rows[m]]) for m, z in own.items()}
+            alignments = {m: alignment(z, codes[rows[m]], n, seed) for m, z in values.items()}
+            values = {m: without_batch(z, alignments[m], batches, codes[rows[m]]) for m, z in values.items()}
         modality_weights: dict[str, float] = {m: max(view.n_significant, 0.5) for m, view in views.items()}
         modality_weights = {m: t / sum(modality_weights.values()) for m, t in modality_weights.items()}
-        target = graph_target(own, rows, modality_weights, codes, n_obs)
+        target = graph_target(values, rows, modality_weights, codes, n_obs)
 
-        scores = Scores.of(own, rows, {m: z.shape[1] for m, z in own.items()}, n_obs)
+        scores = Scores.of(values, rows, {m: z.shape[1] for m, z in values.items()}, n_obs)
         one_hot = batches.one_hot(codes)
         samples = Samples.of(scores, modality_weights, device, target, None if one_hot is None else one_hot)
         judged = {m: heldout[m].judged(d, views[m]) for m, d in data.items()}
         generator = torch.Generator().manual_seed(config.random_state)
         net = FusionNet(
-            {m: z.shape[1] for m, z in own.items()},
+            {m: z.shape[1] for m, z in values.items()},
             target.shape[1],
             n_members=config.n_models or N_MEMBERS,
             n_hidden=N_HIDDEN,
@@ -132,43 +132,43 @@ class SampleFusion:
 
     def scores(self, data: Mapping[str, _slots.Modality], codes: np.ndarray | None) -> dict[str, np.ndarray]:
         """See `Fusion`."""
-        own = {m: self.views[m](d.x, d.names) for m, d in data.items()}
+        values = {m: self.views[m](d.x, d.names) for m, d in data.items()}
         if codes is None:
-            return own
-        return {m: without_batch(z, self.alignments[m], self.batches, codes[data[m].rows]) for m, z in own.items()}
+            return values
+        return {m: without_batch(z, self.alignments[m], self.batches, codes[data[m].rows]) for m, z in values.items()}
 
-    def encode(self, scores: Scores, training: Scores, same: np.ndarray) -> np.ndarray:
+    def encode(self, scores: Scores, training: Scores, twins: np.ndarray) -> np.ndarray:
         """See `Fusion`; training samples are not needed."""
         samples = Samples.of(scores, self.modality_weights, self.device)
         return self.code.encode(samples.x, samples.weights)
 
-    def spaces(self, scores: Scores, given: Sequence[str]) -> list[np.ndarray]:
+    def spaces(self, scores: Scores, measured: Sequence[str]) -> list[np.ndarray]:
         """The linear part of the code, and the components."""
-        everyone = np.arange(len(scores.has))
-        code = self.encode(scores.some(everyone, given), scores, everyone)[:, N_GUIDED:]
-        parts = {m: scores.values[m] for m in given}
+        all_rows = np.arange(len(scores.has))
+        code = self.encode(scores.some(all_rows, measured), scores, all_rows)[:, N_GUIDED:]
+        parts = {m: scores.values[m] for m in measured}
         return [code, np.hstack([v * (self.modality_weights[m] / v.shape[1]) ** 0.5 for m, v in parts.items()])]
 
-    def net(self, data: Mapping[str, _slots.Modality], scores: Scores, training: Scores, same: np.ndarray) -> Net:
+    def net(self, data: Mapping[str, _slots.Modality], scores: Scores, training: Scores, twins: np.ndarray) -> Net:
         """See `Fusion`."""
         samples, sides = Samples.of(scores, self.modality_weights, self.device), {}
         for name, d in data.items():
             view, n = self.views[name], len(scores.has)
-            y, found, where = view.read(d.x, d.names)
-            weight = torch.as_tensor(view.loadings[found] / view.unit, device=self.device)
+            y, columns, where = view.read(d.x, d.names)
+            weight = torch.as_tensor(view.loadings[columns] / view.unit, device=self.device)
             present = np.isin(np.arange(n), d.rows)
             sides[name] = Side(_slots.scatter_rows(y, d.rows, n), weight, where, present)
         absent = [m for m in self.views if m not in data]
-        told = torch.cat([samples.weights, *(samples.x[m] for m in absent)], 1)
+        context = torch.cat([samples.weights, *(samples.x[m] for m in absent)], 1)
 
-        def code(hidden: Tensor, told: Tensor) -> Tensor:
-            weights, rest = told[:, : len(self.views)], told[:, len(self.views) :]
+        def code(hidden: Tensor, context: Tensor) -> Tensor:
+            weights, absent_scores = context[:, : len(self.views)], context[:, len(self.views) :]
             x = dict(zip(sides, hidden.split([self.sizes[m] for m in sides], 1), strict=True))
             if absent:
-                x |= dict(zip(absent, rest.split([self.sizes[m] for m in absent], 1), strict=True))
+                x |= dict(zip(absent, absent_scores.split([self.sizes[m] for m in absent], 1), strict=True))
             return self.code({m: x[m] for m in self.views}, weights)
 
-        return Net(sides, torch.cat([samples.x[m] for m in sides], 1), told, code)
+        return Net(sides, torch.cat([samples.x[m] for m in sides], 1), context, code)
 
     def to(self, device: torch.device) -> None:
         """Move all weights."""
@@ -248,14 +248,14 @@ class Samples:
         """Batches without end; every member draws its own samples."""
         assert self.target is not None
         n, orders, at = len(self.weights), torch.empty(n_members, 0, dtype=torch.long), 0
-        own = generator_on(self.weights.device, generator)
+        on_device = generator_on(self.weights.device, generator)
         while True:
             if at + size > orders.shape[1]:
                 orders, at = torch.rand(n_members, n, generator=generator, dtype=torch.float32).argsort(1), 0
             rows, at = orders[:, at : at + size].to(self.weights.device), at + size
             covariate = None if self.covariate is None else self.covariate[rows]
             yield FusionBatch(
-                {m: v[rows] for m, v in self.x.items()}, self.weights[rows], self.target[rows], covariate, own
+                {m: v[rows] for m, v in self.x.items()}, self.weights[rows], self.target[rows], covariate, on_device
             )
 
 

@@ -75,12 +75,16 @@ def _check_modality(part: Any, place: str, sizes: Sizes) -> str:
         "target": target,
         "scores": Array("f", ("samples", None)),
     }
-    own = check(part, Fields(schema), place=place, sizes={"samples": sizes["samples"]})
-    kept = part["target"]
-    is_whole = kept["loadings"] is None  # all features, or components of them
-    width = Number(low=own["features"], high=own["features"]) if is_whole else Number(low=1)
-    check(own["width"], width, place=f"{place}.target.values")
-    check(kept["offset"], Array("f", (0 if is_whole else own["features"],)), place=f"{place}.target.offset")
+    sizes_of_part = check(part, Fields(schema), place=place, sizes={"samples": sizes["samples"]})
+    stored_target = part["target"]
+    is_whole = stored_target["loadings"] is None  # all features, or components of them
+    width = Number(low=sizes_of_part["features"], high=sizes_of_part["features"]) if is_whole else Number(low=1)
+    check(sizes_of_part["width"], width, place=f"{place}.target.values")
+    check(
+        stored_target["offset"],
+        Array("f", (0 if is_whole else sizes_of_part["features"],)),
+        place=f"{place}.target.offset",
+    )
     return part["name"]
 
 
@@ -127,11 +131,11 @@ def _view(n_features: int) -> Schema:
 
 def _check_view(view: Any, place: str, n_features: int, width: int | None = None) -> int:
     """A view; how many components it has."""
-    found = check(view, _view(n_features), place=place, sizes={} if width is None else {"components": width})
+    view_sizes = check(view, _view(n_features), place=place, sizes={} if width is None else {"components": width})
     learned = {name: LEARNT[name] for name in KINDS[view["kind"]["name"]].learned}
-    check(view["kind"], Fields({"name": Text()} | learned), place=f"{place}.kind", sizes=found)
-    check(found["columns"], Number(low=1), place=f"{place}.columns")
-    return found["components"]
+    check(view["kind"], Fields({"name": Text()} | learned), place=f"{place}.kind", sizes=view_sizes)
+    check(view_sizes["columns"], Number(low=1), place=f"{place}.columns")
+    return view_sizes["components"]
 
 
 # ---- cohorts -------------------------------------------------------------------------------------------------------
@@ -142,7 +146,7 @@ def _check_samples(fusion: Any, names: list[str], widths: list[int], features: l
         "alignments": Items(Anything(), size=n),
         "modality_weights": Items(Number(low=0, high=1, integer=False), size=n),
         "code": Entries(Anything()),
-        "net": Fields({"n_members": Number(low=1, size="members"), "n_latent": Number(low=1, size="told")}),
+        "net": Fields({"n_members": Number(low=1, size="members"), "n_latent": Number(low=1, size="decoder inputs")}),
         "history": Entries(Items(ANY)),
         "variance_explained": Items(ANY, size=n),
     }
@@ -151,9 +155,11 @@ def _check_samples(fusion: Any, names: list[str], widths: list[int], features: l
         _check_view(view, f"fit.fusion.views.{i}", n_features, width)
         _check_alignment(fusion["alignments"][i], f"fit.fusion.alignments.{i}", sizes["batches"], width)
     check(fusion["net"]["n_latent"], Number(low=1 + sizes["batches"]), place="fit.fusion.net.n_latent")
-    sizes["latent"] = sizes["told"] - sizes["batches"]
-    found = check(fusion["code"], Fields(_code(widths)), place="fit.fusion.code", sizes=sizes | {"all": sum(widths)})
-    check(found["guided"], Number(low=0, high=found["targets"]), place="fit.fusion.code.guided_mean")
+    sizes["latent"] = sizes["decoder inputs"] - sizes["batches"]
+    code_sizes = check(
+        fusion["code"], Fields(_code(widths)), place="fit.fusion.code", sizes=sizes | {"all": sum(widths)}
+    )
+    check(code_sizes["guided"], Number(low=0, high=code_sizes["targets"]), place="fit.fusion.code.guided_mean")
 
 
 def _code(widths: list[int]) -> Schemas:
@@ -170,7 +176,7 @@ def _code(widths: list[int]) -> Schemas:
     for i, width in enumerate(widths):
         encoder = f"net.encoders.{i}"
         shapes |= _linear(f"{encoder}.first", width, N_HIDDEN) | _linear(f"{encoder}.second", N_HIDDEN, "latent")
-        shapes |= _linear(f"{encoder}.skip", width, "latent") | _linear(f"net.decoders.{i}", "told", width)
+        shapes |= _linear(f"{encoder}.skip", width, "latent") | _linear(f"net.decoders.{i}", "decoder inputs", width)
     shapes |= _linear("net.head.first", "latent", N_HIDDEN) | _linear("net.head.second", N_HIDDEN, "targets")
     return {name: Array("f", shape) for name, shape in shapes.items()}
 
@@ -192,8 +198,8 @@ def _check_cells(fusion: Any, names: list[str], widths: list[int], features: lis
     for i, (part, width, n_features) in enumerate(zip(fusion["embeddings"], widths, features, strict=True)):
         place = f"fit.fusion.embeddings.{i}"
         check(fusion["sizes"][i], Number(low=width, high=width), place=f"fit.fusion.sizes.{i}")
-        own = _check_embedding(part, place, fusion["batches"], n_features)
-        check(own, Number(low=width, high=width), place=f"{place}, its dimensions")
+        embedding_sizes = _check_embedding(part, place, fusion["batches"], n_features)
+        check(embedding_sizes, Number(low=width, high=width), place=f"{place}, its dimensions")
 
 
 def _check_embedding(part: Any, place: str, batches: Any, n_features: int) -> int:

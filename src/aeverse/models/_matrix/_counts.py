@@ -84,10 +84,10 @@ class Counts:
 
     def hold_out(self, share: float, rng: np.random.Generator) -> tuple[Counts, sp.csr_matrix]:
         """Counts to learn from, and a share of the molecules that training does not see."""
-        seen, heldout = split_molecules(self.x, 1 - share, rng)
-        if seen.nnz == 0:
+        training, heldout = split_molecules(self.x, 1 - share, rng)
+        if training.nnz == 0:
             raise ValueError(f"{self.place} holds {int(self.x.sum())} molecules, too few to learn from.")
-        return self._with(seen), heldout
+        return self._with(training), heldout
 
     def in_memory(self, values: np.ndarray | None) -> np.ndarray | None:
         """Of values for all cells, those for the cells in memory: all."""
@@ -111,11 +111,11 @@ class Counts:
         return Samples(self.x, library=library, input_features=inputs, covariate=covariate, device=device)
 
     def net_parts(
-        self, settings: Settings, seen: Samples, whole: Any, input_layer: InputLayer | None = None
+        self, settings: Settings, training: Samples, whole: Any, input_layer: InputLayer | None = None
     ) -> NetParts:
-        """What of a net depends on these counts, which training sees as `seen`; `whole` has the molecules held out, too."""
-        molecules: np.ndarray = np.asarray(seen.data.sum(0), np.float64).ravel()
-        return count_parts(settings, seen, molecules, np.asarray(whole.x.sum(0)).ravel() > 0, input_layer)
+        """What of a net depends on these counts; `training`: without those held out; `whole`: with them."""
+        molecules: np.ndarray = np.asarray(training.data.sum(0), np.float64).ravel()
+        return count_parts(settings, training, molecules, np.asarray(whole.x.sum(0)).ravel() > 0, input_layer)
 
     def graph_target(
         self,
@@ -132,7 +132,7 @@ class Counts:
 
 
 def count_parts(
-    settings: Settings, seen: Samples, molecules: np.ndarray, expressed: np.ndarray, input_layer: InputLayer | None
+    settings: Settings, training: Samples, molecules: np.ndarray, expressed: np.ndarray, input_layer: InputLayer | None
 ) -> NetParts:
     """What of a net depends on counts.
 
@@ -153,7 +153,7 @@ def count_parts(
     bias = np.where(expressed, np.log(np.maximum(molecules, 0.5) / molecules.sum()), NO_COUNTS)
     rare = None
     if input_layer is None:
-        input_layer = _input_layer(seen)
+        input_layer = _input_layer(training)
         # gene sets say which gene belongs to which dimension
         rare = None if settings.gene_sets else RareGenes.among(molecules, bias, settings.prior_precision)
     if rare is not None:
@@ -163,11 +163,11 @@ def count_parts(
     return NetParts(input_layer, likelihood, bias, information if settings.learns_precision else None, rare)
 
 
-def _input_layer(seen: Samples) -> CountInput:
-    library = seen.library
+def _input_layer(training: Samples) -> CountInput:
+    library = training.library
     assert library is not None
     median = float(np.median(library[library > 0]))
-    mean, sd = log_normalized_moments(seen.inputs, library, median)
+    mean, sd = log_normalized_moments(training.inputs, library, median)
     return CountInput(torch.from_numpy(mean), torch.from_numpy(sd), median)
 
 
@@ -236,9 +236,9 @@ class CountNetwork(Network):
                 calibration.add(expected, mu.sum(1, keepdim=True), batch.counts, x, share)
             model += Poisson.deviance_of_rows(x, expected.mul_(share))
             null += Poisson.deviance_of_rows(x, batch.depth * (frequency * share))
-        seen = frequency > 0  # of a gene that was never seen, even the gene mean says nothing
+        expressed = frequency > 0  # of a gene that was never seen, even the gene mean says nothing
         molecules = np.asarray(heldout.sum(0)).ravel()
-        return Deviances((model * seen).cpu().numpy(), (null * seen).cpu().numpy(), molecules)
+        return Deviances((model * expressed).cpu().numpy(), (null * expressed).cpu().numpy(), molecules)
 
     @torch.no_grad()
     def null_loss(self, samples: Samples) -> float:
@@ -257,14 +257,16 @@ class CountNetwork(Network):
         """Learn the units of the embedding: two halves of a cell's molecules show what sampling does to its place."""
         rng = np.random.default_rng(self.settings.random_state)
         cells = np.flatnonzero(samples.measured())
-        some = samples.some(np.sort(rng.permutation(cells)[:NOISE_CELLS]))
-        if len(some) < FEWEST_CELLS:
+        sample = samples.some(np.sort(rng.permutation(cells)[:NOISE_CELLS]))
+        if len(sample) < FEWEST_CELLS:
             return
-        halves = (some.halves(rng) for _ in range(min(MOST_DRAWS, -(-NOISE_CELLS // len(some)))))  # one pair at a time
+        halves = (
+            sample.halves(rng) for _ in range(min(MOST_DRAWS, -(-NOISE_CELLS // len(sample))))
+        )  # one pair at a time
         differences = np.concatenate([self.encode(a) - self.encode(b) for a, b in halves])
         if not differences.any():
             return  # nothing can be said of noise
-        latent = self.encode(some)
+        latent = self.encode(sample)
         matrix = population_units(latent, differences, self.settings.random_state)
         self.ensemble.units = Units(torch.as_tensor(latent.mean(0)), torch.as_tensor(matrix)).to(self.device)
 
@@ -276,8 +278,8 @@ class CountNetwork(Network):
         rng, sd = np.random.default_rng(random_state), np.empty((len(samples), self.settings.n_code), np.float32)
         for start in range(0, len(samples), SD_CELLS):
             rows = np.arange(start, min(start + SD_CELLS, len(samples)))
-            some = samples.some(rows)
-            places = np.stack([self.encode(some.thinned(KEPT, rng)) for _ in range(SD_DRAWS)])
+            part = samples.some(rows)
+            places = np.stack([self.encode(part.thinned(KEPT, rng)) for _ in range(SD_DRAWS)])
             sd[rows] = places.std(0, ddof=1) * np.sqrt(KEPT / (1 - KEPT))
         sd[~samples.measured()] = np.nan
         return sd
@@ -306,10 +308,10 @@ class CountNetwork(Network):
         self, samples: Samples | StoredSamples, measured: np.ndarray, code: np.ndarray | None
     ) -> Iterator[Block]:
         """As `means`, with the library shared by the genes that were measured, (genes,) booleans."""
-        known = torch.as_tensor(measured, device=self.device)
+        measured_on_device = torch.as_tensor(measured, device=self.device)
         for rows, batch, z, mu in self.means(samples, code):
-            if not known.all():
-                mu *= known
+            if not measured_on_device.all():
+                mu *= measured_on_device
                 mu *= batch.depth / mu.sum(1, keepdim=True).clamp_min(1e-30)
             yield rows, batch, z, mu
 
@@ -370,8 +372,8 @@ class CountNetwork(Network):
         for rows, batch, _, mu in self.priors(samples, measured, code):
             probability = self.posterior.given(mu, batch.counts).detection_probability(depth)
             probability[batch.counts.row_index(), batch.counts.columns] = torch.nan  # not zero
-            wanted = probability[:, columns].cpu().numpy()
-            is_zero, p = ~np.isnan(wanted), np.nan_to_num(wanted)
+            values = probability[:, columns].cpu().numpy()
+            is_zero, p = ~np.isnan(values), np.nan_to_num(values)
             by_gene += p.sum(0)
             n_zeros += is_zero.sum(0)
             by_cell[rows] = np.where(is_zero.any(1), p.sum(1) / np.maximum(is_zero.sum(1), 1), np.nan)

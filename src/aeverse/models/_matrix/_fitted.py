@@ -97,11 +97,11 @@ class FittedAutoencoder:
         """Positions of some features; None: of all."""
         return np.arange(len(self.features.names)) if names is None else _slots.positions(names, self.features.names)
 
-    def count_network(self, what: str) -> CountNetwork:
-        """The network of a model of counts, which `what` needs."""
+    def count_network(self, caller: str) -> CountNetwork:
+        """The network of a model of counts, which `caller` needs."""
         if not isinstance(self.network, CountNetwork):
             raise ValueError(
-                f"{what} needs a model of counts, with likelihood 'nb' or 'poisson'; this one has "
+                f"{caller} needs a model of counts, with likelihood 'nb' or 'poisson'; this one has "
                 f"{self.settings.likelihood!r}."
             )
         return self.network
@@ -137,9 +137,9 @@ class FittedAutoencoder:
     def score(self, adata, layer: str | None, share_heldout: float, random_state: int) -> float:
         """See `Autoencoder.score`."""
         data, covariate = self.read(adata, layer)
-        shown, hidden = data.hold_out(share_heldout, np.random.default_rng(random_state))
-        samples = in_memory(shown.samples(self.features.inputs, covariate, self.network.device))
-        return self.network.deviances(samples, hidden).explained
+        training, heldout = data.hold_out(share_heldout, np.random.default_rng(random_state))
+        samples = in_memory(training.samples(self.features.inputs, covariate, self.network.device))
+        return self.network.deviances(samples, heldout).explained
 
     def active_share(self, code: np.ndarray) -> np.ndarray:
         """See `Autoencoder.active_share`."""
@@ -303,7 +303,11 @@ class FittedAutoencoder:
 
 
 def remember(
-    network: Network, samples: Samples | StoredSamples, obs: pd.DataFrame, learned: np.ndarray, kept_out: np.ndarray
+    network: Network,
+    samples: Samples | StoredSamples,
+    obs: pd.DataFrame,
+    training_rows: np.ndarray,
+    kept_out: np.ndarray,
 ) -> Reference:
     """The training samples that are remembered, compared with those that were kept out of training.
 
@@ -316,6 +320,6 @@ def remember(
     learned, kept_out
         Positions of the samples that training saw, and of the others.
     """
-    kept = learned[reference_rows(len(learned), network.settings.random_state)]
-    rows = np.concatenate([kept, kept_out])
+    reference = training_rows[reference_rows(len(training_rows), network.settings.random_state)]
+    rows = np.concatenate([reference, kept_out])
     return Reference.of(network.encode(samples.some(rows)), label_columns(obs, rows), len(kept_out))

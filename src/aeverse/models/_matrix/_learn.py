@@ -54,21 +54,23 @@ def learn(
         Show a bar; None: on a terminal or in a notebook.
     """
     settings = network.settings
-    shown, hidden = network.as_trained(samples), network.heldout_as_trained(heldout)
-    batches = shown if isinstance(source, Samples) else source.mapped(network.as_trained)
-    judged = np.sort(rng.permutation(len(shown))[: settings.recipe.n_judged])
+    training, heldout_entries = network.as_trained(samples), network.heldout_as_trained(heldout)
+    batches = training if isinstance(source, Samples) else source.mapped(network.as_trained)
+    judged = np.sort(rng.permutation(len(training))[: settings.recipe.n_judged])
 
     def judge() -> float:
-        part = shown.some(judged)
+        part = training.some(judged)
         network.refresh(part, quick=True)  # dispersions: training goes on with them
-        return network.deviances(part, hidden[judged]).explained
+        return network.deviances(part, heldout_entries[judged]).explained
 
     n_steps = settings.n_steps(batches.n_batches(settings.batch_size))
     if {*settings.regularizers} - {"denoising"}:
-        unit = network.null_loss(shown)
+        unit = network.null_loss(training)
         for member in network.ensemble.members:
-            member.penalties = penalties(settings, unit, n_steps, shown.graph_target)
-    keeper = None if checkpoint is None else TrainingCheckpoint(checkpoint, network, generator, shown, hidden)
+            member.penalties = penalties(settings, unit, n_steps, training.graph_target)
+    keeper = (
+        None if checkpoint is None else TrainingCheckpoint(checkpoint, network, generator, training, heldout_entries)
+    )
     n_done = 0 if keeper is None else keeper.n_steps
     stream = batches.shuffled(rng, settings.batch_size, generator, skip=max(n_done - 1, 0))
     if n_done:

@@ -105,14 +105,14 @@ class CountsOnDisk:
         """All counts of one block of cells."""
         rows = self.stored.slices()[i]
         counts = Counts(self.stored[rows], self.likelihood, self.place)
-        own = self.rows[rows]
-        return (counts if own.all() else counts[np.flatnonzero(own)]).columns(self.positions)
+        block_rows = self.rows[rows]
+        return (counts if block_rows.all() else counts[np.flatnonzero(block_rows)]).columns(self.positions)
 
     def _halves(self, i: int, share: float, seed: int) -> tuple[sp.csr_matrix, sp.csr_matrix, np.ndarray]:
         """Counts of a block that training sees, those held out, and the genes with any."""
         x = self.block(i).x
-        seen, heldout = split_molecules(x, 1 - share, np.random.default_rng([seed, i]))
-        return seen, heldout, np.asarray(x.sum(0)).ravel() > 0
+        training, heldout = split_molecules(x, 1 - share, np.random.default_rng([seed, i]))
+        return training, heldout, np.asarray(x.sum(0)).ravel() > 0
 
     def hold_out(self, share: float, rng: np.random.Generator) -> tuple[CountsOnDisk, sp.csr_matrix]:
         """The counts without a share of the molecules, and these, of the cells in the sample. One pass over the file."""
@@ -123,18 +123,18 @@ class CountsOnDisk:
         n_sample = min(len(self), int(np.clip(SAMPLE_ENTRIES // n_genes, *SAMPLE_CELLS)))
         sample = np.sort(rng.permutation(len(self))[:n_sample])
         totals, expressed, first = GeneTotals.empty(n_genes), np.zeros(n_genes, bool), 0
-        kept, hidden = [], []
+        training_blocks, heldout_blocks = [], []
         for i in range(len(self.stored.slices())):
-            seen, heldout, found = self._halves(i, share, seed)
-            totals.add(seen)
-            expressed |= found
-            own = sample[slice(*np.searchsorted(sample, [first, first + seen.shape[0]]))] - first
-            kept.append(seen[own])
-            hidden.append(heldout[own])
-            first += seen.shape[0]
-        in_memory = Counts(sp.vstack(kept, format="csr"), self.likelihood, self.place)
+            training, heldout, block_totals = self._halves(i, share, seed)
+            totals.add(training)
+            expressed |= block_totals
+            sampled = sample[slice(*np.searchsorted(sample, [first, first + training.shape[0]]))] - first
+            training_blocks.append(training[sampled])
+            heldout_blocks.append(heldout[sampled])
+            first += training.shape[0]
+        in_memory = Counts(sp.vstack(training_blocks, format="csr"), self.likelihood, self.place)
         split = Split(share, seed, totals, expressed, sample, in_memory)
-        return replace(self, split=split), sp.vstack(hidden, format="csr")
+        return replace(self, split=split), sp.vstack(heldout_blocks, format="csr")
 
     def choose_inputs(self, n_inputs: int) -> np.ndarray:
         """Genes that the encoder reads where no mask says which."""
@@ -153,18 +153,18 @@ class CountsOnDisk:
             block = self.block(i) if split is None else self._of(self._halves(i, split.share, split.seed)[0])
             return block.samples(inputs, None if covariate is None else covariate[first[i] : first[i + 1]], device)
 
-        kept = None if split is None else split.kept.samples(inputs, self.in_memory(covariate), device)
-        return StoredSamples(read, sizes, kept=kept, device=device)
+        in_memory = None if split is None else split.kept.samples(inputs, self.in_memory(covariate), device)
+        return StoredSamples(read, sizes, kept=in_memory, device=device)
 
     def _of(self, x: sp.csr_matrix) -> Counts:
         return Counts(x, self.likelihood, self.place)
 
     def net_parts(
-        self, settings: Settings, seen: Samples, whole: Any, input_layer: InputLayer | None = None
+        self, settings: Settings, training: Samples, whole: Any, input_layer: InputLayer | None = None
     ) -> NetParts:
         """As of `Counts`: totals over all cells, moments of what the encoder reads over the sample."""
         assert self.split is not None
-        return count_parts(settings, seen, self.split.totals.molecules, self.split.expressed, input_layer)
+        return count_parts(settings, training, self.split.totals.molecules, self.split.expressed, input_layer)
 
     def graph_target(self, *_) -> np.ndarray:
         """Not from disk."""

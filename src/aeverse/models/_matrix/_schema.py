@@ -38,8 +38,8 @@ POSITIVE, ANY = Number(low=0, integer=False), Number(integer=False, nan=True)
 
 
 # ---- what was asked for and what was done --------------------------------------------------------------------------
-def _regularizer(*known: str) -> Schema:
-    return Either(Text(known), Maybe(Items(Text(known))))
+def _regularizer(*names: str) -> Schema:
+    return Either(Text(names), Maybe(Items(Text(names))))
 
 
 CONFIG: Schemas = {
@@ -122,15 +122,15 @@ def check_model(tree: Any) -> None:
     sizes = check(tree, Fields({"config": Fields(config), "fit": Fields(FIT)}))
     settings = Settings.from_tree(tree["fit"]["settings"])
     sizes["code"] = settings.n_code
-    learned = {name: tree["fit"][name] for name in ("reference", "network")}
+    subtrees = {name: tree["fit"][name] for name in ("reference", "network")}
     parts = {"ensemble": Entries(Anything())} | ({"posterior": Anything()} if settings.is_count else {})
-    check(learned["network"], Fields(parts), place="fit.network")
-    ensemble = learned["network"]["ensemble"]
+    check(subtrees["network"], Fields(parts), place="fit.network")
+    ensemble = subtrees["network"]["ensemble"]
     check(settings.n_models, Number(low=1, high=len(ensemble)), place="fit.settings.n_models")
     arrays = {"ensemble": Fields(_ensemble(settings, sizes, ensemble))}
     if settings.is_count:
         arrays["posterior"] = Fields(_posterior(sizes["features"]))
-    check(learned, Fields({"reference": Maybe(REFERENCE), "network": Fields(arrays)}), place="fit", sizes=sizes)
+    check(subtrees, Fields({"reference": Maybe(REFERENCE), "network": Fields(arrays)}), place="fit", sizes=sizes)
 
 
 def _floats(**shapes: tuple[Size, ...]) -> Schemas:
@@ -151,7 +151,7 @@ def _layers(widths: Sequence[int], linear: int, norm: int, normed: int) -> Schem
     return schemas
 
 
-def _ensemble(settings: Settings, sizes: Sizes, found: Mapping[str, Any]) -> Schemas:
+def _ensemble(settings: Settings, sizes: Sizes, lengths: Mapping[str, Any]) -> Schemas:
     """Weights and buffers of the members; those of units and of an alignment where any were kept."""
     likelihood = LIKELIHOODS[settings.likelihood].empty(sizes["features"])
     member = _under("decoder", _decoder(settings, sizes["batches"])) | _under("likelihood", _shapes(likelihood))
@@ -159,10 +159,10 @@ def _ensemble(settings: Settings, sizes: Sizes, found: Mapping[str, Any]) -> Sch
     schemas: Schemas = {}
     for i in range(settings.n_models):
         schemas |= _under(f"members.{i}", member)
-    if "units.matrix" in found:
+    if "units.matrix" in lengths:
         square = ("code", "code")
         schemas |= _under("units", _floats(center=("code",), matrix=square, inverse=square))
-    if "alignment.shifts" in found:
+    if "alignment.shifts" in lengths:
         places = Array("f", ("batches", "clusters", "code"))
         schemas |= _under("alignment", {"centroids": places, "shifts": places, "width": Array("f", (1,), low=0)})
     return schemas

@@ -30,7 +30,7 @@ def shared_features(source: FittedAutoencoder, names: pd.Index) -> Features:
 
 def choose_features(
     names: pd.Index,
-    seen: Counts | CountsOnDisk | Values,
+    training: Counts | CountsOnDisk | Values,
     mask: np.ndarray | None,
     settings: Settings,
     source: FittedAutoencoder | None,
@@ -38,7 +38,7 @@ def choose_features(
     """The features of training data, and which of them the encoder reads: those of another model, of a mask, or the best."""
     if source is not None:
         return shared_features(source, names)
-    return Features(names, seen.choose_inputs(settings.n_inputs) if mask is None else np.flatnonzero(mask))
+    return Features(names, training.choose_inputs(settings.n_inputs) if mask is None else np.flatnonzero(mask))
 
 
 def input_from(source: FittedAutoencoder, features: Features) -> InputLayer:
@@ -62,15 +62,15 @@ def start_from(source: FittedAutoencoder, network: Network, features: Features) 
     The Gaussian prior on the decoder is centered at what was copied, so that few samples change little [Li2018]_. Effects
     of batches are not copied: the new net starts as an average one.
     """
-    known = torch.as_tensor(features.names.isin(source.features.names))
-    counterpart = torch.as_tensor(source.features.names.get_indexer(features.names[known.numpy()]))
+    is_shared = torch.as_tensor(features.names.isin(source.features.names))
+    counterpart = torch.as_tensor(source.features.names.get_indexer(features.names[is_shared.numpy()]))
     read = torch.as_tensor(_positions_read(source, features))
     for member, old in zip(network.ensemble.members, source.network.ensemble.members, strict=True):
         _copy_encoder(member.encoder, old.encoder, read)
-        _copy_decoder(member, old, known, counterpart)
+        _copy_decoder(member, old, is_shared, counterpart)
         for name, buffer in member.likelihood.named_buffers():
             if buffer.ndim == 1:
-                buffer[known] = old.likelihood.get_buffer(name)[counterpart].to(buffer.device)
+                buffer[is_shared] = old.likelihood.get_buffer(name)[counterpart].to(buffer.device)
 
 
 def _positions_read(source: FittedAutoencoder, features: Features) -> np.ndarray:
@@ -87,7 +87,9 @@ def _copy_encoder(encoder: Encoder, source: Encoder, read: torch.Tensor) -> None
     encoder.code_layer.load_state_dict(source.code_layer.state_dict())
 
 
-def _copy_decoder(member: AutoencoderNet, old: AutoencoderNet, known: torch.Tensor, counterpart: torch.Tensor) -> None:
+def _copy_decoder(
+    member: AutoencoderNet, old: AutoencoderNet, is_shared: torch.Tensor, counterpart: torch.Tensor
+) -> None:
     """Without the rotation that the code of the other model was given at last."""
     decoder, source, device = member.decoder, old.decoder, member.decoder.bias.device
     unrotate = old.encoder.axes.double().T
@@ -95,12 +97,12 @@ def _copy_decoder(member: AutoencoderNet, old: AutoencoderNet, known: torch.Tens
     offset = 0.0 if source.batch_offsets is None else source.batch_offsets.mean(1)
     bias = (source.bias + offset)[counterpart].to(device)
     if member.likelihood.is_count:  # a profile: its level among the other genes is that of the new data
-        bias = bias - bias.logsumexp(0) + decoder.bias[known].logsumexp(0)
-    decoder.bias[known] = bias
+        bias = bias - bias.logsumexp(0) + decoder.bias[is_shared].logsumexp(0)
+    decoder.bias[is_shared] = bias
     if len(source.layers):
         decoder.code_weight.copy_((source.code_weight.double() @ unrotate).float())
         loadings = source.loadings[counterpart]
     else:
         loadings = (source.loadings[counterpart].double() @ unrotate).float()
-    decoder.loadings[known] = loadings.to(device)
-    decoder.start_here(known)
+    decoder.loadings[is_shared] = loadings.to(device)
+    decoder.start_here(is_shared)

@@ -83,11 +83,11 @@ class Values:
     def hold_out(self, share: float, rng: np.random.Generator) -> tuple[Values, Matrix]:
         """The matrix without a share of its entries (NaN), and these: stored ones of a CSR matrix, or all that is not NaN."""
         if isinstance(self.x, np.ndarray):
-            heldout, seen = split_entries(self.x, share, rng)
+            heldout, training = split_entries(self.x, share, rng)
             if not np.isfinite(heldout).any():  # a tiny matrix: one entry must do
                 one = tuple(np.argwhere(np.isfinite(self.x))[0])
-                heldout[one], seen[one] = self.x[one], np.nan
-            return self._with(seen), heldout
+                heldout[one], training[one] = self.x[one], np.nan
+            return self._with(training), heldout
         n, p = self.x.shape
         position = np.unique(rng.integers(0, n * p, max(1, int(share * n * p))))
         row, column = position // p, position % p
@@ -119,13 +119,13 @@ class Values:
         return Samples(self.x, input_features=inputs, covariate=covariate, dense=True, device=device)
 
     def net_parts(
-        self, settings: Settings, seen: Samples, whole: Any, input_layer: InputLayer | None = None
+        self, settings: Settings, training: Samples, whole: Any, input_layer: InputLayer | None = None
     ) -> NetParts:
-        """What of a net depends on these values, of which training sees `seen`; `input_layer`: of a model to start from."""
+        """What of a net depends on these values; `training`: without those held out; `input_layer`: of a model to start from."""
         kind = value_likelihood(settings.likelihood)
-        likelihood, bias = kind.start(seen.data)
+        likelihood, bias = kind.start(training.data)
         if input_layer is None:
-            input_layer = _projected(kind.input_layer.of(seen.inputs), seen, settings)
+            input_layer = _projected(kind.input_layer.of(training.inputs), training, settings)
         return NetParts(input_layer, likelihood, bias)
 
     def graph_target(

@@ -47,32 +47,32 @@ def alignment(code: np.ndarray, batches: np.ndarray, n_batches: int, random_stat
     start, batches = code[chosen].astype(np.float32), np.asarray(batches)[chosen]
     pairs, moved = np.array([*itertools.combinations(range(n_batches), 2)]).reshape(-1, 2), start
     for i in range(ROUNDS):
-        some = pairs if len(pairs) <= MOST_PAIRS else rng.permutation(pairs)[:MOST_PAIRS]
-        away, matched = _away(moved, batches, some)
+        sample = pairs if len(pairs) <= MOST_PAIRS else rng.permutation(pairs)[:MOST_PAIRS]
+        displacement, matched = _displacement(moved, batches, sample)
         if not matched.any():
             return None
         centers, width = _clusters(moved, 2 ** (i // 2), random_state)
         near = _soft_assignment(moved, centers, width)
-        shifts = _by_cluster(near, away, batches, n_batches, matched)
+        shifts = _by_cluster(near, displacement, batches, n_batches, matched)
         share = np.stack([near[batches == b].sum(0) for b in range(n_batches)])[:, :, None]
         shifts -= (share * shifts).sum(0) / share.sum(0)  # what all batches have in common is no effect of a batch
         moved = moved - _mean_shift(near, shifts, batches)
     centers, width = _clusters(moved, MOST_CLUSTERS, random_state)
-    everyone = np.ones(len(start), bool)
-    shifts = _by_cluster(_soft_assignment(moved, centers, width), start - moved, batches, n_batches, everyone)
+    all_samples = np.ones(len(start), bool)
+    shifts = _by_cluster(_soft_assignment(moved, centers, width), start - moved, batches, n_batches, all_samples)
     return Alignment(torch.from_numpy(centers + shifts), torch.from_numpy(shifts), width)
 
 
-def _away(code: np.ndarray, batches: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _displacement(code: np.ndarray, batches: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far each sample lies from the mean of itself and its matches, one for each other batch, and who has any."""
     total, n_found = np.zeros_like(code), np.zeros(len(code), np.float32)
     for first, second in pairs:
         a, b = (np.flatnonzero(batches == batch) for batch in (first, second))
         matches = _matches(code[a], code[b])
-        for own, theirs, graph in ((a, b, matches), (b, a, matches.T)):
+        for this_batch, theirs, graph in ((a, b, matches), (b, a, matches.T)):
             n = np.asarray(graph.sum(1)).ravel()
-            total[own] += (graph @ code[theirs]) / np.maximum(n, 1)[:, None]
-            n_found[own] += n > 0
+            total[this_batch] += (graph @ code[theirs]) / np.maximum(n, 1)[:, None]
+            n_found[this_batch] += n > 0
     return code - (code + total) / (1 + n_found)[:, None], n_found > 0
 
 
@@ -109,14 +109,16 @@ def _soft_assignment(code: np.ndarray, centers: np.ndarray, width: float) -> np.
 
 
 def _by_cluster(
-    near: np.ndarray, away: np.ndarray, batches: np.ndarray, n_batches: int, matched: np.ndarray
+    near: np.ndarray, displacement: np.ndarray, batches: np.ndarray, n_batches: int, matched: np.ndarray
 ) -> np.ndarray:
-    """Mean of `away` in each batch and cluster, (batches, clusters, dimensions), that of the batch counting as one sample."""
-    shifts = np.zeros((n_batches, near.shape[1], away.shape[1]), np.float32)
+    """Mean of `displacement` in each batch and cluster, (batches, clusters, dimensions), that of the batch counting as one sample."""
+    shifts = np.zeros((n_batches, near.shape[1], displacement.shape[1]), np.float32)
     for b in range(n_batches):
-        own = np.flatnonzero((batches == b) & matched)
-        if len(own):
-            shifts[b] = (near[own].T @ away[own] + away[own].mean(0)) / (near[own].sum(0) + 1)[:, None]
+        members = np.flatnonzero((batches == b) & matched)
+        if len(members):
+            shifts[b] = (near[members].T @ displacement[members] + displacement[members].mean(0)) / (
+                near[members].sum(0) + 1
+            )[:, None]
     return shifts
 
 

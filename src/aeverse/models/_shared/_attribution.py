@@ -24,7 +24,7 @@ MOST_SAMPLES = 2000  # of all, or of a group
 N_PARTS = 20  # parts of the samples, which are drawn again and again
 N_RESAMPLES = 50
 
-Function = Callable[[Tensor, Tensor], Tensor]  # (rows, hidden) and (rows, told) to (rows, outputs)
+Function = Callable[[Tensor, Tensor], Tensor]  # (rows, hidden) and (rows, context) to (rows, outputs)
 
 
 @dataclass
@@ -46,21 +46,23 @@ class Side:
     def deviations(self, rows: np.ndarray, baseline: np.ndarray) -> Tensor:
         """How far samples lie from a baseline, (rows, features); zero for those that do not have it."""
         x = self.x[rows]
-        away = (x.toarray() if sp.issparse(x) else x) - baseline
-        return torch.as_tensor(away * self.present[rows, None], dtype=self.weight.dtype, device=self.weight.device)
+        difference = (x.toarray() if sp.issparse(x) else x) - baseline
+        return torch.as_tensor(
+            difference * self.present[rows, None], dtype=self.weight.dtype, device=self.weight.device
+        )
 
 
 @dataclass
 class Net:
     """A net behind its first affine maps.
 
-    ``hidden``: their outputs side by side, (samples, hidden). ``told``: what else it is told, (samples, any). ``code``:
+    ``hidden``: their outputs side by side, (samples, hidden). ``context``: what else it is given, (samples, any). ``code``:
     from both to the code.
     """
 
     sides: dict[str, Side]
     hidden: Tensor
-    told: Tensor
+    context: Tensor
     code: Function
 
 
@@ -73,7 +75,7 @@ class Attribution:
     positions: np.ndarray
 
 
-def mean_jacobian(function: Function, start: Tensor, end: Tensor, told: Tensor, n_steps: int = N_STEPS) -> Tensor:
+def mean_jacobian(function: Function, start: Tensor, end: Tensor, context: Tensor, n_steps: int = N_STEPS) -> Tensor:
     """Mean of a function's Jacobian along straight paths, (rows, outputs, inputs).
 
     Its product with ``end - start`` is what the outputs change by: integrated gradients are complete
@@ -82,10 +84,10 @@ def mean_jacobian(function: Function, start: Tensor, end: Tensor, told: Tensor, 
     Parameters
     ----------
     function
-        From inputs and what it is told to outputs, row by row.
+        From inputs and context to outputs, row by row.
     start, end
         (rows, inputs).
-    told
+    context
         (rows, any).
     n_steps
         Nodes of the quadrature.
@@ -95,7 +97,7 @@ def mean_jacobian(function: Function, start: Tensor, end: Tensor, told: Tensor, 
     )
     points = torch.cat([torch.lerp(start, end, float(node) + 0.5) for node in nodes]).requires_grad_()
     with torch.enable_grad():
-        outputs = function(points, told.repeat(n_steps, 1))
+        outputs = function(points, context.repeat(n_steps, 1))
     means = []
     for j in range(outputs.shape[1]):
         [gradient] = torch.autograd.grad(outputs[:, j].sum(), points, retain_graph=True)
@@ -113,9 +115,9 @@ def of_dimensions(nets: Sequence[Net], n_top: int, rng: np.random.Generator) -> 
     rows = np.sort(rng.permutation(len(nets[0].hidden))[:MOST_SAMPLES])
     parts = _parts(rows, rng)
     baseline = {name: side.mean(rows) for name, side in sides.items()}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in sides}
+    attributions: dict[str, list[np.ndarray]] = {name: [] for name in sides}
     for net in nets:
-        unit = _numpy(net.code(net.hidden[rows], net.told[rows])).std(0)
+        unit = _numpy(net.code(net.hidden[rows], net.context[rows])).std(0)
         slopes: dict[str, list[np.ndarray]] = {name: [] for name in sides}
         squares: dict[str, list[np.ndarray]] = {name: [] for name in sides}
         for part in parts:
@@ -129,8 +131,8 @@ def of_dimensions(nets: Sequence[Net], n_top: int, rng: np.random.Generator) -> 
             n = max(int(side.present[rows].sum()), 1)
             spread = np.sqrt(np.sum(squares[name], 0) / n)[:, None]
             scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0) / np.maximum(unit, 1e-12) / n
-            found[name].append(np.stack(slopes[name]) * scale)
-    return {name: _total(np.concatenate(own, 2), sides[name], n_top, rng) for name, own in found.items()}
+            attributions[name].append(np.stack(slopes[name]) * scale)
+    return {name: _total(np.concatenate(blocks, 2), sides[name], n_top, rng) for name, blocks in attributions.items()}
 
 
 def of_groups(
@@ -143,35 +145,37 @@ def of_groups(
     """
     sides = nets[0].sides
     columns: dict[str, list[Attribution]] = {name: [] for name in sides}
-    codes = [net.code(net.hidden, net.told).detach() for net in nets]
+    codes = [net.code(net.hidden, net.context).detach() for net in nets]
     for group in range(len(groups.categories)):
-        mine = np.flatnonzero(groups.codes == group)
-        others = np.flatnonzero((groups.codes != group) & (groups.codes >= 0))
-        baseline = {name: side.mean(others) for name, side in sides.items()}
-        parts = _parts(mine[np.sort(rng.permutation(len(mine))[:MOST_SAMPLES])], rng)
+        members = np.flatnonzero(groups.codes == group)
+        nonmembers = np.flatnonzero((groups.codes != group) & (groups.codes >= 0))
+        baseline = {name: side.mean(nonmembers) for name, side in sides.items()}
+        parts = _parts(members[np.sort(rng.permutation(len(members))[:MOST_SAMPLES])], rng)
         sums = {name: np.zeros((len(parts), len(side.positions), 1)) for name, side in sides.items()}
         for net, code in zip(nets, codes, strict=True):
-            away = (code[mine].mean(0) - code[others].mean(0))[:, None]
+            difference = (code[members].mean(0) - code[nonmembers].mean(0))[:, None]
             for p, part in enumerate(parts):
-                deviations, jacobians = _along(net, _onto(net.code, away), part, baseline)
+                deviations, jacobians = _along(net, _onto(net.code, difference), part, baseline)
                 for name, side in net.sides.items():
                     gradient = jacobians[name][:, 0] @ side.weight.T
                     sums[name][p, :, 0] += _numpy((deviations[name] * gradient).sum(0))
-        total = abs(sum(own.sum() for own in sums.values())) or 1.0
+        total = abs(sum(block_sums.sum() for block_sums in sums.values())) or 1.0
         for name, side in sides.items():
-            direction = np.sign(side.mean(mine) - baseline[name])[:, None]
+            direction = np.sign(side.mean(members) - baseline[name])[:, None]
             columns[name].append(_total(sums[name] / total * direction, side, n_top, rng))
     return {
         name: Attribution(
-            np.hstack([c.values for c in own]), np.hstack([c.stability for c in own]), sides[name].positions
+            np.hstack([c.values for c in block_sums]),
+            np.hstack([c.stability for c in block_sums]),
+            sides[name].positions,
         )
-        for name, own in columns.items()
+        for name, block_sums in columns.items()
     }
 
 
 def _onto(function: Function, direction: Tensor) -> Function:
     """The outputs of a function along one direction."""
-    return lambda hidden, told: function(hidden, told) @ direction
+    return lambda hidden, context: function(hidden, context) @ direction
 
 
 def _along(net: Net, function: Function, rows: np.ndarray, baseline: dict[str, np.ndarray]):
@@ -179,7 +183,7 @@ def _along(net: Net, function: Function, rows: np.ndarray, baseline: dict[str, n
     deviations = {name: side.deviations(rows, baseline[name]) for name, side in net.sides.items()}
     way = torch.cat([deviations[name] @ side.weight for name, side in net.sides.items()], 1)
     end = net.hidden[rows]
-    jacobian = mean_jacobian(function, end - way, end, net.told[rows])
+    jacobian = mean_jacobian(function, end - way, end, net.context[rows])
     widths = [side.weight.shape[1] for side in net.sides.values()]
     return deviations, dict(zip(net.sides, jacobian.split(widths, 2), strict=True))
 
@@ -193,8 +197,8 @@ def _total(sums: np.ndarray, side: Side, n_top: int, rng: np.random.Generator) -
     """Total over the parts (parts, features, columns), and how often a feature is among the strongest in resamples."""
     total, n_top, often = sums.sum(0), min(n_top, sums.shape[1]), np.zeros(sums.shape[1:])
     for _ in range(N_RESAMPLES):
-        drawn = np.bincount(rng.integers(len(sums), size=len(sums)), minlength=len(sums))
-        values = np.tensordot(drawn, sums, 1)
+        multiplicity = np.bincount(rng.integers(len(sums), size=len(sums)), minlength=len(sums))
+        values = np.tensordot(multiplicity, sums, 1)
         strength = np.where(np.sign(values) == np.sign(total), np.abs(values), 0)
         least = -np.partition(-strength, n_top - 1, axis=0)[n_top - 1]
         often += (strength >= least) & (strength > 0)
@@ -222,12 +226,12 @@ def net_of_ensemble(ensemble: Ensemble, inputs: np.ndarray, samples: Samples) ->
     extra = stacked.shape[1] - len(inputs)  # what an input layer adds is no feature
     positions = np.concatenate([inputs, np.full(extra, -1)])
     weights = torch.cat([encoder.input_weights.detach() for encoder in encoders], 1)
-    told = torch.zeros(len(samples), 0, device=weights.device)
+    context = torch.zeros(len(samples), 0, device=weights.device)
     side = Side(stacked, weights, positions, samples.measured())
 
-    def code(hidden: Tensor, told: Tensor) -> Tensor:
+    def code(hidden: Tensor, context: Tensor) -> Tensor:
         parts = hidden.chunk(len(encoders), 1)
         latent = torch.cat([e.from_hidden(h).mean for e, h in zip(encoders, parts, strict=True)], 1)
         return latent if ensemble.units is None else ensemble.units(latent)
 
-    return Net({"": side}, torch.cat(hidden), told, code)
+    return Net({"": side}, torch.cat(hidden), context, code)

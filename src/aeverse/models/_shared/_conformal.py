@@ -44,14 +44,16 @@ def prediction_sets(
     alpha
         Probability that the true label is outside.
     """
-    own = _class_distances(reference, labels, n_labels)
+    reference_distances = _class_distances(reference, labels, n_labels)
     if alpha * len(unseen) >= FEWEST_UNSEEN:
         judges, judges_labels = _class_distances(reference, labels, n_labels, unseen), unseen_labels
     else:
-        judges, judges_labels = own, labels
-    conforms = _conformity(own, labels, judges)[np.arange(len(judges_labels)), judges_labels]
+        judges, judges_labels = reference_distances, labels
+    conforms = _conformity(reference_distances, labels, judges)[np.arange(len(judges_labels)), judges_labels]
     distances = _class_distances(reference, labels, n_labels, new)
-    return (_share_at_most(conforms, _conformity(own, labels, distances)) > alpha) & np.isfinite(distances)
+    return (_share_at_most(conforms, _conformity(reference_distances, labels, distances)) > alpha) & np.isfinite(
+        distances
+    )
 
 
 def _class_distances(
@@ -68,16 +70,19 @@ def _class_distances(
         if new is not None and len(among):
             distances[:, label] = nearest(new, min(N_NEIGHBORS, len(among)), among=among)[0].mean(1)
         elif len(among):
-            others = nearest(reference[~members], min(N_NEIGHBORS, len(among)), among=among)[0]
-            distances[~members, label] = others.mean(1)
+            other_distances = nearest(reference[~members], min(N_NEIGHBORS, len(among)), among=among)[0]
+            distances[~members, label] = other_distances.mean(1)
             if len(among) > 1:
                 distances[members, label] = nearest(among, N_NEIGHBORS)[0].mean(1)
     return distances
 
 
-def _conformity(own: np.ndarray, labels: np.ndarray, distances: np.ndarray) -> np.ndarray:
+def _conformity(reference_distances: np.ndarray, labels: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """The smaller of the two ranks of each sample among the reference samples of each label, (samples, labels)."""
-    ranks = [_ranks(mine, labels, theirs) for mine, theirs in ((own, distances), (_ratios(own), _ratios(distances)))]
+    ranks = [
+        _ranks(mine, labels, theirs)
+        for mine, theirs in ((reference_distances, distances), (_ratios(reference_distances), _ratios(distances)))
+    ]
     return np.minimum(*ranks)
 
 
@@ -91,9 +96,9 @@ def _ratios(distances: np.ndarray) -> np.ndarray:
     return np.divide(distances, np.maximum(other, 1e-12), out=ratios, where=np.isfinite(distances))
 
 
-def _ranks(own: np.ndarray, labels: np.ndarray, distances: np.ndarray) -> np.ndarray:
+def _ranks(reference_distances: np.ndarray, labels: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """Share of the reference samples of each label that are at least as far from it, (samples, labels)."""
-    of_own_label = own[np.arange(len(own)), labels]
+    of_own_label = reference_distances[np.arange(len(reference_distances)), labels]
     ranks = np.zeros(distances.shape)
     for label in range(distances.shape[1]):
         members = labels == label

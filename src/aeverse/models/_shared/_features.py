@@ -56,8 +56,8 @@ class Features:
         present = positions[self.inputs] >= 0
         message = f"{place}{present.sum()} of the {len(present)} features that the encoder reads were found"
         if present.mean() < SMALLEST_SHARE:
-            expected, given = list(self.names[self.inputs][:3]), list(names[:3])
-            raise ValueError(f"{message}; do the names match? The model has {expected} …, the data {given} ….")
+            expected, names_in_data = list(self.names[self.inputs][:3]), list(names[:3])
+            raise ValueError(f"{message}; do the names match? The model has {expected} …, the data {names_in_data} ….")
         if not present.all():
             say(f"{message}; {absent}.")
         return positions

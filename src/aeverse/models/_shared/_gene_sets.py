@@ -25,22 +25,22 @@ def parse_gene_sets(gene_sets: Mapping[str, Any] | pd.DataFrame) -> dict[str, di
         weights = gene_sets["weight"] if "weight" in gene_sets else np.ones(len(gene_sets))
         table = pd.DataFrame({"source": gene_sets["source"], "target": gene_sets["target"], "weight": weights})
         gene_sets = {
-            str(name): dict(zip(own["target"].astype(str), own["weight"].astype(float), strict=True))
-            for name, own in table.groupby("source", sort=False, observed=True)
+            str(name): dict(zip(rows["target"].astype(str), rows["weight"].astype(float), strict=True))
+            for name, rows in table.groupby("source", sort=False, observed=True)
         }
     if wrong := [str(name) for name, genes in gene_sets.items() if not isinstance(genes, (str, Iterable))]:
         raise TypeError(f"gene_sets: {wrong[:5]} must each be a list of genes, or a dict from gene to weight.")
-    found = {}
+    sets = {}
     for name, genes in gene_sets.items():
         genes = (
             genes if isinstance(genes, Mapping) else dict.fromkeys([genes] if isinstance(genes, str) else genes, 1.0)
         )
-        found[str(name)] = {str(gene): float(weight) for gene, weight in genes.items() if weight != 0}
-    if empty := [name for name, genes in found.items() if not genes]:
+        sets[str(name)] = {str(gene): float(weight) for gene, weight in genes.items() if weight != 0}
+    if empty := [name for name, genes in sets.items() if not genes]:
         raise ValueError(f"gene_sets: {empty[:5]} hold no gene.")
-    if not found:
+    if not sets:
         raise ValueError("gene_sets is empty.")
-    return found
+    return sets
 
 
 def gene_set_matrix(gene_sets: Mapping[str, Mapping[str, float]], names: pd.Index) -> np.ndarray:

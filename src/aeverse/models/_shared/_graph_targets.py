@@ -38,10 +38,10 @@ def diffusion_target(
     kernels = [local_kernel(distances[:, :k], indices[:, :k]) for k in widths]
     n = len(scores)
     graph = fuse(kernels, [np.arange(n)] * len(kernels), [1.0] * len(kernels), n)
-    found = diffusion_coordinates(graph, n_coordinates, DIFFUSION_TIME)
-    found = np.pad(found, ((0, 0), (0, n_coordinates - found.shape[1])))  # fewer samples than coordinates
-    found = found - found.mean(0)
-    return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
+    target = diffusion_coordinates(graph, n_coordinates, DIFFUSION_TIME)
+    target = np.pad(target, ((0, 0), (0, n_coordinates - target.shape[1])))  # fewer samples than coordinates
+    target = target - target.mean(0)
+    return (target / max(float(np.sqrt(np.mean(target**2))), 1e-12)).astype(np.float32)
 
 
 def smoothed_target(
@@ -61,9 +61,9 @@ def smoothed_target(
     if batches is not None:
         scores = scores - batch_shifts(scores, batches, SMOOTHED_NEIGHBORS)[batches]
     graph = local_kernel(*neighbors_of(scores, SMOOTHED_NEIGHBORS, batches))
-    found = principal(smooth(graph, scores, np.arange(len(scores)), SMOOTHING_STEPS), n_coordinates)
-    found = np.pad(found, ((0, 0), (0, n_coordinates - found.shape[1])))  # fewer components than coordinates
-    return (found / max(float(np.sqrt(np.mean(found**2))), 1e-12)).astype(np.float32)
+    target = principal(smooth(graph, scores, np.arange(len(scores)), SMOOTHING_STEPS), n_coordinates)
+    target = np.pad(target, ((0, 0), (0, n_coordinates - target.shape[1])))  # fewer components than coordinates
+    return (target / max(float(np.sqrt(np.mean(target**2))), 1e-12)).astype(np.float32)
 
 
 def significant(y: sp.csr_matrix | np.ndarray, fewest: int, most: int) -> tuple[np.ndarray, np.ndarray, float]:

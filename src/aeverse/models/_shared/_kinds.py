@@ -85,8 +85,8 @@ class Kind:
     def fit(self, x: Matrix) -> None:
         """Learn from the training samples, (samples, features read)."""
 
-    def prepare(self, x: Matrix, found: slice | np.ndarray = slice(None)) -> Matrix:
-        """Values on a scale on which distances mean something; `found`: which of the features read these are."""
+    def prepare(self, x: Matrix, columns: slice | np.ndarray = slice(None)) -> Matrix:
+        """Values on a scale on which distances mean something; `columns`: which of the features read these are."""
         return x
 
     @staticmethod
@@ -134,7 +134,7 @@ class Counts(Kind):
         """The median depth."""
         self.depth = _median_depth(x)
 
-    def prepare(self, x: Matrix, found: slice | np.ndarray = slice(None)) -> Matrix:
+    def prepare(self, x: Matrix, columns: slice | np.ndarray = slice(None)) -> Matrix:
         """See the class."""
         return _log1p(_of_depth(x, self.depth))
 
@@ -165,7 +165,7 @@ class Protein(Kind):
         """A single protein cannot be centered by itself: nothing would be left."""
         self.is_alone = x.shape[1] == 1
 
-    def prepare(self, x: Matrix, found: slice | np.ndarray = slice(None)) -> Matrix:
+    def prepare(self, x: Matrix, columns: slice | np.ndarray = slice(None)) -> Matrix:
         """See the class."""
         x = np.log1p(_dense(x))
         if self.is_alone:
@@ -203,9 +203,9 @@ class Peaks(Kind):
         n_open = np.asarray((x != 0).sum(0) if sp.issparse(x) else np.nansum(x != 0, 0)).ravel()
         self.idf = np.log1p(x.shape[0] / np.maximum(n_open, 1)).astype(np.float32)
 
-    def prepare(self, x: Matrix, found: slice | np.ndarray = slice(None)) -> Matrix:
+    def prepare(self, x: Matrix, columns: slice | np.ndarray = slice(None)) -> Matrix:
         """See the class."""
-        x, idf = _of_depth(self.natural_scale(x), TERM_FREQUENCY), self.idf[found]
+        x, idf = _of_depth(self.natural_scale(x), TERM_FREQUENCY), self.idf[columns]
         return _log1p(sp.csr_matrix(x @ sp.diags(idf)) if sp.issparse(x) else x * idf)
 
     @staticmethod
@@ -262,7 +262,7 @@ class Fractions(Kind):
         """Gaussian on the logit."""
         return "fractions"
 
-    def prepare(self, x: Matrix, found: slice | np.ndarray = slice(None)) -> Matrix:
+    def prepare(self, x: Matrix, columns: slice | np.ndarray = slice(None)) -> Matrix:
         """See the class."""
         return fraction_logit(torch.as_tensor(_dense(x))).numpy()
 

@@ -28,12 +28,14 @@ def _balanced_neighbors(z: np.ndarray, k: int, batches: np.ndarray) -> tuple[np.
     """The nearest samples of every batch (BBKNN [Polanski2020]_)."""
     present = np.unique(batches)
     each = max(3, -(-k // len(present)))
-    found = []
+    per_batch = []
     for b in present:
         members = np.flatnonzero(batches == b)
         distances, indices = nearest(z, each + 1, among=z[members])
-        found.append((np.where(members[indices] == np.arange(len(z))[:, None], np.inf, distances), members[indices]))
-    distances, indices = (np.hstack(parts) for parts in zip(*found, strict=True))
+        per_batch.append(
+            (np.where(members[indices] == np.arange(len(z))[:, None], np.inf, distances), members[indices])
+        )
+    distances, indices = (np.hstack(parts) for parts in zip(*per_batch, strict=True))
     order = np.argsort(distances, 1, kind="stable")[:, : distances.shape[1] - 1]
     return np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
 
@@ -47,9 +49,9 @@ def batch_shifts(z: np.ndarray, batches: np.ndarray, k: int) -> np.ndarray:
     for _ in range(MATCHING_ROUNDS):
         moved = z - shifts[batches]
         _, indices = _balanced_neighbors(moved, k, batches)
-        away = moved - moved[indices].mean(1)
+        displacement = moved - moved[indices].mean(1)
         for b in np.unique(batches):
-            shifts[b] += away[batches == b].mean(0)
+            shifts[b] += displacement[batches == b].mean(0)
     return shifts
 
 

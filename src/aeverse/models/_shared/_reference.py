@@ -45,13 +45,15 @@ class Reference:
         0.02.)
         """
         n = len(code) - n_unseen
-        seen, unseen = code[:n], code[n:]
-        own = nonconformity(seen)
-        if n_unseen and (own > 0).all():
-            beyond = np.quantile(nonconformity(seen, unseen), CALIBRATED_AT)
-            own = own * np.exp(np.mean(np.log(np.maximum(beyond, 1e-12)) - np.log(np.quantile(own, CALIBRATED_AT))))
+        training, unseen = code[:n], code[n:]
+        distances = nonconformity(training)
+        if n_unseen and (distances > 0).all():
+            beyond = np.quantile(nonconformity(training, unseen), CALIBRATED_AT)
+            distances = distances * np.exp(
+                np.mean(np.log(np.maximum(beyond, 1e-12)) - np.log(np.quantile(distances, CALIBRATED_AT)))
+            )
         parts = [{name: values[rows] for name, values in labels.items()} for rows in (slice(n), slice(n, None))]
-        return cls(seen, own.astype(np.float32), parts[0], unseen, parts[1])
+        return cls(training, distances.astype(np.float32), parts[0], unseen, parts[1])
 
     @classmethod
     def for_labels(cls, code: np.ndarray, labels: Mapping[str, pd.Categorical]) -> Reference:
@@ -67,11 +69,11 @@ class Reference:
     def transfer(self, column: str, code: np.ndarray) -> tuple[pd.Categorical, np.ndarray]:
         """Label of new codes by their nearest samples whose label is known, and the share of their votes."""
         labels = self.labels[column]
-        known = np.flatnonzero(labels.codes >= 0)
-        distances, indices = nearest(code, min(N_NEIGHBORS, len(known)), among=self.code[known])
+        labeled = np.flatnonzero(labels.codes >= 0)
+        distances, indices = nearest(code, min(N_NEIGHBORS, len(labeled)), among=self.code[labeled])
         weights = 1 / np.maximum(distances, 1e-6 * max(float(distances.mean()), 1e-12))
         votes = np.zeros((len(code), len(labels.categories)))
-        np.add.at(votes, (np.arange(len(code))[:, None], labels.codes[known][indices]), weights)
+        np.add.at(votes, (np.arange(len(code))[:, None], labels.codes[labeled][indices]), weights)
         votes /= np.maximum(votes.sum(1, keepdims=True), 1e-12)
         return pd.Categorical.from_codes(votes.argmax(1), labels.categories), votes.max(1)
 
@@ -102,8 +104,8 @@ class Reference:
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Reference:
         """Rebuild from a `tree`."""
-        seen, unseen = labels_from_tree(tree["labels"]), labels_from_tree(tree["unseen_labels"])
-        return cls(tree["code"], tree["calibration"], seen, tree["unseen"], unseen)
+        training_labels, unseen = labels_from_tree(tree["labels"]), labels_from_tree(tree["unseen_labels"])
+        return cls(tree["code"], tree["calibration"], training_labels, tree["unseen"], unseen)
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,14 @@ def reference_rows(n: int, random_state: int) -> np.ndarray:
 
 def label_columns(obs: pd.DataFrame, rows: np.ndarray) -> dict[str, pd.Categorical]:
     """The columns of ``obs`` that label samples: categories, words, yes and no; those unknown are missing."""
-    found: dict[str, pd.Categorical] = {}
+    columns: dict[str, pd.Categorical] = {}
     for name in obs.columns:
         values = obs[name]
         is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
         if not is_number and 0 < values.nunique() <= min(MOST_CATEGORIES, max(2, len(values) // 2)):
             labels = read_labels(values, name) if _slots.unknown_as_nan(values).notna().any() else None
-            found |= {} if labels is None else {str(name): labels[rows]}
-    return found
+            columns |= {} if labels is None else {str(name): labels[rows]}
+    return columns
 
 
 def read_labels(values: pd.Series, name: str) -> pd.Categorical:
@@ -180,4 +182,6 @@ def labels_tree(labels: Mapping[str, pd.Categorical]) -> list[dict[str, Any]]:
 
 def labels_from_tree(tree: list[dict[str, Any]]) -> dict[str, pd.Categorical]:
     """Rebuild labels from `labels_tree`."""
-    return {own["name"]: pd.Categorical.from_codes(own["codes"].astype(int), own["categories"]) for own in tree}
+    return {
+        column["name"]: pd.Categorical.from_codes(column["codes"].astype(int), column["categories"]) for column in tree
+    }

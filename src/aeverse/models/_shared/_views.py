@@ -71,15 +71,15 @@ class View:
     # ---- using -------------------------------------------------------------------------------------------------
     def __call__(self, x: sp.csr_matrix | np.ndarray, names: pd.Index) -> np.ndarray:
         """Scores of new samples; features are matched by name, those not there take their mean."""
-        y, found, _ = self.read(x, names)
-        return self._scores(y, found) / self.unit
+        y, columns, _ = self.read(x, names)
+        return self._scores(y, columns) / self.unit
 
     def read(
         self, x: sp.csr_matrix | np.ndarray, names: pd.Index
     ) -> tuple[sp.csr_matrix | np.ndarray, slice | np.ndarray, np.ndarray]:
         """Standardized values of those features of new samples that are read, which of these they are, and where."""
-        found, where = self.match(names)
-        return self._standardize(self.kind.prepare(x[:, where], found), found), found, where
+        columns, where = self.match(names)
+        return self._standardize(self.kind.prepare(x[:, where], columns), columns), columns, where
 
     def match(self, names: pd.Index) -> tuple[slice | np.ndarray, np.ndarray]:
         """Which of the features read are there, and where."""
@@ -96,8 +96,8 @@ class View:
         """Standardized values of the features read, of a matrix with the training data's columns."""
         return self._standardize(self.kind.prepare(x[:, self.columns]))
 
-    def _standardize(self, x, found: slice | np.ndarray = slice(None)):
-        scale, mean = self.scale[found], self.mean[found]
+    def _standardize(self, x, columns: slice | np.ndarray = slice(None)):
+        scale, mean = self.scale[columns], self.mean[columns]
         if sp.issparse(x):
             x = sp.csr_matrix(x @ sp.diags(scale))
             shift = (mean * scale)[x.indices]
@@ -105,15 +105,15 @@ class View:
             return x
         return np.nan_to_num(((x - mean) * scale).clip(-CLIP, CLIP)).astype(np.float32)
 
-    def _scores(self, y, found: slice | np.ndarray) -> np.ndarray:
-        loadings = self.loadings[found]
-        return np.asarray(y @ loadings - self.center[found] @ loadings, np.float32)
+    def _scores(self, y, columns: slice | np.ndarray) -> np.ndarray:
+        loadings = self.loadings[columns]
+        return np.asarray(y @ loadings - self.center[columns] @ loadings, np.float32)
 
     # ---- keeping -----------------------------------------------------------------------------------------------
     def tree(self) -> dict[str, Any]:
         """JSON values and arrays."""
-        own = {name: getattr(self, name) for name in _KEPT}
-        return {"kind": self.kind.tree(), **own, "names": list(self.names)}
+        values = {name: getattr(self, name) for name in _KEPT}
+        return {"kind": self.kind.tree(), **values, "names": list(self.names)}
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> View:
