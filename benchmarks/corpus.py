@@ -371,11 +371,15 @@ VALID: dict[str, dict[str, Any]] = {
     "datasets.simulate_cohort": {"n_obs": 10},
 }
 # Where a value of the pool is right, or what else a message may call a parameter.
-EXPECTED: dict[tuple[str, str, str], str] = {("pl.latent", "layer", "'nope'"): "any"}  # no gene is drawn there
+EXPECTED: dict[tuple[str, str, str], str] = {
+    **{("pl.latent", "layer", name): "any" for name in ("'nope'", "''")},  # no gene is drawn there
+    **{("tl.predict_modality", "batch_key", name): "any" for name in ("'nope'", "''")},  # unused with model=: it warns
+}
 WORDS: dict[str, tuple[str, ...]] = {
     "layer": ("layers",),
     "arrays": ("a",),  # the name of the one that is missing
-    "x": ("samples",),
+    "x": ("samples", "genes"),
+    "var_names": ("genes",),
     "key": ("uns",),
     "adata": ("AnnData",),
     "mdata": ("MuData",),

@@ -167,6 +167,7 @@ PLACES = (
     "obs",
     "var",
     "obsm",
+    "varm",
     "uns",
     "cells",
     "genes",
@@ -393,7 +394,8 @@ OUTCOMES: dict[str, tuple[str, Callable[[int], Any], str]] = {
     "no event": ("event", lambda n: np.zeros(n), NO),
     "events only": ("event", lambda n: np.ones(n), EITHER),
     "events of 0, 1, 2": ("event", lambda n: np.arange(n) % 3, NO),
-    "events as texts": ("event", lambda n: ["dead"] * n, NO),
+    "events as words": ("event", lambda n: ["dead"] * n, OK),
+    "events as other texts": ("event", lambda n: ["perhaps"] * n, NO),
     "events that are missing": ("event", lambda n: [np.nan] * n, NO),
     "one group": ("group", lambda n: ["a"] * n, EITHER),
     "each patient a group": ("group", lambda n: [str(i) for i in range(n)], EITHER),
@@ -554,7 +556,8 @@ def scores() -> Iterator[Case]:
                     "label",
                     "batch",
                 )
-                yield case(function, f"{parameter}: {name}", odd, EITHER if counts else expected, words)
+                alone = name == "fewer rows" and len(valid) == 1  # nothing there that it must fit
+                yield case(function, f"{parameter}: {name}", odd, EITHER if counts or alone else expected, words)
 
 
 # ---- files and tables --------------------------------------------------------------------------------------------

@@ -55,24 +55,25 @@ class Range:
 
 
 AT_LEAST_1, POSITIVE = Range(1), Range(0, open_low=True)
+LARGEST_SIDE = 2**31 - 1  # rows or columns of a matrix that SciPy indexes with 32 bits
 SHARE = Range(0, 1, open_low=True, open_high=True)
 RANGES: dict[str, Range] = {
     # how many, how large
     **dict.fromkeys(("n_latent", "n_hidden", "n_models"), Range(1, 100_000)),  # beyond, nothing holds the weights
     **dict.fromkeys(("n_inputs", "n_neighbors", "n_clusters", "n_top"), AT_LEAST_1),
-    **dict.fromkeys(("n_obs", "n_vars", "n_types", "n", "n_subtypes"), AT_LEAST_1),
+    **dict.fromkeys(("n_obs", "n_vars", "n_types", "n", "n_subtypes"), Range(1, LARGEST_SIDE)),
     "max_subtypes": Range(2),
-    "n_resamples": Range(10),  # fewer cannot tell what is stable
-    "n_splits": Range(2),
+    "n_resamples": Range(10, 100_000),  # fewer cannot tell what is stable
+    "n_splits": Range(2, 10_000),
     **dict.fromkeys(("target_sum", "library_size"), Range(0, 1e15, open_low=True)),  # molecules
     "library": Range(0, 1e15),
     "dispersion": Range(1e-6, 1e9),
     "resolution": POSITIVE,
-    "depth": Range(1, open_low=True),  # multiples of a cell's own depth
+    "depth": Range(1, 1e9, open_low=True),  # multiples of a cell's own depth
     # pictures
     **dict.fromkeys(("ncols", "n_points"), AT_LEAST_1),
-    **dict.fromkeys(("size", "figsize"), POSITIVE),
-    "expression_cutoff": Range(),
+    **dict.fromkeys(("size", "figsize"), Range(0, 1e6, open_low=True)),
+    "expression_cutoff": Range(0),
     # training
     **dict.fromkeys(("max_epochs", "max_steps", "n_steps", "batch_size", "patience"), AT_LEAST_1),
     **dict.fromkeys(("learning_rate", "prior_precision"), POSITIVE),
@@ -86,6 +87,7 @@ RANGES: dict[str, Range] = {
 }
 NOT_CHECKED = ("self", "ax", "palette")  # how many Axes there must be, and what is a color, the plots know
 MAY_BE_EMPTY = ("transfer", "regularizer", "n_hidden")  # lists of names or numbers; others need one at least
+PATHS = ("path", "save", "save_model")  # where a string names a file
 LIBRARY_CLASSES = {
     "AnnData": "anndata",
     "MuData": "mudata",
@@ -220,6 +222,8 @@ def _single(annotation: Any, name: str) -> Kind:
         return Kind(f"a number{within}", lambda v: _is_number(v, numbers.Real), lambda v: v in limits)
     if annotation is str and name == "key_added":
         return Kind(STORABLE, lambda v: isinstance(v, str), _is_storable)
+    if annotation is str and name in PATHS:
+        return Kind("a path that is not empty and has no NUL", lambda v: isinstance(v, str), lambda v: v and "\0" not in v)
     if annotation is str:
         return Kind("a string", lambda v: isinstance(v, str))
     if annotation is Path:

@@ -98,7 +98,7 @@ def load_arrays(path: str | Path, kind: str | None = None) -> tuple[dict[str, An
         raise ValueError(f"{str(path)!r} is a safetensors file, but not one that aeverse wrote.")
     found_kind, config = _read_header(metadata["aeverse"], arrays, path)
     if kind is not None and found_kind != kind:
-        raise ValueError(f"{str(path)!r} holds a {found_kind}, not a {kind}; use aeverse.models.load.")
+        raise ValueError(f"{str(path)!r} holds {found_kind!r}, not {kind!r}; use aeverse.models.load.")
     return config, arrays, found_kind
 
 

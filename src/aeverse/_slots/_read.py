@@ -302,7 +302,8 @@ def positions(names: Iterable[str] | str, index: pd.Index, what: str = "genes") 
     unknown = [n for n in names if n not in index]
     if unknown:
         raise KeyError(
-            f"{what} not found: {unknown[:5]}{' …' if len(unknown) > 5 else ''} ({len(unknown)} of {len(names)})."
+            f"{what} not found: {unknown[:5]}{' …' if len(unknown) > 5 else ''} ({len(unknown)} of {len(names)}); "
+            f"there are {list(index[:3])}{' …' if len(index) > 3 else ''}."
         )
     if not index.is_unique:
         doubled = [n for n in names if (index == n).sum() > 1]

@@ -82,8 +82,10 @@ def find_column(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
 
 
 def first_text(frame: pd.DataFrame) -> str | None:
-    """The first column, if it holds names rather than numbers."""
+    """The first column, if it holds names rather than numbers, and the index holds none."""
     first = frame.columns[0]
+    if not isinstance(frame.index, pd.RangeIndex):
+        return None
     if (frame.columns == first).sum() > 1:  # samples, of which others are dropped later, not names
         return None
     values = _slots.unknown_as_nan(frame[first])

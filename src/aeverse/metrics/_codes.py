@@ -31,7 +31,10 @@ def as_data(x, name: str = "x") -> np.ndarray:
 
 def as_counts(x, name: str) -> sp.csr_matrix:
     """Counts, (cells, genes), as CSR of float64."""
-    x = sp.csr_matrix(x if sp.issparse(x) else np.atleast_2d(_numbers(x, name)), dtype=np.float64)
+    x = x if sp.issparse(x) else _numbers(x, name)
+    if x.ndim != 2:
+        raise ValueError(f"{name} must have the shape (cells, genes), found {x.shape}.")
+    x = sp.csr_matrix(x, dtype=np.float64)
     if not np.isfinite(x.data).all() or (x.data < 0).any():
         raise ValueError(f"{name} has negative, missing or infinite values; pass counts.")
     return x

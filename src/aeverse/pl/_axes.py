@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, FuncNorm, ListedColormap, Normalize
+from matplotlib.colors import Colormap, FuncNorm, ListedColormap, Normalize, is_color_like
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 
@@ -131,6 +131,7 @@ def palette_colors(palette: Palette, names: Sequence[str]) -> list[Any] | None:
     if palette is None:
         return None
     if isinstance(palette, Mapping):
+        _check_colors(palette.values())
         return [palette.get(name, MISSING) for name in names]
     if isinstance(palette, str):
         cmap = colormap(palette)
@@ -142,7 +143,13 @@ def palette_colors(palette: Palette, names: Sequence[str]) -> list[Any] | None:
         raise TypeError(f"palette must be the name of a colormap, a list or a dict of colors, found {palette!r}.")
     if not colors:
         raise ValueError("palette is empty; give at least one color.")
+    _check_colors(colors)
     return [colors[i % len(colors)] for i in range(len(names))]
+
+
+def _check_colors(colors: Iterable[Any]) -> None:
+    if unknown := [color for color in colors if not is_color_like(color)]:
+        raise ValueError(f"palette: found {unknown[0]!r}; pass colors of matplotlib, such as 'red' or '#1f77b4'.")
 
 
 def tidy(ax: Axes, title: str, x: str, y: str) -> None:

@@ -199,7 +199,7 @@ def _plan(selection, several: bool, n_latent: int | None) -> dict[str, tuple[str
         chosen: dict[str, Any] = ({} if n_latent is None else {"n_latent": n_latent}) | dict(options)
         method = chosen.pop("method", name)
         if method not in names:
-            raise ValueError(f"method {method!r} is not known; for this kind of data there are {names}.")
+            raise ValueError(f"methods: found {method!r}; for this kind of data there are {names}.")
         allowed = set(config.__dataclass_fields__) if method == "ae" else {"n_latent"}
         if unknown := set(chosen) - allowed:
             raise TypeError(f"method {name!r} does not know {sorted(unknown)}; it takes {sorted(allowed)}.")

@@ -146,7 +146,12 @@ def survival(
     for name in covariates:
         if name == groupby:
             raise ValueError(f"{name!r} is both groupby= and a covariate.")
-        predictors[name] = terms_of(_slots.unknown_as_nan(_slots.read_column(obs, name)), name, event)
+        if name not in obs:
+            raise KeyError(f"covariates: {name!r} is not a column of obs; columns are: {list(obs.columns)}.")
+        values = _slots.unknown_as_nan(obs[name])
+        if values[time.notna()].isna().all():
+            raise ValueError(f"covariates: obs[{name!r}] is known for no patient with a survival time; leave it out.")
+        predictors[name] = terms_of(values, name, event)
     risk = None
     if use_rep is not None:
         values = _slots.read_features(data) if use_rep == "X" else _slots.read_code(data, use_rep)

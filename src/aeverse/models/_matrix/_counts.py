@@ -367,7 +367,8 @@ class CountNetwork(Network):
         code: np.ndarray | None,
     ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
         """See `Autoencoder.dropouts`."""
-        blocks, by_gene, n_zeros = [], np.zeros(len(columns)), np.zeros(len(columns))
+        blocks = [sp.csr_matrix((0, len(columns)), dtype=np.float32)]
+        by_gene, n_zeros = np.zeros(len(columns)), np.zeros(len(columns))
         by_cell = np.full(len(samples), np.nan)
         for rows, batch, _, mu in self.priors(samples, measured, code):
             probability = self.posterior.given(mu, batch.counts).detection_probability(depth)

@@ -108,12 +108,7 @@ class FittedAutoencoder:
 
     def checked_code(self, code: np.ndarray, n_samples: int | None = None) -> np.ndarray:
         """A code that the model can decode, single precision; `n_samples`: how many rows it must have."""
-        try:
-            values = np.asarray(code, np.float32)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"code must hold numbers, found {np.asarray(code).dtype}; pass what encode gives."
-            ) from error
+        values = _numbers(code, "code", "what encode gives")
         if values.ndim != 2 or values.shape[1] != self.settings.n_code:
             raise ValueError(f"code has shape {values.shape}; this model's codes have {self.settings.n_code} columns.")
         if n_samples is not None and len(values) != n_samples:
@@ -152,7 +147,7 @@ class FittedAutoencoder:
     ) -> np.ndarray:
         """See `Autoencoder.decode`."""
         columns, code = self.columns(names), self.checked_code(code)
-        library = np.asarray(library, np.float32).reshape(-1, 1)
+        library = _numbers(library, "library", "a number, or one for each code").reshape(-1, 1)
         if len(library) not in (1, len(code)) or not ((library >= 0) & (library < np.inf)).all():
             raise ValueError(f"library must be a number, or one for each of the {len(code)} codes, and not negative.")
         covariate = self.batches.one_hot(np.full(len(code), self.batches.code(batch)))
@@ -300,6 +295,13 @@ class FittedAutoencoder:
         history, explained, by_feature = tree["history"], tree["explained"], tree["explained_by_feature"]
         n = tree["n_samples"]
         return cls(settings, features, batches, network, history, explained, by_feature, reference, n)
+
+
+def _numbers(values: Any, name: str, remedy: str) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must hold numbers, found {np.asarray(values).dtype}; pass {remedy}.") from error
 
 
 def remember(
