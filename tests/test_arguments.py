@@ -125,7 +125,7 @@ def test_what_is_like_the_annotation_is_accepted(given):
         ({"key_added": "a/b"}, "found 'a/b'; pass a name without '/'"),
         ({"key_added": ".."}, r"found '\.\.'"),
         ({"key_added": None}, "found None; pass a name"),
-        ({"path": None}, "found None; pass a string or a path"),
+        ({"path": None}, "found None; pass a string that is not empty and has no NUL or a path"),
         ({"layer": "x" * 100, "n_latent": "x" * 100}, r"found 'x{56}\.\.\.; pass an integer"),
     ],
     ids=str,

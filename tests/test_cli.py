@@ -413,6 +413,23 @@ def test_ctrl_c_in_the_middle_of_training_writes_nothing(counts, tmp_path, capsy
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("way", ["swallowed", "made another error"])
+def test_a_signal_that_a_library_does_not_pass_on_ends_the_command(counts, tmp_path, capsys, monkeypatch, way):
+    def tool(data, **options):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        except BaseException as error:  # as destructors and callbacks from C do
+            if way != "swallowed":
+                raise ValueError("cannot call back") from error
+
+    monkeypatch.setattr("aeverse.tl.embed", tool)
+    monkeypatch.setattr("aeverse._report.heldout_deviance_explained", lambda *args: 0.5)
+    assert main(["embed", str(counts), str(tmp_path / "out.h5ad")]) == 130
+    assert capsys.readouterr().err == "aeverse: error: interrupted; nothing was written.\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_runs_in_a_thread(tmp_path):
     codes = []
     thread = threading.Thread(target=lambda: codes.append(main(["embed", str(tmp_path / "no.h5ad"), "out.h5ad"])))

@@ -109,7 +109,7 @@ REFUSED = {
     # metrics
     "D2, counts": (lambda c, m: ae.metrics.deviance_explained(c.X, -c.X, c.X), ValueError, "train has negative"),
     "D2, words": (lambda c, m: ae.metrics.deviance_explained(WORDS, CODE**2, CODE**2), TypeError, "denoised must hold numbers"),
-    "D2, shape": (lambda c, m: ae.metrics.deviance_explained([1.0], [1.0], [1.0]), ValueError, r"denoised must have the shape"),
+    "D2, shape": (lambda c, m: ae.metrics.deviance_explained([1.0], [1.0], [1.0]), ValueError, r"train must have the shape"),
     "clusters": (
         lambda c, m: ae.metrics.cluster_deviance(np.c_[LABELS, LABELS], CODE**2, CODE**2), ValueError, r"clusters.*\(20, 2\)"),
     "labels": (

@@ -223,7 +223,9 @@ def _single(annotation: Any, name: str) -> Kind:
     if annotation is str and name == "key_added":
         return Kind(STORABLE, lambda v: isinstance(v, str), _is_storable)
     if annotation is str and name in PATHS:
-        return Kind("a path that is not empty and has no NUL", lambda v: isinstance(v, str), lambda v: v and "\0" not in v)
+        return Kind(
+            "a string that is not empty and has no NUL", lambda v: isinstance(v, str), lambda v: v and "\0" not in v
+        )
     if annotation is str:
         return Kind("a string", lambda v: isinstance(v, str))
     if annotation is Path:

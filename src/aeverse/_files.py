@@ -10,10 +10,13 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
@@ -47,7 +50,7 @@ def staged(path: str | Path) -> Iterator[Path]:
         raise FileNotFoundError(f"There is no folder {str(place.parent)!r} to write {place.name!r} to.")
     if place.exists() and not (place.is_file() or place.is_dir()):
         raise OSError(f"{str(path)!r} is neither a file nor a folder; it cannot be replaced.")
-    _remove_leftovers(place.parent)
+    remove_leftovers(place.parent)
     with _own_folder(place.parent) as folder:
         (folder / NEW).mkdir()
         yield folder / NEW / place.name
@@ -107,26 +110,61 @@ def _swapped(one: Path, other: Path) -> bool:
         return False
 
 
+# ---- signals ----------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the end of the block, which must be short; elsewhere than in the main thread they do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    try:
+        with handling_signals(lambda number, _: came.append(number)):
+            yield
+    finally:
+        for number in dict.fromkeys(came):
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def handling_signals(handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Do something else on Ctrl-C and SIGTERM while the block runs; in the main thread."""
+    with contextlib.ExitStack() as put_back:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (before := signal.getsignal(number)) is not None:  # one that C set cannot be put back
+                put_back.callback(signal.signal, number, before)
+                signal.signal(number, handler)
+        yield
+
+
 # ---- folders of runs ---------------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def _own_folder(parent: Path) -> Iterator[Path]:
     """A new folder in `parent`, locked while the block runs, so that others see that it is in use."""
     while True:
+        folder = None
         try:
-            folder = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
-        except OSError as error:
-            raise type(error)(f"cannot write to the folder {str(parent)!r}: {error.strerror}.") from error
-        try:
+            with undisturbed():  # a signal comes when the name of the folder is known
+                folder = _new_folder(parent)
             with _locked(folder) as is_ours:
                 if not is_ours:  # another run took it for a leftover
                     continue
                 yield folder
                 return
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with undisturbed():
+                if folder is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_leftovers(parent: Path) -> None:
+def _new_folder(parent: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
+    except OSError as error:
+        raise type(error)(f"cannot write to the folder {str(parent)!r}: {error.strerror}.") from error
+
+
+def remove_leftovers(parent: Path) -> None:
     """Remove the folders of killed runs; a folder that one of them had moved aside goes back to its place."""
     if fcntl is None:
         return

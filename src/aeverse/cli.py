@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -88,12 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.run is None:
         parser.print_help()
         return OK
-    with _one_line_warnings(args.names), _signals():
+    with _one_line_warnings(args.names):
         try:
-            args.run(args)
+            with _signals(args.signals):
+                args.run(args)
         except (KeyboardInterrupt, Stopped):
-            return _fail(f"interrupted; {'everything' if args.written else 'nothing'} was written.", INTERRUPTED)
+            return _interrupted(args)
         except Exception as error:  # noqa: BLE001 (whatever it is, one line)
+            if args.signals:  # a library made an error of its own of it
+                return _interrupted(args)
             if args.traceback:
                 traceback.print_exc()
             return _fail(_message(error, args.names), MISTAKE)
@@ -105,7 +107,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """All commands; of the chosen one also the options."""
     parser = argparse.ArgumentParser("aeverse", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=_Help)
     parser.add_argument("--version", action=_Version)
-    parser.set_defaults(run=None, written=False, names=(), command=None)
+    parser.set_defaults(run=None, written=False, names=(), command=None, signals=[])
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     for name, command in _commands.COMMANDS.items():
@@ -272,8 +274,10 @@ def _check_apart(path: Path, other: Path, roles: str) -> None:
 
 
 def _publish(args: argparse.Namespace, outputs: Sequence[tuple[Path, Path]]) -> None:
-    """Put all that was written in its place; Ctrl-C comes too late from here on."""
-    with _signals(signal.SIG_IGN):
+    """Put all that was written in its place, unless a signal came in a moment in which Python goes on, as in a destructor."""
+    with _files.undisturbed():
+        if args.signals:
+            raise Stopped
         for new, path in outputs:
             _files.publish(new, path)
         args.written = True
@@ -316,6 +320,10 @@ def _write(data: AnnData | MuData, path: Path) -> None:
 
 
 # ---- messages --------------------------------------------------------------------------------------------------
+def _interrupted(args: argparse.Namespace) -> int:
+    return _fail(f"interrupted; {'everything' if args.written else 'nothing'} was written.", INTERRUPTED)
+
+
 def _fail(message: str, code: int) -> int:
     print(f"aeverse: error: {message}", file=sys.stderr)
     return code
@@ -357,19 +365,16 @@ def _one_line_warnings(names: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _stop(*_) -> None:
-    raise Stopped
-
-
 @contextlib.contextmanager
-def _signals(handler: Any = _stop) -> Iterator[None]:
-    """End on Ctrl-C and SIGTERM as soon as Python can, with the temporary files removed; or do what `handler` does."""
+def _signals(came: list[int]) -> Iterator[None]:
+    """End on Ctrl-C and SIGTERM as soon as Python can, with the temporary files removed; `came` lists those that came."""
+
+    def stop(number: int, _: Any) -> None:
+        came.append(number)
+        raise Stopped
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _files.handling_signals(stop):
         yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
