@@ -49,6 +49,7 @@ def ended(work, step: int | None, end) -> int:
     """Run `work` in a process of its own that meets `end` at a step; 0 where it came through."""
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         seen = [0]
 
         def hook(event, arguments):

@@ -74,6 +74,8 @@ class Values:
 
     def require_values(self) -> None:
         """Refuse what nothing can be learned from."""
+        if len(self) == 1:  # it is its own mean
+            raise ValueError(f"{self.place} holds one sample; pass at least two to learn how they differ.")
         values = self.x.data if sp.issparse(self.x) else self.x
         if 0 in self.x.shape or not np.isfinite(values).any() or np.nanmin(values) == np.nanmax(values) == 0:
             raise ValueError(
