@@ -135,6 +135,31 @@ def test_what_is_not_is_refused(given, message):
         example(**given)
 
 
+def test_messages_begin_with_the_function_that_was_called():
+    adata = ae.datasets.simulate_counts(20, 10)
+    with pytest.raises(KeyError, match=r"^\"tl\.denoise: 'nope' is not a column of adata\.obs"):
+        ae.tl.denoise(adata, batch_key="nope")
+    with pytest.raises(KeyError, match=r"^\"models\.Autoencoder\.fit: 'nope' is not a column"):
+        ae.models.Autoencoder().fit(adata, batch_key="nope")
+    with pytest.raises(ValueError, match=r"^tl\.denoise, argument n_latent: found 0"):
+        ae.tl.denoise(adata, n_latent=0)
+    adata.X.data[0] = -1
+    with pytest.raises(ValueError, match=r"^tl\.denoise: adata\.X holds negative values"):
+        ae.tl.denoise(adata)
+    with pytest.raises(ValueError, match=r"^pp\.check_counts: adata\.X holds negative values"):
+        ae.pp.check_counts(adata)
+
+
+def test_errors_of_a_users_function_stay():
+    def complain(history):
+        raise ValueError("enough")
+
+    with pytest.raises(ValueError, match=r"^enough$"):
+        ae.models.Autoencoder(n_latent=2, n_models=1).fit(
+            ae.datasets.simulate_counts(60, 10), callback=complain, progress=False
+        )
+
+
 def test_pythons_own_errors_stay():
     with pytest.raises(TypeError, match=r"example\(\) got an unexpected keyword argument 'color'"):
         example(color="red")

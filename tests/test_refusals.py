@@ -174,6 +174,14 @@ def test_subtypes_are_not_assigned_in_the_embedding_of_another_model(cells, mode
     ):
         ae.tl.subtypes(patients, reference=cells)
     assert "subtype" not in patients.obs
+    patients.obsm["X_ae"] = model.encode(
+        patients
+    )  # by hand, over that of the other model, which the record still names
+    with pytest.raises(ValueError, match=r"that you made yourself belongs under another key, which use_rep= names"):
+        ae.tl.subtypes(patients, reference=cells)
+    patients.obsm["X_mine"] = model.encode(patients)
+    ae.tl.subtypes(patients, reference=cells, use_rep="X_mine")
+    assert (patients.obs["subtype"].astype(str) == same.obs["subtype"].astype(str)).all()
 
 
 def test_groups_that_read_as_unknown_are_named(cells):

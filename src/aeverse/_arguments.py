@@ -24,6 +24,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -103,16 +104,26 @@ def checked(function: Function) -> Function:
     """Check the arguments of each call against the annotations of `function` and the ranges of their names.
 
     Raises, before anything is done, a TypeError (another type) or a ValueError (not among the choices, out of range, empty)
-    that says where, what was found, and what to pass.
+    that says where, what was found, and what to pass. The messages of later errors begin with the function that was called.
     """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         parameters = _parameters(function)
-        for name, value in (*zip(parameters, args, strict=False), *kwargs.items()):
-            if parameters.get(name):  # an unknown name is Python's own error, from the call below
-                _check(function, name, value, parameters[name], owner=args[0] if "self" in parameters else None)
-        return function(*args, **kwargs)
+        owner = args[0] if "self" in parameters else None
+        outermost = not _called.get()
+        before = _called.set(place_of(function, owner) if outermost else _called.get())
+        try:
+            for name, value in (*zip(parameters, args, strict=False), *kwargs.items()):
+                if parameters.get(name):  # an unknown name is Python's own error, from the call below
+                    _check(function, name, value, parameters[name], owner=owner)
+            return function(*args, **kwargs)
+        except (ValueError, TypeError, KeyError) as error:
+            if outermost and _is_ours(error):
+                _begin_with(error, _called.get())
+            raise
+        finally:
+            _called.reset(before)
 
     return call  # type: ignore[return-value] # of the same signature
 
@@ -295,6 +306,22 @@ def _words(kinds: Kinds) -> str:
 
 
 # ---- messages ------------------------------------------------------------------------------------------------------
+_called: ContextVar[str] = ContextVar("_called", default="")  # the public function that the user called
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether our code raised an error: not a library, nor a function that the user passed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).split(".")[0] == "aeverse"
+
+
+def _begin_with(error: Exception, place: str) -> None:
+    if len(error.args) == 1 and isinstance(error.args[0], str) and not error.args[0].startswith(place):
+        error.args = (f"{place}: {error.args[0]}",)
+
+
 def _check(function: Callable[..., Any], name: str, value: Any, kinds: Kinds, *, owner: Any) -> None:
     if _is_right(kinds, value):
         return

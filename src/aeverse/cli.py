@@ -333,7 +333,8 @@ def _message(error: BaseException, names: Sequence[str]) -> str:
     """The error's text on one line."""
     if isinstance(error, MemoryError):
         return "out of memory. " + " ".join(str(error).split())
-    words = (str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)).split()
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    words = re.sub(r"^(tl|models)(\.\w+)+: ", "", text).split()  # the user knows the command
     if len(words) > 1:
         return _as_options(" ".join(words), names)
     return f"{type(error).__name__} {''.join(words)} (unexpected: --traceback shows where it arose)"
