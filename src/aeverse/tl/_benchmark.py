@@ -122,6 +122,10 @@ def benchmark(
     KeyError, TypeError, ValueError
         A column or method does not exist, an option is unknown, or there are too few samples for the folds.
 
+    Notes
+    -----
+    Ctrl-C and worker processes: as in `aeverse.tl.denoise`.
+
     Examples
     --------
     >>> import aeverse as ae

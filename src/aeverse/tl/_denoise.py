@@ -149,6 +149,13 @@ def denoise(
     ImportError
         ``lazy=True`` without dask.
 
+    Notes
+    -----
+    Ctrl-C before training has judged a model by held-out data raises KeyboardInterrupt, and the object is as it was. Later,
+    training ends with a warning, and *the call goes on* with the best model so far: a script then runs on. Where other code has
+    used several threads of PyTorch, a forked process can hang; start worker processes with
+    ``multiprocessing.get_context("spawn")``. See :doc:`/promises`.
+
     Examples
     --------
     >>> import aeverse as ae

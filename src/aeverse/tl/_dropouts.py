@@ -88,6 +88,10 @@ def dropouts(
     KeyError, TypeError, ValueError
         As in `aeverse.tl.denoise`; `adata` is then as it was.
 
+    Notes
+    -----
+    Ctrl-C and worker processes: as in `aeverse.tl.denoise`.
+
     Examples
     --------
     >>> import aeverse as ae

@@ -129,6 +129,10 @@ def embed(
         Something named does not exist, the values are not what the likelihood needs, or a result would overwrite what
         aeverse did not write. `adata` is then as it was.
 
+    Notes
+    -----
+    Ctrl-C and worker processes: as in `aeverse.tl.denoise`.
+
     Examples
     --------
     >>> import aeverse as ae

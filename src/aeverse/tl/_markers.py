@@ -94,6 +94,10 @@ def markers(
     aeverse.pp.thin_counts : split molecules yourself.
     aeverse.metrics.cluster_deviance : judge a clustering on held-out molecules.
 
+    Notes
+    -----
+    Ctrl-C and worker processes: as in `aeverse.tl.denoise`.
+
     Examples
     --------
     >>> import aeverse as ae, scanpy as sc

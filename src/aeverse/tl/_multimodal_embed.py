@@ -111,6 +111,10 @@ def multimodal_embed(
         Something named does not exist, ``mdata.obs`` is out of date, modalities have no cells in common, or a result
         would overwrite what aeverse did not write. `mdata` is then as it was.
 
+    Notes
+    -----
+    Ctrl-C and worker processes: as in `aeverse.tl.denoise`.
+
     Examples
     --------
     >>> import numpy as np, anndata as ad, mudata as md, aeverse as ae

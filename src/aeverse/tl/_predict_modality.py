@@ -83,6 +83,10 @@ def predict_modality(
     KeyError, TypeError, ValueError
         As in `aeverse.tl.multimodal_embed`, and where nothing is left to predict from; `mdata` is then as it was.
 
+    Notes
+    -----
+    Ctrl-C and worker processes: as in `aeverse.tl.denoise`.
+
     Examples
     --------
     >>> import numpy as np, anndata as ad, mudata as md, aeverse as ae
