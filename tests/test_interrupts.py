@@ -85,7 +85,7 @@ def test_before_anything_is_learned_an_interrupt_leaves_the_object(tool, monkeyp
     assert contents(data) == before
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", sorted({*TOOLS} - {"markers"}))  # which embeds, and then clusters for long
 def test_later_the_call_warns_and_goes_on_to_its_results(tool, monkeypatch):
     whole, stopped = TOOLS[tool][0](), TOOLS[tool][0]()
     expected, n_steps = run(tool, whole, monkeypatch)
