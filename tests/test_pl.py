@@ -1,5 +1,7 @@
 """Plots return Axes, show what the object holds, and change nothing."""
 
+import inspect
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -322,3 +324,13 @@ def test_mapping_shows_p_values_and_confusion():
     assert len(ae.pl.mapping(query, "cell_type", show=False)) == 2
     with pytest.raises(KeyError, match="label='other' was not transferred"):
         ae.pl.mapping(query, "other")
+
+
+@pytest.mark.parametrize("name", ae.pl.__all__)
+def test_help_of_every_plot_describes_the_parameters_that_plots_share(name):
+    text = inspect.getdoc(getattr(ae.pl, name))
+    assert "As in `aeverse.pl.latent`" not in text  # that is for those who read the source
+    assert (
+        "show\n    Call `matplotlib.pyplot.show`; None: unless `ax` or `save` is given.\nsave\n    File to write"
+        in text
+    )

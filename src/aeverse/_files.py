@@ -59,8 +59,8 @@ def staged(path: str | Path) -> Iterator[Path]:
 def publish(new: Path, path: str | Path) -> None:
     """Put what was written to a path of `staged` in the place of `path`: links are followed, permissions stay."""
     place = _place(path)
-    if place.is_dir() and not new.is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder; no file takes its place.")
+    if not new.is_dir():
+        refuse_folder(path)
     if place.exists():
         shutil.copymode(place, new)
     try:
@@ -69,6 +69,12 @@ def publish(new: Path, path: str | Path) -> None:
         if not place.exists():
             raise
         _exchange(new, place)
+
+
+def refuse_folder(path: str | Path) -> None:
+    """Raise where `path` is a folder, whose place no file takes; ``""`` is the working folder."""
+    if _place(path).is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; name the file to write.")
 
 
 def inside(path: str | Path, other: str | Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,7 @@ def save_arrays(path: str | Path, kind: str, config: Mapping[str, Any], arrays: 
     """
     from safetensors.numpy import save
 
-    if os.path.isdir(os.path.realpath(path)):  # "" is the working folder
-        raise IsADirectoryError(f"{str(path)!r} is a folder; name the file to write.")
+    _files.refuse_folder(path)
     arrays = {name: np.asarray(a, order="C") for name, a in arrays.items()}
     header = {"format": FORMAT, "kind": kind, "config": config}
     text = json.dumps({**header, "sha256": _checksum(header, arrays)})  # one entry: several have no fixed order

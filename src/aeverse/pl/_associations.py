@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +22,7 @@ SIGNIFICANT = 0.05
 
 
 @checked
+@with_shared_parameters
 def associations(
     data: AnnData | MuData,
     *,
@@ -42,11 +44,7 @@ def associations(
         Cohort in which `aeverse.tl.associations` was run.
     key
         The `key_added` of that run.
-    title, figsize
-        As in `aeverse.pl.latent`.
-    ax
-        Axes to draw on.
-    show, save, return_fig
+    title, figsize, ax, show, save, return_fig
         As in `aeverse.pl.latent`.
 
     Returns

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import colormap, finish, panels, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +26,7 @@ MOST_GROUPS = 10  # shown where the caller does not say which
 
 
 @checked
+@with_shared_parameters
 def attributions(
     data: AnnData | MuData,
     *,
@@ -61,11 +63,7 @@ def attributions(
         ``"positive"``, ``"negative"`` or ``"both"``: of which the strongest are shown.
     modality
         For MuData: of which modality.
-    cmap, title, figsize
-        As in `aeverse.pl.latent`.
-    ax
-        Axes to draw on.
-    show, save, return_fig
+    cmap, title, figsize, ax, show, save, return_fig
         As in `aeverse.pl.latent`.
 
     Returns

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ NO_SCORES = ("split", "n_dims", "n_clusters", "saw_test", *COSTS)  # neither mor
 
 
 @checked
+@with_shared_parameters
 def benchmark(
     table: pd.DataFrame,
     *,
@@ -46,11 +48,7 @@ def benchmark(
         What `aeverse.tl.benchmark` returned.
     scores
         Columns to draw; None: all scores, no costs.
-    ncols, title, figsize
-        As in `aeverse.pl.latent`.
-    ax
-        Axes to draw on, as many as there are scores.
-    show, save, return_fig
+    ncols, title, figsize, ax, show, save, return_fig
         As in `aeverse.pl.latent`.
 
     Returns

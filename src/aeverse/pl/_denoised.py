@@ -25,6 +25,7 @@ from aeverse.pl._axes import (
     tidy,
     titles,
 )
+from aeverse.pl._docs import with_shared_parameters
 from aeverse.pl._values import category_colors, column, gene_values, is_categorical, tidy_view, view
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ MOST_SHOWN = 99  # percentile up to which colors go
 
 
 @checked
+@with_shared_parameters
 def denoised(
     adata: AnnData,
     x: str | Sequence[str],

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, point_size, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +22,7 @@ FEWEST_MOLECULES = 200  # of a gene, for its held-out share to say something
 
 
 @checked
+@with_shared_parameters
 def deviance_explained(
     adata: AnnData,
     *,
@@ -50,11 +52,7 @@ def deviance_explained(
         The `key_added` of that run.
     layer
         Layer with the raw counts; None: where `aeverse.tl.denoise` found them.
-    size, title, figsize
-        As in `aeverse.pl.latent`.
-    ax
-        Axes to draw on.
-    show, save, return_fig
+    size, title, figsize, ax, show, save, return_fig
         As in `aeverse.pl.latent`.
 
     Returns

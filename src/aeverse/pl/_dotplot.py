@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from aeverse import _slots, get
 from aeverse._arguments import checked
 from aeverse.pl._axes import colormap, finish, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 from aeverse.pl._values import gene_values, groups_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ PER = 1e4  # counts of a cell, to which raw and denoised values are brought
 
 
 @checked
+@with_shared_parameters
 def dotplot(
     adata: AnnData,
     var_names: Sequence[str] | str,

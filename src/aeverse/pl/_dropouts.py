@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, MISSING, Palette, finish, palette_colors, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 from aeverse.pl._values import gene_values, groups_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ PART_COLORS = (COLORS[0], COLORS[5], MISSING)
 
 
 @checked
+@with_shared_parameters
 def dropouts(
     adata: AnnData,
     genes: Sequence[str] | str,
@@ -62,11 +64,7 @@ def dropouts(
         Layer with the raw counts; None: where `aeverse.tl.dropouts` found them.
     palette
         Three colors: of cells with counts, of zeros that were missed, and of absent genes.
-    ncols, title, figsize
-        As in `aeverse.pl.latent`.
-    ax
-        Axes to draw on, as many as there are genes.
-    show, save, return_fig
+    ncols, title, figsize, ax, show, save, return_fig
         As in `aeverse.pl.latent`.
 
     Returns

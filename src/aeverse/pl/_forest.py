@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +24,7 @@ WIDEST = 100.0  # limits beyond this factor from 1 are drawn as arrows
 
 
 @checked
+@with_shared_parameters
 def forest(
     data: AnnData | MuData,
     *,
@@ -45,11 +47,7 @@ def forest(
         Cohort in which `aeverse.tl.survival` was run.
     key
         The `key_added` of that run.
-    title, figsize
-        As in `aeverse.pl.latent`.
-    ax
-        Axes to draw on.
-    show, save, return_fig
+    title, figsize, ax, show, save, return_fig
         As in `aeverse.pl.latent`.
 
     Returns

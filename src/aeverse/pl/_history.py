@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @checked
+@with_shared_parameters
 def history(
     adata: AnnData | MuData,
     *,

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, Palette, finish, palette_colors, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +25,7 @@ TOP, ROW = -44, 12  # of the table below the curves: its first line and the heig
 
 
 @checked
+@with_shared_parameters
 def kaplan_meier(
     data: AnnData | MuData,
     *,
@@ -44,8 +46,10 @@ def kaplan_meier(
         Cohort in which `aeverse.tl.survival` was run with `groupby`.
     key
         The `key_added` of that run.
-    palette, title, figsize
-        As in `aeverse.pl.latent`; colors are those of groups.
+    palette
+        Colors of the groups: the name of a matplotlib colormap, a list, or a dict from group to color.
+    title, figsize
+        As in `aeverse.pl.latent`.
     ax
         Axes to draw on; the numbers at risk are written below its time axis.
     show, save, return_fig

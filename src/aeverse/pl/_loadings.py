@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +22,7 @@ MOST = 8  # dimensions shown where the caller names none
 
 
 @checked
+@with_shared_parameters
 def loadings(
     adata: AnnData,
     *,
@@ -50,11 +52,7 @@ def loadings(
         Features in each panel.
     key
         The `key_added` of that run.
-    ncols, title, figsize
-        As in `aeverse.pl.latent`.
-    ax
-        Axes to draw on, as many as there are dimensions.
-    show, save, return_fig
+    ncols, title, figsize, ax, show, save, return_fig
         As in `aeverse.pl.latent`.
 
     Returns

@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, MISSING, colormap, finish, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,6 +29,7 @@ WRITE_UP_TO = 15  # categories, up to which shares are written into the fields
 
 
 @checked
+@with_shared_parameters
 def mapping(
     data: AnnData | MuData,
     label: str,

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, Palette, finish, palette_colors, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ HATCHES = ("", "////", "....")  # beyond seven modalities
 
 
 @checked
+@with_shared_parameters
 def modality_weights(
     mdata: MuData,
     *,
@@ -46,11 +48,9 @@ def modality_weights(
         Column of ``mdata.obs``; None: all samples together.
     key
         Key of the weights in ``mdata.obsm``.
-    palette, title, figsize
-        As in `aeverse.pl.latent`; colors are those of modalities.
-    ax
-        Axes to draw on.
-    show, save, return_fig
+    palette
+        Colors of the modalities: the name of a matplotlib colormap, a list, or a dict from modality to color.
+    title, figsize, ax, show, save, return_fig
         As in `aeverse.pl.latent`.
 
     Returns

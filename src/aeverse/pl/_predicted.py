@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, colormap, finish, panels, point_size, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 from aeverse.pl._values import gene_values
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ SCALES = {"counts": "log1p, normalized", "protein": "log1p of counts", "peaks": 
 
 
 @checked
+@with_shared_parameters
 def predicted(
     mdata: MuData,
     target: str,
@@ -60,11 +62,7 @@ def predicted(
         The `key_added` of that run.
     cmap
         Colormap of the density of many cells.
-    size, ncols, title, figsize
-        As in `aeverse.pl.latent`.
-    ax
-        Axes to draw on, as many as there are features.
-    show, save, return_fig
+    size, ncols, title, figsize, ax, show, save, return_fig
         As in `aeverse.pl.latent`.
 
     Returns

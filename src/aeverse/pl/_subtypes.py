@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from aeverse import _slots
 from aeverse._arguments import checked
 from aeverse.pl._axes import COLORS, finish, panels, tidy, titles
+from aeverse.pl._docs import with_shared_parameters
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +26,7 @@ SIGNIFICANT = 0.05
 
 
 @checked
+@with_shared_parameters
 def subtypes(
     data: AnnData | MuData,
     *,

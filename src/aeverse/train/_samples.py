@@ -70,9 +70,9 @@ class Samples:
         other = copy.copy(self)
         other.data = self.data[rows]
         other.inputs = other.data if self.inputs is self.data else self.inputs[rows]
-        for name in ("library", "covariate", "graph_target"):
-            values = getattr(self, name)
-            setattr(other, name, None if values is None else values[rows])
+        other.library = None if self.library is None else self.library[rows]
+        other.covariate = None if self.covariate is None else self.covariate[rows]
+        other.graph_target = None if self.graph_target is None else self.graph_target[rows]
         return other
 
     def with_data(self, data: sp.csr_matrix | np.ndarray) -> Samples:

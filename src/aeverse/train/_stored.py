@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -129,11 +130,14 @@ def joined(parts: Sequence[Samples]) -> Samples:
     whole.data = _stack([part.data for part in parts])
     shared = parts[0].inputs is parts[0].data
     whole.inputs = whole.data if shared else _stack([part.inputs for part in parts])
-    for name in ("library", "covariate", "graph_target"):
-        values = [getattr(part, name) for part in parts]
-        setattr(whole, name, None if values[0] is None else np.concatenate(values))
+    whole.library = _stack([part.library for part in parts])
+    whole.covariate = _stack([part.covariate for part in parts])
+    whole.graph_target = _stack([part.graph_target for part in parts])
     return whole
 
 
-def _stack(matrices: Sequence) -> sp.csr_matrix | np.ndarray:
-    return sp.vstack(matrices, format="csr") if sp.issparse(matrices[0]) else np.concatenate(matrices)
+def _stack(values: Sequence[Any]) -> Any:
+    """Matrices or vectors one below the other; None where the samples have none."""
+    if values[0] is None:
+        return None
+    return sp.vstack(values, format="csr") if sp.issparse(values[0]) else np.concatenate(values)
