@@ -95,7 +95,7 @@ def test_batches_mix_and_types_do_not(cells, fitted):
 def test_what_is_decoded_does_not_change(cells, fitted, tmp_path):
     fitted.save(tmp_path / "m.ae")
     raw = load(tmp_path / "m.ae")
-    raw.net.alignment = None
+    raw.net.correction = None
     assert not np.allclose(raw.encode(cells), fitted.encode(cells), atol=0.05)
     np.testing.assert_allclose(fitted.denoise(cells), raw.denoise(cells), rtol=1e-4, atol=1e-5)
     some = cells[cells.obs["batch"] == "b1"].copy()
@@ -121,4 +121,4 @@ def test_the_decoder_in_the_object_decodes_the_code_beside_it(cells, fitted):
 @pytest.mark.parametrize("options", [{"regularizer": "sparse"}, {"gene_sets": {"a": ["1", "2", "3"], "b": ["4", "5"]}}])
 def test_dimensions_that_mean_something_are_not_shifted(cells, options):
     model = Autoencoder(max_epochs=1, likelihood="nb", **options).fit(cells, batch_key="batch")
-    assert model.net.alignment is None
+    assert model.net.correction is None

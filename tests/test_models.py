@@ -154,7 +154,7 @@ def test_new_batches_are_averaged_with_a_warning_and_missing_ones_refused(batche
     with pytest.warns(UserWarning, match=r"batches \['new'\] are not known to the model"):
         assert np.isfinite(model.encode(adata)).all()
     del adata.obs["batch"]
-    with pytest.raises(KeyError, match=r"'batch' is not a column of adata\.obs"):
+    with pytest.raises(KeyError, match=r"'batch' is not a column of obs"):
         model.encode(adata)
 
 
@@ -214,7 +214,7 @@ def test_incomplete_models_are_refused(model, tmp_path):
     paths = [(name,) for name in config] + [("fit", name) for name in config["fit"]]
     paths += [
         ("fit", part, name)
-        for part in ("settings", "features", "batches", "network", "reference")
+        for part in ("settings", "features", "covariates", "network", "reference")
         for name in config["fit"][part]
     ]
     for *above, name in paths:

@@ -22,7 +22,7 @@ from aeverse.models._matrix._learn import learn
 from aeverse.models._matrix._read import read
 from aeverse.models._matrix._regularizers import penalties
 from aeverse.models._matrix._settings import Settings, inherit, resolve
-from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._features import Features
 from aeverse.train import Deviances
 
@@ -137,40 +137,51 @@ def test_missing_features_are_counted_among_those_that_the_encoder_reads():
         FEATURES.positions_in(pd.Index(list("aab")), "-")
 
 
-def _in_batches(names):
-    return ad.AnnData(
-        np.zeros((len(names), 1), np.float32), obs=pd.DataFrame({"batch": names}, index=map(str, range(len(names))))
-    )
+def _told(batch, age=None):
+    columns = {"batch": batch} | ({} if age is None else {"age": age})
+    index = [str(i) for i in range(len(batch))]
+    return ad.AnnData(np.zeros((len(batch), 1), np.float32), obs=pd.DataFrame(columns, index=index))
 
 
 def test_batches_are_known_by_name():
-    batches, codes = Batches.read(_in_batches(["b", "a", "b"]), "batch")
-    assert (batches.known, codes.tolist()) == (["a", "b"], [1, 0, 1])
-    assert batches.one_hot(codes).tolist() == [[0, 1], [1, 0], [0, 1]]
+    known, table = Covariates.read(_told(["b", "a", "b"]), "batch", None)
+    matrix = known.matrix(table)
+    assert (known.batches, known.batch_codes(matrix).tolist()) == (["a", "b"], [1, 0, 1])
+    assert matrix.tolist() == [[0, 1], [1, 0], [0, 1]]
     with pytest.warns(UserWarning, match=r"batches \['new'\] are not known to the model"):
-        codes = batches.codes_in(_in_batches(["new", "b"]))
-    assert codes.tolist() == [-1, 1]
-    assert batches.one_hot(codes).tolist() == [[0.5, 0.5], [0, 1]]
-    assert batches.one_hot(codes, unknown=0.0).tolist() == [[0, 0], [0, 1]]
-    assert (batches.code("b"), batches.code(None)) == (1, -1)
-    assert Batches.from_tree(ae.io.pack(batches.tree())[0]) == batches
+        table = known.table(_told(["new", "b"]))
+    assert known.matrix(table).tolist() == [[0.5, 0.5], [0, 1]]
+    assert known.matrix(table, unknown=0.0).tolist() == [[0, 0], [0, 1]]
+    assert (known.average(1, "b").tolist(), known.average(1).tolist()) == ([[0, 1]], [[0.5, 0.5]])
+    assert Covariates.from_tree(ae.io.pack(known.tree())[0]) == known
 
 
-def test_a_column_of_batches_may_be_missing_only_where_that_is_said():
-    batches, _ = Batches.read(_in_batches(["a", "b"]), "batch")
+def test_the_batch_comes_first_then_categories_then_standardized_numbers():
+    adata = _told(["a", "b"], [1.0, 3.0])
+    adata.obs["smoker"] = [True, False]
+    known, table = Covariates.read(adata, "batch", ["age", "smoker"])
+    assert (known.keys, known.others, known.n_columns) == (["batch", "smoker", "age"], ["smoker", "age"], 5)
+    assert known.matrix(table).tolist() == [[1, 0, 0, 1, -1], [0, 1, 1, 0, 1]]
+    assert known.average(1, "a").tolist() == [[1, 0, 0.5, 0.5, 0]]
+    assert Covariates.from_tree(ae.io.pack(known.tree())[0]) == known
+
+
+def test_columns_may_be_missing_only_where_that_is_said():
+    known, _ = Covariates.read(_told(["a", "b"], [1.0, 3.0]), "batch", "age")
+    nothing = ad.AnnData(np.zeros((2, 1), np.float32))
     with pytest.raises(KeyError, match="'batch' is not a column"):
-        batches.codes_in(ad.AnnData(np.zeros((2, 1), np.float32)))
-    with pytest.warns(UserWarning, match="'batch' is not a column of obs"):
-        codes = batches.codes_in(ad.AnnData(np.zeros((2, 1), np.float32)), may_lack_column=True)
-    assert codes.tolist() == [-1, -1]
+        known.table(nothing)
+    with pytest.warns(UserWarning, match="'(batch|age)' is not a column of obs"):
+        table = known.table(nothing, may_lack_columns=True)
+    assert known.matrix(table).tolist() == [[0.5, 0.5, 0]] * 2
 
 
-def test_without_a_key_there_are_no_batches():
-    batches, codes = Batches.read(_in_batches(["a", "b"]), None)
-    assert (batches, codes, batches.known, batches.one_hot(None)) == (Batches(), None, None, None)
-    assert batches.codes_in(_in_batches(["a"])) is None
+def test_without_a_key_there_are_no_covariates():
+    known, table = Covariates.read(_told(["a", "b"]), None, None)
+    assert (known, table, known.batches, known.matrix(None)) == (Covariates(), None, None, None)
+    assert (known.table(_told(["a"])), known.average(2)) == (None, None)
     with pytest.raises(KeyError, match="batches are: none"):
-        batches.code("a")
+        known.average(1, "a")
 
 
 # ---- the verdict -----------------------------------------------------------------------------------------------------
@@ -191,7 +202,7 @@ def _network(adata, **config):
     samples = seen.samples(features.inputs, None, torch.device("cpu"))
     parts = data.net_parts(settings, samples, data)
     generator = torch.Generator().manual_seed(0)
-    return build(settings, features, Batches(), parts, generator, n_samples=len(samples)), samples, heldout
+    return build(settings, features, Covariates(), parts, generator, n_samples=len(samples)), samples, heldout
 
 
 def _counts(n=80, p=30, seed=0):

@@ -212,7 +212,7 @@ def _no_batches(adata):
         (_double, r"counts in adata\.X"),
         (_other_count, r"counts in adata\.X, or the names of genes, of 1 of 100 cells"),
         (_other_names, "names of genes"),
-        (_other_batches, r"batches in obs\['batch'\] of 100 of 100"),
+        (_other_batches, r"covariates in obs\['batch'\] of 100 of 100"),
         (_no_batches, r"obs\['batch'\] were deleted"),
         (_other_code, r"embedding in obsm\['X_ae'\]"),
         (_code_of_other_cells, r"embedding in obsm\['X_ae'\]"),

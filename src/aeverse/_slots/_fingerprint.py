@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from aeverse._slots._read import read_categories, read_counts, read_mask
+from aeverse._slots._read import name_list, read_counts, read_covariate, read_mask
 from aeverse._slots._stored import count_blocks, stored_counts
 
 ODD = np.uint64(0x9E3779B97F4A7C15)  # a product with it, modulo 2**64, can be undone: no two hashes become one
 
 
-def fingerprint_of_fit(adata, layer: str | None, mask_var, batch_key: str | None, described: str) -> str:
-    """Hash of all that a fit to counts depends on: counts, names, mask, batches, and what describes the model."""
+def fingerprint_of_fit(
+    adata, layer: str | None, mask_var, batch_key: str | None, covariates: Sequence[str] | str | None, described: str
+) -> str:
+    """Hash of all that a fit to counts depends on: counts, names, mask, covariates, and what describes the model."""
     digest = hashlib.blake2b(digest_size=16)
-    mask, batches = read_mask(adata, mask_var), read_categories(adata, batch_key)
+    mask, others = read_mask(adata, mask_var), [] if covariates is None else name_list(covariates)
     if stored_counts(adata, layer) is None:
         counts = read_counts(adata, layer)
         parts, values = [np.asarray(counts.shape), counts.indptr, counts.indices], counts.data
     else:  # too large for the memory: a number for each cell
         parts, values = [np.asarray(adata.shape)], _hash_counts(adata, layer, adata.var_names.astype(str))
-    parts += [] if batches is None else [np.asarray(batches.codes)]
     parts = [np.asarray(part, np.int64) for part in parts]
     for part in (*parts, values, np.asarray([] if mask is None else mask, bool)):
         digest.update(np.ascontiguousarray(part).tobytes())
-    categories = None if batches is None else [str(name) for name in batches.categories]
-    digest.update(repr((list(adata.var_names.astype(str)), batch_key, categories, described)).encode())
+    for key in others if batch_key is None else [batch_key, *others]:
+        digest.update(_hash_column(adata, key).tobytes())
+    digest.update(repr((list(adata.var_names.astype(str)), batch_key, others, described)).encode())
     return digest.hexdigest()
 
 
 def hashes_of_cells(
-    adata, layer: str | None, names: pd.Index, batch_key: str | None, code: np.ndarray | None
+    adata, layer: str | None, names: pd.Index, covariates: Sequence[str], code: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """A number for each cell from its counts of the genes in `names`, and from these with its batch and its code."""
+    """A number for each cell from its counts of the genes in `names`, and from these with its covariates and its code."""
     cells = _hash_counts(adata, layer, names)
     hashes = {"counts": cells}
-    batches = read_categories(adata, batch_key)
-    if batches is not None:
-        hashes["batch"] = cells * ODD + _hash_words(batches.categories)[batches.codes]
+    for key in covariates:
+        hashes["covariates"] = hashes.get("covariates", cells) * ODD + _hash_column(adata, key)
     if code is not None:
         rows = np.ascontiguousarray(code, np.float32)
         integers = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows]
@@ -56,6 +57,14 @@ def _hash_counts(adata, layer: str | None, names: pd.Index) -> np.ndarray:
     return np.concatenate([counts.astype(np.uint64) @ weights for _, counts in count_blocks(adata, layer)])
 
 
+def _hash_column(adata, key: str) -> np.ndarray:
+    """A number for each cell from its category or number in a column of ``obs``."""
+    values = read_covariate(adata, key)
+    if isinstance(values, pd.Categorical):
+        return _hash_words(values.categories)[values.codes]
+    return values.astype(np.float32).view(np.uint32).astype(np.uint64)  # equal for single and double precision
+
+
 def _hash_words(words) -> np.ndarray:
     digests = [hashlib.blake2b(str(word).encode(), digest_size=8).digest() for word in words]
     return np.asarray([int.from_bytes(word, "little") for word in digests], np.uint64)
@@ -65,24 +74,28 @@ def check_cells(
     adata, layer: str | None, names: pd.Index, source: Mapping[str, Any], code: np.ndarray, key: str
 ) -> None:
     """Raise a ValueError that names what changed unless every cell is as it was when the result `key` was made."""
-    batch_key = source.get("batch_key")
-    if batch_key is not None and batch_key not in adata.obs:
-        raise ValueError(f"the batches of {key!r} in obs[{batch_key!r}] were deleted; put them back. {_remedy(key)}")
-    now = hashes_of_cells(adata, layer, names, batch_key, code)
-    for part in ("counts", "batch", "embedding"):
+    covariates = [str(name) for name in source.get("covariates_read", ())]
+    if deleted := [name for name in covariates if name not in adata.obs]:
+        raise ValueError(f"the covariates of {key!r} in {_places(deleted)} were deleted; put them back. {_remedy(key)}")
+    now = hashes_of_cells(adata, layer, names, covariates, code)
+    for part in ("counts", "covariates", "embedding"):
         if part not in now:
             continue
         changed = ~np.isin(now[part], source[part])
         if changed.any():
             place = {
                 "counts": f"the counts in {'adata.X' if layer is None else f'adata.layers[{layer!r}]'}, or the names of genes,",
-                "batch": f"the batches in obs[{batch_key!r}]",
+                "covariates": f"the covariates in {_places(covariates)}",
                 "embedding": "the embedding in obsm['X_ae']",
             }[part]
             raise ValueError(
                 f"{place} of {int(changed.sum())} of {len(changed)} cells are not those that {key!r} was made from: they "
                 f"were changed or replaced, or objects were concatenated. {_remedy(key)}"
             )
+
+
+def _places(columns: Sequence[str]) -> str:
+    return " and ".join(f"obs[{name!r}]" for name in columns)
 
 
 def _remedy(key: str) -> str:

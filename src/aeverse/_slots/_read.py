@@ -291,6 +291,24 @@ def read_categories(adata, key: str | None) -> pd.Categorical | None:
     return pd.Categorical(values.astype(str))
 
 
+def read_covariate(adata, key: str, *, categorical: bool | None = None) -> pd.Categorical | np.ndarray:
+    """Column `key` of ``obs`` as categories, or as numbers; `categorical` None: as its dtype is."""
+    if key not in adata.obs:
+        raise KeyError(f"{key!r} is not a column of obs; columns are: {list(adata.obs.columns)}.")
+    dtype = adata.obs[key].dtype
+    is_number = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
+    if categorical or (categorical is None and not is_number):
+        found = read_categories(adata, key)
+        assert found is not None
+        return found
+    if not is_number:
+        raise TypeError(f"obs[{key!r}] holds {dtype}; the model knows it as numbers.")
+    values = in_memory_table(adata.obs)[key].to_numpy(np.float64, na_value=np.nan)
+    if broken := int((~np.isfinite(values)).sum()):
+        raise ValueError(f"obs[{key!r}] has {broken} missing or infinite values; fill them or leave those cells out.")
+    return values
+
+
 def name_list(names: Iterable[str] | str) -> list[str]:
     """Names as a list without repetitions; a single name is a list of one."""
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))

@@ -21,7 +21,7 @@ from aeverse.models._matrix._learn import History, finish, learn
 from aeverse.models._matrix._read import read_to_learn
 from aeverse.models._matrix._settings import Config, Settings, inherit, resolve
 from aeverse.models._matrix._transfer import choose_features, input_from, start_from
-from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._kinds import likelihood_of
 from aeverse.models._shared._reference import Reference, calibration_rows
 from aeverse.nn import Ensemble
@@ -107,6 +107,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         layer: str | None = None,
         mask_var: str | np.ndarray | None = "auto",
         batch_key: str | None = None,
+        covariates: str | Sequence[str] | None = None,
         init: Autoencoder | None = None,
         callback: Callable[[History], bool | None] | None = None,
         checkpoint: str | Path | None = None,
@@ -128,6 +129,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             Column of ``adata.obs``: encoder and decoder get the batch of a sample as an input, and in the embedding samples of
             different batches that match are brought together (mutual nearest neighbors [Haghverdi2018]_; not with
             ``"sparse"`` or `gene_sets`, where the values of single dimensions mean something).
+        covariates
+            Further columns of ``adata.obs``: categories (text, truth values) and numbers, see `aeverse.tl.embed`.
         init
             A fitted `Autoencoder` of other data to start from, for data with few samples: what it learned of shared
             features (matched by name) is copied, and training goes on from there, more slowly and near to it [Li2018]_. What
@@ -151,30 +154,28 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         data = read_to_learn(adata, layer, self.config.likelihood if source is None else source.settings.likelihood)
         n, config = len(data), self.config
         settings = resolve(config, data.likelihood, n) if source is None else inherit(config, source.settings, n)
-        mask, (batches, all_codes) = _slots.read_mask(adata, mask_var), Batches.read(adata, batch_key)
+        mask, (known, table) = _slots.read_mask(adata, mask_var), Covariates.read(adata, batch_key, covariates)
         rng, to_device = np.random.default_rng(settings.random_state), _runtime.resolve_device(device)
         rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
         training_data, heldout = data[rows].hold_out(settings.share_heldout, rng)
-        codes = None if all_codes is None else all_codes[rows]
         features = choose_features(_slots.feature_names(adata), training_data, mask, settings, source)
-        training = training_data.samples(features.inputs, batches.one_hot(codes), to_device)
-        samples, codes = in_memory(training), training_data.in_memory(codes)
-        generator = torch.Generator().manual_seed(settings.random_state)
-        parts = training_data.net_parts(
-            settings, samples, data, None if source is None else input_from(source, features)
-        )
+        matrix, input_layer = known.matrix(table), None if source is None else input_from(source, features)
+        training = training_data.samples(features.inputs, None if matrix is None else matrix[rows], to_device)
+        samples, generator = in_memory(training), torch.Generator().manual_seed(settings.random_state)
+        parts = training_data.net_parts(settings, samples, data, input_layer)
         if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
+            codes = known.batch_codes(samples.covariate)
             samples.graph_target = training_data.graph_target(samples, features, parts, settings, codes, mask)
-        network = build(settings, features, batches, parts, generator, n_samples=len(training), device=to_device)
+        network = build(settings, features, known, parts, generator, n_samples=len(training), device=to_device)
         if source is not None:
             start_from(source, network, features)
         kept = callback, checkpoint, progress
         history = learn(network, training, samples, heldout, rng, generator, source is not None, *kept)
-        deviances = finish(network, samples, heldout, rng, codes, len(batches.names))
-        all_samples = data.samples(features.inputs, batches.one_hot(all_codes), to_device)
+        deviances = finish(network, samples, heldout, rng, known)
+        all_samples = data.samples(features.inputs, matrix, to_device)
         reference = remember(network, all_samples, _slots.in_memory_table(adata.obs), rows, kept_out)
         results = (network, history, deviances.explained, deviances.explained_by_feature, reference)
-        self._fit = FittedAutoencoder(settings, features, batches, *results, n)
+        self._fit = FittedAutoencoder(settings, features, known, *results, n)
         return self
 
     def settings_for(self, adata: AnnData, *, layer: str | None = None) -> Settings:
@@ -193,8 +194,9 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     settings: Settings = from_fit("settings", "What was done: the configuration with everything decided.")
     var_names: pd.Index = from_fit("features.names", "Features, in the order of the decoder's output.")
     inputs: np.ndarray = from_fit("features.inputs", "Positions of the features that the encoder reads.")
-    batch_key: str | None = from_fit("batches.key", "Column of ``obs`` with the batches.")
-    batches: list[str] | None = from_fit("batches.known", "Batches that the model knows.")
+    batch_key: str | None = from_fit("covariates.batch_key", "Column of ``obs`` with the batches.")
+    batches: list[str] | None = from_fit("covariates.batches", "Batches that the model knows.")
+    covariates: list[str] = from_fit("covariates.others", "Columns of ``obs`` with further covariates.")
     history: History = from_fit("history", "``step``, ``loss`` and ``heldout`` of training.")
     deviance_explained: np.ndarray = from_fit("explained_by_feature", "Held-out deviance explained, by feature.")
     heldout_deviance_explained: float = from_fit("explained", "The same over all features.")
@@ -222,7 +224,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         layer
             Layer to read; None is ``adata.X``.
         raw
-            Give the latent values of the networks instead, batches as they are. `decode` does not take these.
+            Give the latent values of the networks instead, with what batches and other covariates do to them. `decode` does not take these.
         return_sd
             For counts: return the sampling noise of each place too, its standard deviation if molecules were drawn anew.
 
@@ -258,7 +260,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         library
             For counts: library size that the means add up to (over all genes), a number or one for each cell.
         batch
-            For a model with a `batch_key`: the batch as which to decode; None: the average over batches.
+            For a model with a `batch_key`: the batch as which to decode; None: the average one. Other covariates are average.
 
         Returns
         -------
@@ -315,7 +317,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         target_sum
             What the values of a cell add up to over all genes; None: the cell's own library size.
         transform_batch
-            As if every cell came from this batch, or from the ``"average"`` one; None: each from its own.
+            As if every cell came from this batch, or from the ``"average"`` one, other covariates being average; None: as they are.
         code
             Embeddings of the cells, where they are known already.
         return_sd

@@ -15,8 +15,10 @@ def facts(model: Autoencoder | MultimodalAutoencoder) -> dict[str, str]:
     """What a fitted model was trained on and how well it predicts what was held out, by topic."""
     specific = _of_matrix(model) if isinstance(model, Autoencoder) else _of_modalities(model)
     batches = f"{_some(model.batches)} ({model.batch_key})" if model.batches else "none"
+    covariates = ", ".join(model.covariates) or "none"
     labels = [f"{name} ({_some(values.categories)})" for name, values in model.labels.items()]
-    entries = {"model": repr(model), **specific, "batches": batches, "labels": "; ".join(labels) or "none"}
+    entries = {"model": repr(model), **specific, "batches": batches, "covariates": covariates}
+    entries["labels"] = "; ".join(labels) or "none"
     if model.saved_with is not None:
         entries["versions"] = ", ".join(f"{package} {version}" for package, version in model.saved_with.items())
     return entries

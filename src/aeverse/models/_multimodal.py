@@ -16,7 +16,7 @@ from aeverse.models._estimator import Estimator, from_fit
 from aeverse.models._joint._data import kinds_of, require_enough, without_empty
 from aeverse.models._joint._fitted import FUSIONS, FittedMultimodal
 from aeverse.models._joint._prediction import Target
-from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._kinds import KINDS
 from aeverse.models._shared._reference import label_columns
 
@@ -135,6 +135,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         layer: Mapping[str, str | None] | None = None,
         mask_var: Mapping[str, str | np.ndarray | None] | None = None,
         batch_key: str | None = None,
+        covariates: str | Sequence[str] | None = None,
         device: str = "auto",
         progress: bool | None = None,
     ) -> MultimodalAutoencoder:
@@ -159,6 +160,9 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
             Column of ``mdata.obs``: the components of a modality are shifted, each region of them by itself, so that
             matching samples of different batches meet, neighbors are sought in every batch alike, and the decoders are
             told the batch.
+        covariates
+            Further columns of ``mdata.obs``: categories (text, truth values) are treated as batches are, one column after the
+            other; of numbers, the slope within populations is taken out of each modality.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"`` …
         progress
@@ -170,19 +174,19 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         """
         self._fit = None  # a fit that fails leaves no model
         data = _slots.read_modalities(_slots.writable_mudata(mdata, copy=False), modalities, layer, mask_var)
-        batches, codes = Batches.read(mdata, batch_key)
+        known, table = Covariates.read(mdata, batch_key, covariates)
         layers = {m: name for m, name in (layer or {}).items() if m in data}
         kinds = kinds_of(data, kind)
         data = {m: without_empty(d, kinds[m]) for m, d in data.items()}
         require_enough(data, mdata.n_obs)
         fusion_class = FUSIONS[choose_recipe(self.config.recipe, data, kinds, mdata.n_obs)]
         fusion, scores = fusion_class.fit(
-            data, kinds, batches, codes, mdata.n_obs, self.config, _runtime.resolve_device(device), progress
+            data, kinds, known, table, mdata.n_obs, self.config, _runtime.resolve_device(device), progress
         )
         targets = {m: Target.fit(d, kinds[m], scores.values[m][d.rows]) for m, d in data.items()}
         names, labels = mdata.obs_names.astype(str), label_columns(mdata.obs, np.arange(mdata.n_obs))
         seed = self.config.random_state
-        self._fit = FittedMultimodal(fusion, kinds, layers, batches, targets, scores, names, labels, seed)
+        self._fit = FittedMultimodal(fusion, kinds, layers, known, targets, scores, names, labels, seed)
         return self
 
     def _describe(self) -> str:
@@ -199,8 +203,9 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     history: dict[str, list[float]] = from_fit("fusion.history", "``step``, ``loss`` and ``heldout`` of training.")
     variance_explained: dict[str, float] = from_fit("fusion.variance_explained", "Of held-out entries, by modality.")
     labels: dict[str, pd.Categorical] = from_fit("labels", "Labels of the training samples.")
-    batch_key: str | None = from_fit("batches.key", "Column of ``obs`` with the batches.")
-    batches: list[str] | None = from_fit("batches.known", "Batches that the model knows.")
+    batch_key: str | None = from_fit("covariates.batch_key", "Column of ``obs`` with the batches.")
+    batches: list[str] | None = from_fit("covariates.batches", "Batches that the model knows.")
+    covariates: list[str] = from_fit("covariates.others", "Columns of ``obs`` with further covariates.")
 
     # ---- using -------------------------------------------------------------------------------------------------
     @_runtime.one_thread()

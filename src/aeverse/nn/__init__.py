@@ -4,6 +4,7 @@ from aeverse.nn._alignment import Alignment
 from aeverse.nn._autoencoder import AutoencoderNet, Ensemble
 from aeverse.nn._batch import Batch
 from aeverse.nn._calibration import Calibration
+from aeverse.nn._correction import Correction
 from aeverse.nn._corruption import Corruption, Masking, Noise, Thinning, add_noise, mask, thin
 from aeverse.nn._count_loss import count_loss, softmax_means
 from aeverse.nn._decoder import Decoder
@@ -49,6 +50,7 @@ __all__ = [
     "Calibration",
     "Code",
     "Contraction",
+    "Correction",
     "Corruption",
     "CountInput",
     "Decoder",

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from aeverse.nn._alignment import Alignment
 from aeverse.nn._batch import Batch
+from aeverse.nn._correction import Correction
 from aeverse.nn._corruption import Corruption
 from aeverse.nn._decoder import Decoder
 from aeverse.nn._encoder import Encoder
@@ -116,8 +116,8 @@ class AutoencoderNet(nn.Module):
 class Ensemble(nn.Module):
     """Members that are trained on the same batches and answer together: codes side by side, means averaged.
 
-    With an `alignment` and `units`, learned when they are trained, `encode` gives the latent values of the members without what
-    batches are off, in these units; that is also what the rest takes.
+    With a `correction` and `units`, learned when they are trained, `encode` gives the latent values of the members without what
+    covariates do to them, in these units; that is also what the rest takes.
     """
 
     members: Sequence[AutoencoderNet]
@@ -126,7 +126,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)  # type: ignore[assignment] # it does not say what it is a list of
         self.units: Units | None = None
-        self.alignment: Alignment | None = None
+        self.correction: Correction | None = None
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean of the members' losses. Each learns from a part of the batch of its own, so that any number costs 1.5."""
@@ -141,11 +141,11 @@ class Ensemble(nn.Module):
         return torch.cat([member.encode(batch) for member in self.members], 1)
 
     def encode(self, batch: Batch) -> Tensor:
-        """The embedding: latent values in the ensemble's units, batches aligned, (samples, members x latent)."""
+        """The embedding: latent values in the ensemble's units, without what covariates do, (samples, members x latent)."""
         code = self.latent(batch)
-        if self.alignment is not None:
+        if self.correction is not None:
             assert batch.covariate is not None
-            code = self.alignment(code, batch.covariate)
+            code = self.correction(code, batch.covariate)
         return code if self.units is None else self.units(code)
 
     def mean(self, code: Tensor, library: Tensor | None = None, covariate: Tensor | None = None) -> Tensor:
@@ -160,9 +160,9 @@ class Ensemble(nn.Module):
         """Each member's expected data."""
         if self.units is not None:
             code = self.units.undo(code)
-        if self.alignment is not None:
+        if self.correction is not None:
             assert covariate is not None
-            code = self.alignment.inverse(code, covariate)
+            code = self.correction.inverse(code, covariate)
         for member, member_code in zip(self.members, code.chunk(len(self.members), 1), strict=True):
             yield member.mean(member_code, library, covariate)
 

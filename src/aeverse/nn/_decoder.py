@@ -26,7 +26,7 @@ class Decoder(nn.Module):
     bias
         Start of the output bias, (features,): what the decoder says when the code says nothing.
     n_covariates
-        One-hot covariates (batches), each with an output of its own for every feature.
+        Columns of covariates (one-hot categories, numbers), each with an output of its own for every feature.
     mask
         Weights (features, n_latent), zero where a dimension of the code may not reach a feature; loadings start from them
         (linear decoder only).
@@ -65,7 +65,7 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.loadings = nn.Parameter(torch.empty(n_features, widths[-1], dtype=torch.float32))
         nn.init.normal_(self.loadings, std=0.1 * widths[-1] ** -0.5, generator=generator)
-        self.batch_offsets = (
+        self.covariate_offsets = (
             nn.Parameter(torch.zeros(n_features, n_covariates, dtype=torch.float32)) if n_covariates else None
         )
         start = torch.zeros(n_features, dtype=torch.float32) if bias is None else bias
@@ -85,7 +85,7 @@ class Decoder(nn.Module):
     def weight(self) -> Tensor:
         """Output weights, (features, hidden + covariates)."""
         loadings = self.loadings if self.mask is None else self.loadings * (self.mask != 0)
-        return loadings if self.batch_offsets is None else torch.cat([loadings, self.batch_offsets], 1)
+        return loadings if self.covariate_offsets is None else torch.cat([loadings, self.covariate_offsets], 1)
 
     @property
     def code_weight(self) -> Tensor:
@@ -106,8 +106,8 @@ class Decoder(nn.Module):
         """
         deviation = self.loadings if self.prior_mean is None else self.loadings - self.prior_mean
         bias_penalty = (self.bias - self.initial_bias).square().sum() / LOADINGS_PER_BIAS
-        if self.batch_offsets is not None:
-            bias_penalty = bias_penalty + self.batch_offsets.square().sum()
+        if self.covariate_offsets is not None:
+            bias_penalty = bias_penalty + self.covariate_offsets.square().sum()
         scaled = torch.linalg.vector_norm(self.prior_precision.sqrt() * deviation).square()
         return 0.5 * (scaled + self.common_precision * bias_penalty)
 
@@ -147,13 +147,13 @@ class Decoder(nn.Module):
         self.bias = nn.Parameter(self.initial_bias + moved[output])
         self.loadings = nn.Parameter(self.loadings[output])
         self.prior_precision = self.prior_precision[output]
-        if self.batch_offsets is not None:
-            self.batch_offsets = nn.Parameter(self.batch_offsets[output])
+        if self.covariate_offsets is not None:
+            self.covariate_offsets = nn.Parameter(self.covariate_offsets[output])
 
     def forward(self, code: Tensor, covariate: Tensor | None = None) -> Tensor:
         """Last hidden layer, (rows, hidden + covariates)."""
         hidden = self.layers(code)
-        if self.batch_offsets is None:
+        if self.covariate_offsets is None:
             return hidden
         assert covariate is not None
         return torch.cat([hidden, covariate], 1)

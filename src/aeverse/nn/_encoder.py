@@ -248,7 +248,7 @@ class Encoder(nn.Module):
     n_inputs, n_hidden, n_latent
         Widths; ``n_hidden=()`` gives one affine map.
     n_covariates
-        Columns of a one-hot covariate that the first layer is told.
+        Columns of covariates (one-hot categories, numbers) that the first layer is told.
     activation
         Class of the activation between layers.
     code_layer

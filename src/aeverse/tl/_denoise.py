@@ -31,6 +31,7 @@ def denoise(
     layer: str | None = None,
     mask_var: str | np.ndarray | None = "auto",
     batch_key: str | None = None,
+    covariates: str | Sequence[str] | None = None,
     genes: str | Sequence[str] | None = None,
     target_sum: float | None = None,
     log1p: bool = False,
@@ -77,6 +78,9 @@ def denoise(
         present, else the 3,000 most overdispersed genes; None: all. All genes are denoised.
     batch_key
         Column of ``adata.obs``: encoder and decoder are given the batch of a cell, so that the embedding need not hold it.
+    covariates
+        Further columns of ``adata.obs`` that encoder and decoder are given: categories (text, truth values), such as
+        ``"donor"``, and numbers, such as ``"percent_mito"``. See `aeverse.tl.embed`.
     genes
         Denoise only these genes: the layer is then sparse and empty in all other columns (`aeverse.get.denoised` decodes
         them when asked).
@@ -89,8 +93,9 @@ def denoise(
         should. Without it, a few cells with many molecules take up the whole range of colors. A second call with another
         `key_added` writes this layer beside the one with counts, and trains nothing.
     transform_batch
-        Of a model with `batch_key`: denoise as if every cell came from this batch, or from the ``"average"`` one. What the
-        cell's own counts say beyond the mean of its own batch is kept. None: each cell comes from its own batch.
+        Of a model with `batch_key` or `covariates`: denoise as if every cell came from this batch, or from the ``"average"``
+        one, and were average in all other covariates. What the cell's own counts say beyond what the decoder expects with its
+        own covariates is kept. None: each cell has its own.
     n_latent
         Dimensions of the latent space of each member.
     n_models
@@ -166,7 +171,7 @@ def denoise(
     """
     params = _slots.parameters(locals())
     check_save_model(save_model)
-    described = ("regularizer", "mask_var", "batch_key")
+    described = ("regularizer", "mask_var", "batch_key", "covariates")
     warn_of_unused(denoise, locals(), described)
     adata = _slots.writable_adata(adata, copy)
     column = f"{key_added}_deviance_explained"
@@ -189,7 +194,7 @@ def denoise(
         "random_state": random_state,
         "share_calibration": 0.0,  # nobody will map a query with this model, so that no sample need be kept out for it
     }
-    fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key}
+    fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "covariates": covariates}
     trained = fit_or_load(Autoencoder, model, adata, config, **fit, device=device, progress=progress)
     if model is None:
         _warn_of_little(trained.heldout_deviance_explained, adata.n_obs)

@@ -27,6 +27,7 @@ def dropouts(
     layer: str | None = None,
     mask_var: str | np.ndarray | None = "auto",
     batch_key: str | None = None,
+    covariates: str | Sequence[str] | None = None,
     model: Autoencoder | str | Path | None = None,
     save_model: str | Path | None = None,
     key_added: str = "dropout_prob",
@@ -57,7 +58,7 @@ def dropouts(
         Without `genes`: keep probabilities from here on; the others are not stored, to keep the layer sparse.
     layer
         Layer with the counts; None is ``adata.X``.
-    mask_var, batch_key
+    mask_var, batch_key, covariates
         As in `aeverse.tl.denoise`.
     model
         A fitted `aeverse.models.Autoencoder`, or the path of a saved one, to use instead of training one as
@@ -102,7 +103,7 @@ def dropouts(
     """
     params = _slots.parameters(locals())
     check_save_model(save_model)
-    warn_of_unused(dropouts, locals(), ("mask_var", "batch_key"))
+    warn_of_unused(dropouts, locals(), ("mask_var", "batch_key", "covariates"))
     adata = _slots.writable_adata(adata, copy)
     summary = f"{key_added}_mean"
     _slots.check_keys(adata, [("layers", key_added), ("var", summary), ("obs", summary)], key_added)
@@ -114,7 +115,7 @@ def dropouts(
         "random_state": random_state,
         "share_calibration": 0.0,
     }
-    fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key}
+    fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "covariates": covariates}
     trained = fit_or_load(Autoencoder, model, adata, config, **fit, device=device, progress=progress)
     selection = _slots.known_features(adata, trained.var_names) if genes is None else genes
     columns = np.arange(adata.n_vars) if selection is None else _slots.positions(selection, adata.var_names)

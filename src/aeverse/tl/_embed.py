@@ -34,6 +34,7 @@ def embed(
     layer: str | None = None,
     mask_var: str | np.ndarray | None = "auto",
     batch_key: str | None = None,
+    covariates: str | Sequence[str] | None = None,
     n_latent: int | None = None,
     n_models: int | None = None,
     uncertainty: bool = False,
@@ -87,6 +88,11 @@ def embed(
         samples that match (mutual nearest neighbors [Haghverdi2018]_) are brought together, but not with ``"sparse"`` or
         `gene_sets`, where the values of single dimensions mean something. A type that one batch lacks has no match, and
         stays apart.
+    covariates
+        Further columns of ``adata.obs`` whose effect the embedding should not hold; encoder and decoder are given them, too.
+        Categories (text, truth values), such as ``"donor"``, are treated as batches are, one column after the other. Of
+        numbers, such as ``"percent_mito"``, the slope within populations is taken out. Missing values are refused. Store
+        numbers that are names, such as plate 1, 2, 3, as text.
     n_latent
         Dimensions of the latent space of each member; None: 32, or one for each gene set.
     n_models
@@ -140,6 +146,16 @@ def embed(
     >>> ae.tl.embed(adata, n_models=1)
     >>> adata.obsm["X_ae"].shape, adata.varm["ae_loadings"].shape
     ((700, 32), (765, 32))
+
+    Without what donors and the share of mitochondrial counts do to it:
+
+    >>> import numpy as np
+    >>> adata = ae.datasets.simulate_counts(300, 100)
+    >>> adata.obs["donor"] = np.tile(["d1", "d2", "d3"], 100)
+    >>> adata.obs["percent_mito"] = np.random.default_rng(0).gamma(4, 1, 300)
+    >>> ae.tl.embed(adata, n_models=1, covariates=["donor", "percent_mito"])
+    >>> ae.get.model(adata, key="X_ae").covariates
+    ['donor', 'percent_mito']
     """
     params = _slots.parameters(locals())
     check_save_model(save_model)
@@ -147,10 +163,11 @@ def embed(
     describing = ("regularizer", "decoder", "gene_sets", "n_models", "uncertainty")
     if method != "ae":
         batches = () if methods.MATRIX[method].takes_batches else ("batch_key",)
-        refuse_unused(embed, locals(), (*describing, "model", "save_model", "device", *batches), method)
-    warn_of_unused(embed, locals(), ("regularizer", "decoder", "gene_sets", "mask_var", "batch_key"))
+        refuse_unused(embed, locals(), (*describing, "covariates", "model", "save_model", "device", *batches), method)
+    warn_of_unused(embed, locals(), ("regularizer", "decoder", "gene_sets", "mask_var", "batch_key", "covariates"))
     adata = _slots.writable_adata(adata, copy)
     fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "progress": progress}
+    fit["covariates"] = covariates
     if method == "ae":
         config = {
             "likelihood": likelihood,

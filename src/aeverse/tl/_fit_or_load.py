@@ -34,14 +34,14 @@ def fit_or_load(
 
 
 def trained_before(
-    requested: models.Autoencoder, adata, *, layer, mask_var, batch_key, device: str = "auto", **_
+    requested: models.Autoencoder, adata, *, layer, mask_var, batch_key, covariates, device: str = "auto", **_
 ) -> models.Autoencoder | None:
     """The model that an earlier call trained on the same counts as `requested` would be; None if there is none."""
     records = {k: r for k, r in adata.uns.get("ae", {}).items() if "fingerprint" in r and "model" in r}
     settings = requested.settings_for(adata, layer=layer) if records else None
     if settings is None or not settings.is_count:
         return None
-    fingerprint = _slots.fingerprint_of_fit(adata, layer, mask_var, batch_key, _described(settings))
+    fingerprint = _slots.fingerprint_of_fit(adata, layer, mask_var, batch_key, covariates, _described(settings))
     for key, record in records.items():
         if str(record["fingerprint"]) != fingerprint:
             continue
@@ -120,7 +120,7 @@ def record(
         "gene_sets"
     )  # names of genes are no keys of a file; those of the sets are below, the rest in the model
     entry: dict[str, Any] = {
-        "params": {**params, **settings, "batch_key": model.batch_key},
+        "params": {**params, **settings, **_covariates_of(model)},
         "code_names": model.code_names,
         "deviance_explained": model.heldout_deviance_explained,
         "genes_found": int(model.var_names.isin(adata.var_names).sum()),
@@ -129,19 +129,24 @@ def record(
         "model": model.record(),
     }
     if model.settings.is_count:
-        layer, batch_key = fit["layer"], model.batch_key if model.batch_key in adata.obs else None
-        hashes = _slots.hashes_of_cells(adata, layer, model.var_names, batch_key, code)
-        entry["source"] = {"batch_key": batch_key, **hashes}
+        layer, covariates = fit["layer"], [key for key in model.fitted.covariates.keys if key in adata.obs]
+        hashes = _slots.hashes_of_cells(adata, layer, model.var_names, covariates, code)
+        entry["source"] = {"covariates_read": covariates, **hashes}
         if params["model"] is None:
-            requested = (layer, fit["mask_var"], fit["batch_key"])
+            requested = (layer, fit["mask_var"], fit["batch_key"], fit["covariates"])
             entry["fingerprint"] = _slots.fingerprint_of_fit(adata, *requested, _described(model.settings))
     return entry
+
+
+def _covariates_of(model: models.Autoencoder | models.MultimodalAutoencoder) -> dict[str, Any]:
+    """The columns of ``obs`` that a model was given."""
+    return {"batch_key": model.batch_key, "covariates": model.covariates or None}
 
 
 def multimodal_record(model: models.MultimodalAutoencoder, params: Mapping[str, Any]) -> dict[str, Any]:
     """Entry for ``uns["ae"]`` of a model of several modalities."""
     return {
-        "params": {**params, "method": "ae", **dataclasses.asdict(model.config), "batch_key": model.batch_key},
+        "params": {**params, "method": "ae", **dataclasses.asdict(model.config), **_covariates_of(model)},
         "model_checksum": model.record()["checksum"],
         "recipe": model.recipe,
         "kinds": model.kinds,

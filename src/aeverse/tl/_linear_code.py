@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from aeverse import _slots, models
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._views import View
 
 LINEAR = ("pca", "concat_pca", "mfa", "mofa")  # embeddings that are linear themselves
@@ -31,13 +32,14 @@ def linear_code(data, use_rep: str, random_state: int) -> np.ndarray | None:
     params = record["params"]
     parts = _modalities(data, record, params)
     kinds = record.get("kinds") or models.kinds_of(parts, "auto")
-    batches = _slots.read_categories(data, params.get("batch_key"))
+    known, table = Covariates.read(data, params.get("batch_key"), params.get("covariates"))
+    matrix = known.matrix(table)
     blocks, weights = {}, {}
     for m, d in parts.items():
         view = View(kinds[m], max_components=MAX_COMPONENTS)
         scores = view.fit(d.x, d.names, None if d.mask is None else np.flatnonzero(d.mask))
-        if batches is not None:
-            scores = _centered(scores, np.asarray(batches.codes)[d.rows])
+        if matrix is not None:
+            scores = _without(scores, matrix[d.rows])
         blocks[m] = np.full((data.n_obs, scores.shape[1]), np.nan)
         blocks[m][d.rows] = scores
         weights[m] = max(view.n_significant, 0.5) / scores.shape[1]
@@ -64,11 +66,10 @@ def _modalities(data, record: Mapping[str, Any], params: Mapping[str, Any]) -> d
     return {"X": _slots.as_modality(data, layer, mask_var)}
 
 
-def _centered(scores: np.ndarray, batches: np.ndarray) -> np.ndarray:
-    """Scores less the mean of their batch."""
-    for b in np.unique(batches):
-        scores[batches == b] -= scores[batches == b].mean(0)
-    return scores
+def _without(scores: np.ndarray, covariates: np.ndarray) -> np.ndarray:
+    """Scores less what a linear regression on covariates explains: with batches alone, the mean of the batch."""
+    design = np.column_stack([np.ones(len(scores)), covariates]).astype(np.float64)
+    return scores - (design @ np.linalg.lstsq(design, scores, rcond=None)[0]).astype(scores.dtype)
 
 
 def _drawn(name: str, blocks: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:

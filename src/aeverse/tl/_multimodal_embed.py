@@ -34,6 +34,7 @@ def multimodal_embed(
     layer: Mapping[str, str | None] | None = None,
     mask_var: Literal["auto"] | Mapping[str, str | np.ndarray | None] | None = "auto",
     batch_key: str | None = None,
+    covariates: str | Sequence[str] | None = None,
     n_latent: int | None = None,
     model: MultimodalAutoencoder | str | Path | None = None,
     save_model: str | Path | None = None,
@@ -76,6 +77,9 @@ def multimodal_embed(
     batch_key
         Column of ``mdata.obs`` whose effect the embedding should not hold; of the other methods ``"totalvi"`` and ``"multivi"``
         take it.
+    covariates
+        Further columns of ``mdata.obs`` whose effect the embedding should not hold, categories and numbers; see
+        `aeverse.tl.embed`.
     n_latent
         Dimensions of the network's latent space (None: 32); the one reported has those of the graph (6 or 20), at most so many
         decoded ones and, of cohorts, up to 64 of what was measured, a tenth as long. For the other methods: their
@@ -130,8 +134,8 @@ def multimodal_embed(
     check_save_model(save_model)
     if method != "ae":
         batches = () if methods.MULTIMODAL[method].takes_batches else ("batch_key",)
-        refuse_unused(multimodal_embed, locals(), ("model", "save_model", "device", *batches), method)
-    warn_of_unused(multimodal_embed, locals(), ("kind", "mask_var", "batch_key", "n_latent"))
+        refuse_unused(multimodal_embed, locals(), ("covariates", "model", "save_model", "device", *batches), method)
+    warn_of_unused(multimodal_embed, locals(), ("kind", "mask_var", "batch_key", "covariates", "n_latent"))
     mdata = _slots.writable_mudata(mdata, copy)
     if method != "ae":
         _slots.check_keys(mdata, [("obsm", key_added)], key_added)
@@ -154,7 +158,7 @@ def multimodal_embed(
     _check_keys(mdata, key_added)
     config = {"random_state": random_state} | ({} if n_latent is None else {"n_latent": n_latent})
     fit: dict[str, Any] = {"modalities": modalities, "layer": layer, "mask_var": _slots.masks_of(mdata, mask_var)}
-    fit |= {"kind": kind, "batch_key": batch_key, "device": device, "progress": progress}
+    fit |= {"kind": kind, "batch_key": batch_key, "covariates": covariates, "device": device, "progress": progress}
     trained = fit_or_load(MultimodalAutoencoder, model, mdata, config, **fit)
     parts = _encoded(mdata, trained, modalities, layer, key_added, params)
     save(trained, save_model)

@@ -28,6 +28,7 @@ def predict_modality(
     layer: Mapping[str, str | None] | None = None,
     mask_var: Literal["auto"] | Mapping[str, str | np.ndarray | None] | None = "auto",
     batch_key: str | None = None,
+    covariates: str | Sequence[str] | None = None,
     model: MultimodalAutoencoder | str | Path | None = None,
     save_model: str | Path | None = None,
     key_added: str = "predicted",
@@ -52,7 +53,7 @@ def predict_modality(
         Features wanted; None: all. Two numbers per cell are written for each.
     modalities
         Predict from these only; None: all others.
-    kind, layer, mask_var, batch_key
+    kind, layer, mask_var, batch_key, covariates
         As in `aeverse.tl.multimodal_embed`, for the model that is trained here.
     model
         A fitted `aeverse.models.MultimodalAutoencoder`, or the path of a saved one: a bridge, trained where both
@@ -100,7 +101,7 @@ def predict_modality(
     """
     params = _slots.parameters(locals())
     check_save_model(save_model)
-    warn_of_unused(predict_modality, locals(), ("kind", "mask_var", "batch_key"))
+    warn_of_unused(predict_modality, locals(), ("kind", "mask_var", "batch_key", "covariates"))
     mdata = _slots.writable_mudata(mdata, copy)
     modalities = None if modalities is None else _slots.name_list(modalities)
     features = None if features is None else _slots.name_list(features)
@@ -113,7 +114,12 @@ def predict_modality(
             f"target={target!r} is not a modality; they are {list(mdata.mod)}. Without it, model= is needed."
         )
     fit: dict[str, Any] = {"modalities": modalities if modalities is None else [*modalities, target], "layer": layer}
-    fit |= {"mask_var": _slots.masks_of(mdata, mask_var), "kind": kind, "batch_key": batch_key}
+    fit |= {
+        "mask_var": _slots.masks_of(mdata, mask_var),
+        "kind": kind,
+        "batch_key": batch_key,
+        "covariates": covariates,
+    }
     config = {"random_state": random_state}
     trained = fit_or_load(MultimodalAutoencoder, model, mdata, config, **fit, device=device, progress=progress)
     means = trained.predict(mdata, target, features=features, modalities=modalities, layer=layer)

@@ -26,7 +26,7 @@ class Samples:
     library
         Library sizes, (samples,), for counts.
     covariate
-        One-hot covariates, (samples, categories).
+        Covariates (one-hot categories, numbers), (samples, columns).
     graph_target
         Coordinates that guide the code, (samples, coordinates).
     dense

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from aeverse import _slots
 from aeverse.models._joint._data import Scores
 from aeverse.models._joint._embeddings import EMBEDDINGS, CountEmbedding, Embedding, LinearEmbedding
 from aeverse.models._shared._attribution import Net, Side
-from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._kinds import Counts
 from aeverse.models._shared._noise_units import coarse_populations, population_means
 from aeverse.nn import nearest
@@ -38,7 +39,7 @@ class CellFusion:
     embeddings: dict[str, Embedding]
     shares: dict[str, float]
     sizes: dict[str, int]
-    batches: Batches
+    covariates: Covariates
     random_state: int
 
     # ---- learning ----------------------------------------------------------------------------------------------
@@ -47,8 +48,8 @@ class CellFusion:
         cls,
         data: Mapping[str, _slots.Modality],
         kinds: Mapping[str, str],
-        batches: Batches,
-        codes: np.ndarray | None,
+        covariates: Covariates,
+        table: pd.DataFrame | None,
         n_obs: int,
         config: Any,
         device: torch.device,
@@ -57,15 +58,15 @@ class CellFusion:
         """Learn; the scores of the training samples too."""
         rows, embeddings, plain = {m: d.rows for m, d in data.items()}, dict[str, Embedding](), {}
         for m, d in data.items():
-            names = _batch_names(batches, codes, d.rows)
+            own = None if table is None else table.iloc[d.rows]
             if kinds[m] == Counts.name and _are_counts(d.x):
-                embeddings[m] = CountEmbedding.fit(d, names, config, str(device), progress)
+                embeddings[m] = CountEmbedding.fit(d, covariates, own, config, str(device), progress)
             else:
-                embeddings[m] = LinearEmbedding.fit(d, kinds[m], batches, names, config)
-            plain[m] = embeddings[m](d, names)
+                embeddings[m] = LinearEmbedding.fit(d, kinds[m], covariates, own, config)
+            plain[m] = embeddings[m](d, own)
         shares = {m: signal_share(z, config.random_state) for m, z in plain.items()}
         sizes = {m: z.shape[1] for m, z in plain.items()}
-        fusion = cls(embeddings, shares, sizes, batches, config.random_state)
+        fusion = cls(embeddings, shares, sizes, covariates, config.random_state)
         return fusion, Scores.of({m: shares[m] * z for m, z in plain.items()}, rows, sizes, n_obs)
 
     # ---- using -------------------------------------------------------------------------------------------------
@@ -100,9 +101,10 @@ class CellFusion:
         """See `Fusion`."""
         self.embeddings[modality].check(modality, d.names)
 
-    def scores(self, data: Mapping[str, _slots.Modality], codes: np.ndarray | None) -> dict[str, np.ndarray]:
+    def scores(self, data: Mapping[str, _slots.Modality], table: pd.DataFrame | None) -> dict[str, np.ndarray]:
         """See `Fusion`."""
-        plain = {m: self.embeddings[m](d, _batch_names(self.batches, codes, d.rows)) for m, d in data.items()}
+        own = {m: None if table is None else table.iloc[d.rows] for m, d in data.items()}
+        plain = {m: self.embeddings[m](d, own[m]) for m, d in data.items()}
         return {m: np.float32(self.shares[m]) * z for m, z in plain.items()}
 
     def encode(self, scores: Scores, training: Scores, twins: np.ndarray) -> np.ndarray:
@@ -172,7 +174,7 @@ class CellFusion:
             "embeddings": [embedding.tree() for embedding in self.embeddings.values()],
             "shares": list(self.shares.values()),
             "sizes": list(self.sizes.values()),
-            "batches": self.batches.tree(),
+            "covariates": self.covariates.tree(),
             "random_state": self.random_state,
         }
 
@@ -183,7 +185,7 @@ class CellFusion:
         embeddings, shares, sizes = (
             dict(zip(tree["modalities"], values, strict=True)) for values in (parts, tree["shares"], tree["sizes"])
         )
-        return cls(embeddings, shares, sizes, Batches.from_tree(tree["batches"]), tree["random_state"])
+        return cls(embeddings, shares, sizes, Covariates.from_tree(tree["covariates"]), tree["random_state"])
 
 
 # ---- helpers -----------------------------------------------------------------------------------------------------
@@ -204,8 +206,3 @@ def _are_counts(x: sp.csr_matrix | np.ndarray) -> bool:
     if not isinstance(x, sp.csr_matrix) or x.shape[1] < FEWEST_GENES:
         return False
     return np.array_equal(x.data, np.rint(x.data))
-
-
-def _batch_names(batches: Batches, codes: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    """Names of the batches of some samples; of unknown ones a name that no batch has."""
-    return None if codes is None else np.array([*batches.names, "unknown batch"], object)[codes[rows]]

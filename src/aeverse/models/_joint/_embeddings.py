@@ -15,16 +15,15 @@ from torch import Tensor
 
 from aeverse import _slots
 from aeverse.models._autoencoder import Autoencoder
-from aeverse.models._joint._alignments import alignment_from_tree, alignment_tree, without_batch
 from aeverse.models._joint._data import HeldoutEntries, explained, features_found, mask_columns
 from aeverse.models._matrix._counts import Counts
-from aeverse.models._shared._alignment import alignment
 from aeverse.models._shared._attribution import Function, Net, Side, net_of_ensemble
-from aeverse.models._shared._batches import UNKNOWN, Batches
+from aeverse.models._shared._correction import corrected, correction, correction_from_tree, correction_tree
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._genes import overdispersed_genes
 from aeverse.models._shared._noise_units import population_units
 from aeverse.models._shared._views import View
-from aeverse.nn import Alignment
+from aeverse.nn import Correction
 from aeverse.train import Samples, split_molecules
 
 MAX_COMPONENTS = 50  # in units of noise, those without signal do no harm
@@ -40,9 +39,15 @@ class CountEmbedding:
 
     @classmethod
     def fit(
-        cls, d: _slots.Modality, batches: np.ndarray | None, config: Any, device: str, progress: bool | None
+        cls,
+        d: _slots.Modality,
+        covariates: Covariates,
+        table: pd.DataFrame | None,
+        config: Any,
+        device: str,
+        progress: bool | None,
     ) -> CountEmbedding:
-        """Train on counts; `batches`: names of the batches of these cells."""
+        """Train on counts; `table`: covariates of these cells."""
         model = Autoencoder(
             likelihood="nb",
             n_latent=config.n_latent,
@@ -52,12 +57,14 @@ class CountEmbedding:
         )
         # genes that the embedding does not read need no decoder either
         genes = overdispersed_genes(sp.csr_matrix(d.x), config.n_inputs) if d.mask is None else np.flatnonzero(d.mask)
-        obs = pd.DataFrame({} if batches is None else {"batch": batches}, index=np.arange(len(d.rows)).astype(str))
+        names = np.arange(len(d.rows)).astype(str)
+        obs = pd.DataFrame(index=names) if table is None else table.set_axis(names)
         adata = ad.AnnData(sp.csr_matrix(d.x[:, genes]), obs=obs, var=pd.DataFrame(index=d.names[genes]))
         model.fit(
             adata,
             mask_var=None,
-            batch_key=None if batches is None else "batch",
+            batch_key=covariates.batch_key,
+            covariates=covariates.others or None,
             device=device,
             progress=progress,
         )
@@ -77,23 +84,22 @@ class CountEmbedding:
         """Refuse data that hold too few of the genes that the encoder reads."""
         self.model.fitted.features.positions_in(names, Counts.absent, place=f"modality {modality!r}: ")
 
-    def _samples(self, d: _slots.Modality, batches: np.ndarray | None) -> Samples:
+    def _samples(self, d: _slots.Modality, table: pd.DataFrame | None) -> Samples:
         fit = self.model.fitted
         counts = Counts(sp.csr_matrix(d.x), fit.settings.likelihood, "X")
         positions = None if d.names.equals(fit.features.names) else d.names.get_indexer(fit.features.names)
-        codes = fit.batches.codes_of(batches)
-        if codes is None:  # without a batch: as of an average one
-            codes = np.full(len(d.rows), UNKNOWN)
-        return counts.columns(positions).samples(fit.features.inputs, fit.batches.one_hot(codes), fit.network.device)
+        covariates = fit.covariates
+        matrix = covariates.average(len(d.rows)) if table is None else covariates.matrix(table)
+        return counts.columns(positions).samples(fit.features.inputs, matrix, fit.network.device)
 
-    def __call__(self, d: _slots.Modality, batches: np.ndarray | None) -> np.ndarray:
-        """Embedding, (cells, dimensions)."""
-        return self.model.fitted.network.encode(self._samples(d, batches))
+    def __call__(self, d: _slots.Modality, table: pd.DataFrame | None) -> np.ndarray:
+        """Embedding, (cells, dimensions); without a table as of average cells."""
+        return self.model.fitted.network.encode(self._samples(d, table))
 
-    def net(self, d: _slots.Modality, batches: np.ndarray | None) -> tuple[Side, Tensor, Function]:
+    def net(self, d: _slots.Modality, table: pd.DataFrame | None) -> tuple[Side, Tensor, Function]:
         """What it reads, what the first layer makes of that, and the embedding as a function of this."""
         fit = self.model.fitted
-        net: Net = net_of_ensemble(fit.network.ensemble, fit.features.inputs, self._samples(d, batches))
+        net: Net = net_of_ensemble(fit.network.ensemble, fit.features.inputs, self._samples(d, table))
         side = net.sides[""]
         positions = d.names.get_indexer(fit.features.names) if not d.names.equals(fit.features.names) else None
         if positions is not None:
@@ -117,21 +123,21 @@ class CountEmbedding:
 # ---- other kinds of data -----------------------------------------------------------------------------------------
 @dataclass
 class LinearEmbedding:
-    """Principal components with batches brought together, whitened by their noise, then within populations."""
+    """Principal components without what covariates do to them, whitened by their noise, then within populations."""
 
     view: View
     mean: np.ndarray
     matrix: np.ndarray
-    batches: Batches
-    alignment: Alignment | None
+    covariates: Covariates
+    correction: Correction | None
     variance_explained: float
     history: dict[str, list[float]]
 
     @classmethod
     def fit(
-        cls, d: _slots.Modality, kind: str, batch_names: Batches, batches: np.ndarray | None, config: Any
+        cls, d: _slots.Modality, kind: str, covariates: Covariates, table: pd.DataFrame | None, config: Any
     ) -> LinearEmbedding:
-        """Learn from one modality; `batches`: names of the batches of these cells.
+        """Learn from one modality; `table`: covariates of these cells.
 
         What the significant components say of held-out entries is learned without these.
         """
@@ -140,33 +146,32 @@ class LinearEmbedding:
         view = View(kind, config.n_inputs, MAX_COMPONENTS, only_significant=False)
         scores = view.fit(heldout.without(d.x), d.names, columns)
         score = explained(view, scores, heldout.judged(d, view), view.n_significant)
-        scores, codes, shifts = view(d.x, d.names), batch_names.codes_of(batches), None
-        if codes is not None:  # batches that lie apart would else count as populations
-            shifts = alignment(scores, codes, len(batch_names.names), config.random_state)
-            scores = without_batch(scores, shifts, batch_names, codes)
+        scores, matrix_of_covariates = view(d.x, d.names), covariates.matrix(table)
+        effects = correction(scores, covariates, matrix_of_covariates, config.random_state)
+        scores = corrected(
+            scores, effects, matrix_of_covariates
+        )  # batches that lie apart would else count as populations
         differences = noise_differences(view, d, rng)
         matrix = np.eye(scores.shape[1])
         if len(scores) > scores.shape[1] and differences.any():
             matrix = population_units(scores, differences, config.random_state)
-        return cls(view, scores.mean(0), matrix.astype(np.float32), batch_names, shifts, score, {})
+        return cls(view, scores.mean(0), matrix.astype(np.float32), covariates, effects, score, {})
 
     def check(self, modality: str, names: pd.Index) -> None:
         """Refuse data that hold too few of the features that the view reads."""
         features_found(self.view.names, len(self.view.match(names)[1]), modality, names)
 
-    def __call__(self, d: _slots.Modality, batches: np.ndarray | None) -> np.ndarray:
+    def __call__(self, d: _slots.Modality, table: pd.DataFrame | None) -> np.ndarray:
         """Embedding, (cells, dimensions)."""
-        scores = self.view(d.x, d.names)
-        return (
-            without_batch(scores, self.alignment, self.batches, self.batches.codes_of(batches)) - self.mean
-        ) @ self.matrix
+        scores, told = self.view(d.x, d.names), self.covariates.matrix(table, unknown=0.0)
+        return (corrected(scores, self.correction, told) - self.mean) @ self.matrix
 
-    def net(self, d: _slots.Modality, batches: np.ndarray | None) -> tuple[Side, Tensor, Function]:
+    def net(self, d: _slots.Modality, table: pd.DataFrame | None) -> tuple[Side, Tensor, Function]:
         """What it reads, its embedding, and no function of that but itself."""
         y, columns, where = self.view.read(d.x, d.names)
         weight = torch.as_tensor(self.view.loadings[columns] / self.view.unit @ self.matrix)
         side = Side(y, weight, where, np.ones(len(d.rows), bool))
-        return side, torch.as_tensor(self(d, batches)), lambda hidden, context: hidden
+        return side, torch.as_tensor(self(d, table)), lambda hidden, context: hidden
 
     def to(self, device: torch.device) -> None:
         """Nothing here is on a device."""
@@ -178,17 +183,17 @@ class LinearEmbedding:
             "view": self.view.tree(),
             "mean": self.mean,
             "matrix": self.matrix,
-            "batches": self.batches.tree(),
-            "alignment": alignment_tree(self.alignment),
+            "covariates": self.covariates.tree(),
+            "correction": correction_tree(self.correction),
             "explained": self.variance_explained,
         }
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> LinearEmbedding:
         """Rebuild from a `tree`."""
-        view, batches = View.from_tree(tree["view"]), Batches.from_tree(tree["batches"])
-        shifts = alignment_from_tree(tree["alignment"])
-        return cls(view, tree["mean"], tree["matrix"], batches, shifts, tree["explained"], {})
+        view, covariates = View.from_tree(tree["view"]), Covariates.from_tree(tree["covariates"])
+        found = correction_from_tree(tree["correction"], covariates, view.loadings.shape[1])
+        return cls(view, tree["mean"], tree["matrix"], covariates, found, tree["explained"], {})
 
 
 Embedding = CountEmbedding | LinearEmbedding

@@ -18,7 +18,7 @@ from aeverse.models._joint._prediction import Target, predict_dimensions
 from aeverse.models._joint._sample_fusion import SampleFusion
 from aeverse.models._joint._schema import check_model
 from aeverse.models._shared._attribution import Attribution, of_dimensions, of_groups
-from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._reference import (
     QueryGroup,
     Reference,
@@ -41,7 +41,7 @@ class FittedMultimodal:
     ----------
     fusion
         What was trained.
-    kinds, layer, batches
+    kinds, layer, covariates
         What was read.
     targets
         What is kept of each modality so that it can be predicted.
@@ -56,7 +56,7 @@ class FittedMultimodal:
     fusion: Fusion
     kinds: dict[str, str]
     layer: dict[str, str | None]
-    batches: Batches
+    covariates: Covariates
     targets: dict[str, Target]
     training: Scores
     names: pd.Index
@@ -90,8 +90,8 @@ class FittedMultimodal:
 
     def scores(self, mdata, data: Mapping[str, _slots.Modality]) -> Scores:
         """Where new samples lie in each modality."""
-        codes = self.batches.codes_in(mdata, may_lack_column=True, treated="coded as they are")
-        values = self.fusion.scores(data, codes)
+        table = self.covariates.table(mdata, may_lack_columns=True, treated="coded as they are")
+        values = self.fusion.scores(data, table)
         return Scores.of(values, {m: d.rows for m, d in data.items()}, self.fusion.sizes, mdata.n_obs)
 
     def twins(self, mdata, scores: Scores) -> np.ndarray:
@@ -199,7 +199,7 @@ class FittedMultimodal:
         return {
             "recipe": self.fusion.recipe,
             "fusion": self.fusion.tree(),
-            "batches": self.batches.tree(),
+            "covariates": self.covariates.tree(),
             "layer": self.layer,
             "modalities": [
                 {"name": m, "kind": kind, "target": self.targets[m].tree(), "scores": self.training.values[m]}
@@ -225,7 +225,7 @@ class FittedMultimodal:
             FUSIONS[tree["recipe"]].from_tree(tree["fusion"]),
             {m: part["kind"] for m, part in parts.items()},
             tree["layer"],
-            Batches.from_tree(tree["batches"]),
+            Covariates.from_tree(tree["covariates"]),
             {m: Target.from_tree(part["target"]) for m, part in parts.items()},
             Scores({m: part["scores"] for m, part in parts.items()}, tree["has"].astype(bool)),
             pd.Index(tree["names"]),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+import pandas as pd
 import torch
 
 from aeverse import _slots
@@ -37,8 +38,8 @@ class Fusion(Protocol):
     def check(self, modality: str, d: _slots.Modality) -> None:
         """Refuse data that hold too few of the features that are read of a modality."""
 
-    def scores(self, data: Mapping[str, _slots.Modality], codes: np.ndarray | None) -> dict[str, np.ndarray]:
-        """Where samples lie in each modality; `codes`: batches of all samples."""
+    def scores(self, data: Mapping[str, _slots.Modality], table: pd.DataFrame | None) -> dict[str, np.ndarray]:
+        """Where samples lie in each modality; `table`: covariates of all samples."""
 
     def encode(self, scores: Scores, training: Scores, twins: np.ndarray) -> np.ndarray:
         """The code of samples.

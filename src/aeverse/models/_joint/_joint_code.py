@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aeverse.models._shared._covariates import Covariates
 from aeverse.nn import FusionNet
 
 ROWS = 8192  # encoded at a time
@@ -19,16 +20,19 @@ class JointCode(nn.Module):
     Each block is centered, rotated and scaled by what `fit` found. Weights of missing modalities are zero.
     """
 
+    average: Tensor | None
+
     def __init__(
         self,
         net: FusionNet,
         modality_weights: Mapping[str, float],
-        n_batches: int,
+        covariates: Covariates,
         sizes: Mapping[str, tuple[int, int]],
     ):
         super().__init__()
         self.net, self.modality_weights = net, dict(modality_weights)
-        self.n_batches, self.names = n_batches, list(sizes)
+        self.names, average = list(sizes), covariates.average(1)
+        self.register_buffer("average", None if average is None else torch.from_numpy(average), persistent=False)
         for block, (n_in, n_out) in sizes.items():
             self.register_buffer(f"{block}_mean", torch.zeros(n_in, dtype=torch.float32))
             self.register_buffer(f"{block}_axes", torch.zeros(n_in, n_out, dtype=torch.float32))
@@ -36,10 +40,10 @@ class JointCode(nn.Module):
     def outputs(
         self, x: Mapping[str, Tensor], weights: Tensor, covariate: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over the members of what the head and the decoders say; without a covariate: of an average batch."""
+        """Mean over the members of what the head and the decoders say; without a covariate: of an average sample."""
         members, n = self.net.n_members, len(weights)
-        if covariate is None and self.n_batches:
-            covariate = torch.full((n, self.n_batches), 1 / self.n_batches, dtype=torch.float32, device=weights.device)
+        if covariate is None and self.average is not None:
+            covariate = self.average.to(weights.device).expand(n, -1)
         latent = self.net.encode({m: v.expand(members, -1, -1) for m, v in x.items()}, weights.expand(members, -1, -1))
         head = self.net.head(latent).mean(0)
         context = None if covariate is None else covariate.expand(members, -1, -1)

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from aeverse import _slots
-from aeverse.models._joint._alignments import alignment_from_tree, alignment_tree, without_batch
 from aeverse.models._joint._data import HeldoutEntries, Scores, explained, features_found, mask_columns
 from aeverse.models._joint._joint_code import JointCode, half_whitened, random_rotation
-from aeverse.models._shared._alignment import alignment
 from aeverse.models._shared._attribution import Net, Side
-from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._correction import corrected, correction, correction_from_tree, correction_tree
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._neighbors import neighbors_of
 from aeverse.models._shared._views import View
-from aeverse.nn import Alignment, FusionBatch, FusionNet, diffusion_coordinates, fuse, generator_on, local_kernel
+from aeverse.nn import Correction, FusionBatch, FusionNet, diffusion_coordinates, fuse, generator_on, local_kernel
 from aeverse.train import Schedule, train
 
 N_NEIGHBORS, DIFFUSION_TIME = (5, 10, 20), 2  # of the graphs that are fused; found by measuring, see benchmarks
@@ -40,8 +40,8 @@ class SampleFusion:
 
     recipe: ClassVar[str] = "samples"
     views: dict[str, View]
-    batches: Batches
-    alignments: dict[str, Alignment | None]
+    covariates: Covariates
+    corrections: dict[str, Correction | None]
     code: JointCode
     history: dict[str, list[float]]
     variance_explained: dict[str, float]
@@ -52,8 +52,8 @@ class SampleFusion:
         cls,
         data: Mapping[str, _slots.Modality],
         kinds: Mapping[str, str],
-        batches: Batches,
-        codes: np.ndarray | None,
+        covariates: Covariates,
+        table: pd.DataFrame | None,
         n_obs: int,
         config: Any,
         device: torch.device,
@@ -65,18 +65,16 @@ class SampleFusion:
         views = {m: View(kinds[m], config.n_inputs, MAX_COMPONENTS) for m in data}
         values = {m: views[m].fit(heldout[m].without(d.x), d.names, mask_columns(d)) for m, d in data.items()}
         rows = {m: d.rows for m, d in data.items()}
-        alignments: dict[str, Alignment | None] = dict.fromkeys(values)
-        if codes is not None:
-            n, seed = len(batches.names), config.random_state
-            alignments = {m: alignment(z, codes[rows[m]], n, seed) for m, z in values.items()}
-            values = {m: without_batch(z, alignments[m], batches, codes[rows[m]]) for m, z in values.items()}
+        matrices = {m: None if table is None else covariates.matrix(table.iloc[rows[m]]) for m in values}
+        corrections = {m: correction(z, covariates, matrices[m], config.random_state) for m, z in values.items()}
+        values = {m: corrected(z, corrections[m], matrices[m]) for m, z in values.items()}
         modality_weights: dict[str, float] = {m: max(view.n_significant, 0.5) for m, view in views.items()}
         modality_weights = {m: t / sum(modality_weights.values()) for m, t in modality_weights.items()}
-        target = graph_target(values, rows, modality_weights, codes, n_obs)
+        matrix = covariates.matrix(table)
+        target = graph_target(values, rows, modality_weights, covariates.batch_codes(matrix), n_obs)
 
         scores = Scores.of(values, rows, {m: z.shape[1] for m, z in values.items()}, n_obs)
-        one_hot = batches.one_hot(codes)
-        samples = Samples.of(scores, modality_weights, device, target, None if one_hot is None else one_hot)
+        samples = Samples.of(scores, modality_weights, device, target, matrix)
         judged = {m: heldout[m].judged(d, views[m]) for m, d in data.items()}
         generator = torch.Generator().manual_seed(config.random_state)
         net = FusionNet(
@@ -85,13 +83,13 @@ class SampleFusion:
             n_members=config.n_models or N_MEMBERS,
             n_hidden=N_HIDDEN,
             n_latent=config.n_latent,
-            n_covariates=len(batches.names),
+            n_covariates=covariates.n_columns,
             masking=MASKING,
             modality_dropout=MODALITY_DROPOUT,
             skip=True,
             generator=generator,
         ).to(device)
-        code = JointCode(net, modality_weights, len(batches.names), {})
+        code = JointCode(net, modality_weights, covariates, {})
 
         def heldout_explained() -> dict[str, float]:
             _, decoded = code.all_outputs(samples.x, samples.weights, samples.covariate)
@@ -106,8 +104,8 @@ class SampleFusion:
             Schedule(n_steps=n_steps, judge_every=n_steps, learning_rate=LEARNING_RATE, average=AVERAGE),
             progress=progress,
         )
-        code = joint_code(net, samples, modality_weights, batches, config)
-        return cls(views, batches, alignments, code, history, heldout_explained()), scores
+        code = joint_code(net, samples, modality_weights, covariates, config)
+        return cls(views, covariates, corrections, code, history, heldout_explained()), scores
 
     # ---- using -------------------------------------------------------------------------------------------------
     @property
@@ -130,12 +128,13 @@ class SampleFusion:
         view = self.views[modality]
         features_found(view.names, len(view.match(d.names)[1]), modality, d.names)
 
-    def scores(self, data: Mapping[str, _slots.Modality], codes: np.ndarray | None) -> dict[str, np.ndarray]:
+    def scores(self, data: Mapping[str, _slots.Modality], table: pd.DataFrame | None) -> dict[str, np.ndarray]:
         """See `Fusion`."""
         values = {m: self.views[m](d.x, d.names) for m, d in data.items()}
-        if codes is None:
+        if table is None:
             return values
-        return {m: without_batch(z, self.alignments[m], self.batches, codes[data[m].rows]) for m, z in values.items()}
+        matrices = {m: self.covariates.matrix(table.iloc[d.rows], unknown=0.0) for m, d in data.items()}
+        return {m: corrected(z, self.corrections[m], matrices[m]) for m, z in values.items()}
 
     def encode(self, scores: Scores, training: Scores, twins: np.ndarray) -> np.ndarray:
         """See `Fusion`; training samples are not needed."""
@@ -181,8 +180,8 @@ class SampleFusion:
             "modalities": list(self.views),
             "views": [view.tree() for view in self.views.values()],
             "modality_weights": list(self.modality_weights.values()),
-            "batches": self.batches.tree(),
-            "alignments": [alignment_tree(self.alignments[m]) for m in self.views],
+            "covariates": self.covariates.tree(),
+            "corrections": [correction_tree(self.corrections[m]) for m in self.views],
             "code": {name: tensor.cpu().numpy() for name, tensor in self.code.state_dict().items()},
             "net": {
                 "n_members": self.code.net.n_members,
@@ -195,25 +194,27 @@ class SampleFusion:
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> SampleFusion:
         """Rebuild from a `tree`."""
-        names, batches, state = tree["modalities"], Batches.from_tree(tree["batches"]), tree["code"]
+        names, covariates, state = tree["modalities"], Covariates.from_tree(tree["covariates"]), tree["code"]
         views = {m: View.from_tree(part) for m, part in zip(names, tree["views"], strict=True)}
+        sizes = {m: view.loadings.shape[1] for m, view in views.items()}
         net = FusionNet(
-            {m: view.loadings.shape[1] for m, view in views.items()},
+            sizes,
             len(state["net.target_weights"]),
             n_members=tree["net"]["n_members"],
             n_hidden=N_HIDDEN,
-            n_latent=tree["net"]["n_latent"] - len(batches.names),
-            n_covariates=len(batches.names),
+            n_latent=tree["net"]["n_latent"] - covariates.n_columns,
+            n_covariates=covariates.n_columns,
             skip=True,
             generator=torch.Generator(),  # of weights that those of the file replace
         )
         shapes = {b: state[f"{b}_axes"].shape for b in ("guided", "linear", "measured")}
-        code = JointCode(net, dict(zip(names, tree["modality_weights"], strict=True)), len(batches.names), shapes)
+        code = JointCode(net, dict(zip(names, tree["modality_weights"], strict=True)), covariates, shapes)
         code.load_state_dict({name: torch.tensor(a) for name, a in state.items()})
         code.eval()
         explained = dict(zip(names, tree["variance_explained"], strict=True))
-        alignments = {m: alignment_from_tree(part) for m, part in zip(names, tree["alignments"], strict=True)}
-        return cls(views, batches, alignments, code, tree["history"], explained)
+        parts = zip(names, tree["corrections"], strict=True)
+        corrections = {m: correction_from_tree(part, covariates, sizes[m]) for m, part in parts}
+        return cls(views, covariates, corrections, code, tree["history"], explained)
 
 
 # ---- helpers -----------------------------------------------------------------------------------------------------
@@ -280,10 +281,10 @@ def graph_target(
 
 
 def joint_code(
-    net: FusionNet, samples: Samples, modality_weights: Mapping[str, float], batches: Batches, config: Any
+    net: FusionNet, samples: Samples, modality_weights: Mapping[str, float], covariates: Covariates, config: Any
 ) -> JointCode:
     """Learn the blocks of the code, each rotated so that its columns share the variance."""
-    rng, plain = np.random.default_rng(config.random_state), JointCode(net, modality_weights, len(batches.names), {})
+    rng, plain = np.random.default_rng(config.random_state), JointCode(net, modality_weights, covariates, {})
     head, decoded = plain.all_outputs(samples.x, samples.weights)
     blocks = plain.blocks(samples.x, samples.weights, head[:, :N_GUIDED], decoded)
     guided, linear, measured = (b.cpu().numpy() for b in blocks.values())
@@ -292,7 +293,7 @@ def joint_code(
     axes = np.ascontiguousarray(random_rotation(guided.shape[1], rng) / max(length, 1e-12), np.float32)
     fixed = {"guided": (mean, axes), "linear": half_whitened(linear, config.n_latent, LINEAR_LENGTH, rng)}
     fixed["measured"] = half_whitened(measured, N_MEASURED, MEASURED_LENGTH, rng)
-    code = JointCode(net, modality_weights, len(batches.names), {b: axes.shape for b, (_, axes) in fixed.items()})
+    code = JointCode(net, modality_weights, covariates, {b: axes.shape for b, (_, axes) in fixed.items()})
     for b, (mean, axes) in fixed.items():
         code.get_buffer(f"{b}_mean").copy_(torch.as_tensor(mean))
         code.get_buffer(f"{b}_axes").copy_(torch.as_tensor(axes))

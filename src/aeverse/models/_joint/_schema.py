@@ -6,11 +6,19 @@ from typing import Any
 
 from aeverse._schema import Anything, Array, Entries, Fields, Flag, Items, Maybe, Number, Schema, Sizes, Text, check
 from aeverse.models._joint._sample_fusion import N_HIDDEN
-from aeverse.models._matrix._schema import ANY, FIT, POSITIVE, Schemas, _labels
+from aeverse.models._matrix._schema import (
+    ANY,
+    COVARIATES,
+    POSITIVE,
+    Schemas,
+    _labels,
+    checked_covariates,
+    correction_schemas,
+)
 from aeverse.models._matrix._schema import check_model as check_autoencoder
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._kinds import KINDS
 
-BATCHES = FIT["batches"]
 CONFIG: Schemas = {
     "recipe": Text(("auto", "samples", "cells")),
     "n_latent": Number(low=1),
@@ -22,7 +30,7 @@ CONFIG: Schemas = {
 PARTS: Schemas = {
     "recipe": Text(("samples", "cells")),
     "fusion": Anything(),  # the first and the fifth by what is in them
-    "batches": BATCHES,
+    "covariates": COVARIATES,
     "layer": Entries(Maybe(Text())),
     "modalities": Items(Anything(), size="modalities"),
     "names": Items(Text(), size="samples"),
@@ -53,9 +61,9 @@ def check_model(tree: Any) -> None:
     widths = [part["scores"].shape[1] for part in fit["modalities"]]
     features = [len(part["target"]["names"]) for part in fit["modalities"]]
     check_fusion = _check_samples if fit["recipe"] == "samples" else _check_cells
-    check_fusion(fit["fusion"], names, widths, features)
-    if fit["fusion"]["batches"] != fit["batches"]:
-        raise ValueError("fit.fusion.batches: found other batches than in fit.batches; expected the same.")
+    check_fusion(fit["fusion"], names, widths, features, checked_covariates(fit, "fit"))
+    if fit["fusion"]["covariates"] != fit["covariates"]:
+        raise ValueError("fit.fusion.covariates: found others than in fit.covariates; expected the same.")
 
 
 def _check_modality(part: Any, place: str, sizes: Sizes) -> str:
@@ -88,22 +96,20 @@ def _check_modality(part: Any, place: str, sizes: Sizes) -> str:
     return part["name"]
 
 
-def _check_common(fusion: Any, fields: Schemas, names: list[str]) -> Sizes:
+def _check_common(fusion: Any, fields: Schemas, names: list[str], covariates: Covariates) -> Sizes:
     """What both fusions keep."""
-    common: Schemas = {"modalities": Items(Text(), size=len(names)), "batches": BATCHES}
+    common: Schemas = {"modalities": Items(Text(), size=len(names)), "covariates": COVARIATES}
     sizes = check(fusion, Fields(common | fields), place="fit.fusion")
     if list(fusion["modalities"]) != names:
         raise ValueError(f"fit.fusion.modalities: found {list(fusion['modalities'])}; expected {names}.")
-    return sizes
+    return sizes | {"covariates": covariates.n_columns}
 
 
-def _check_alignment(part: Any, place: str, n_batches: int, width: int) -> None:
-    """Where batches lie in the scores of a modality; empty where nothing was learned of that."""
+def _check_correction(part: Any, place: str, covariates: Covariates, width: int) -> None:
+    """What covariates do to the scores of a modality; empty where nothing was learned of that."""
     check(part, Entries(Anything()), place=place)
     if part:
-        centroids = Array("f", ("batches", "clusters", "scores"))
-        arrays: Schemas = {"centroids": centroids, "shifts": centroids, "width": Array("f", (1,), low=0)}
-        check(part, Fields(arrays), place=place, sizes={"batches": n_batches, "scores": width})
+        check(part, Fields(correction_schemas(covariates, part, "", width)), place=place)
 
 
 def _view(n_features: int) -> Schema:
@@ -139,23 +145,25 @@ def _check_view(view: Any, place: str, n_features: int, width: int | None = None
 
 
 # ---- cohorts -------------------------------------------------------------------------------------------------------
-def _check_samples(fusion: Any, names: list[str], widths: list[int], features: list[int]) -> None:
+def _check_samples(
+    fusion: Any, names: list[str], widths: list[int], features: list[int], covariates: Covariates
+) -> None:
     n = len(names)
     fields: Schemas = {
         "views": Items(Anything(), size=n),
-        "alignments": Items(Anything(), size=n),
+        "corrections": Items(Anything(), size=n),
         "modality_weights": Items(Number(low=0, high=1, integer=False), size=n),
         "code": Entries(Anything()),
         "net": Fields({"n_members": Number(low=1, size="members"), "n_latent": Number(low=1, size="decoder inputs")}),
         "history": Entries(Items(ANY)),
         "variance_explained": Items(ANY, size=n),
     }
-    sizes = _check_common(fusion, fields, names)
+    sizes = _check_common(fusion, fields, names, covariates)
     for i, (view, width, n_features) in enumerate(zip(fusion["views"], widths, features, strict=True)):
         _check_view(view, f"fit.fusion.views.{i}", n_features, width)
-        _check_alignment(fusion["alignments"][i], f"fit.fusion.alignments.{i}", sizes["batches"], width)
-    check(fusion["net"]["n_latent"], Number(low=1 + sizes["batches"]), place="fit.fusion.net.n_latent")
-    sizes["latent"] = sizes["decoder inputs"] - sizes["batches"]
+        _check_correction(fusion["corrections"][i], f"fit.fusion.corrections.{i}", covariates, width)
+    check(fusion["net"]["n_latent"], Number(low=1 + sizes["covariates"]), place="fit.fusion.net.n_latent")
+    sizes["latent"] = sizes["decoder inputs"] - sizes["covariates"]
     code_sizes = check(
         fusion["code"], Fields(_code(widths)), place="fit.fusion.code", sizes=sizes | {"all": sum(widths)}
     )
@@ -186,7 +194,7 @@ def _linear(name: str, n_in: int | str, n_out: int | str) -> dict[str, tuple[int
 
 
 # ---- single cells --------------------------------------------------------------------------------------------------
-def _check_cells(fusion: Any, names: list[str], widths: list[int], features: list[int]) -> None:
+def _check_cells(fusion: Any, names: list[str], widths: list[int], features: list[int], covariates: Covariates) -> None:
     n = len(names)
     fields: Schemas = {
         "embeddings": Items(Anything(), size=n),
@@ -194,15 +202,15 @@ def _check_cells(fusion: Any, names: list[str], widths: list[int], features: lis
         "sizes": Items(Number(low=1), size=n),
         "random_state": Number(low=0),
     }
-    _check_common(fusion, fields, names)
+    _check_common(fusion, fields, names, covariates)
     for i, (part, width, n_features) in enumerate(zip(fusion["embeddings"], widths, features, strict=True)):
         place = f"fit.fusion.embeddings.{i}"
         check(fusion["sizes"][i], Number(low=width, high=width), place=f"fit.fusion.sizes.{i}")
-        embedding_sizes = _check_embedding(part, place, fusion["batches"], n_features)
+        embedding_sizes = _check_embedding(part, place, fusion["covariates"], n_features)
         check(embedding_sizes, Number(low=width, high=width), place=f"{place}, its dimensions")
 
 
-def _check_embedding(part: Any, place: str, batches: Any, n_features: int) -> int:
+def _check_embedding(part: Any, place: str, covariates: Any, n_features: int) -> int:
     """One embedding; how many dimensions it has."""
     check(part, Entries(Anything()), place=place)
     check(part.get("class"), Text(("counts", "linear")), place=f"{place}.class")
@@ -212,11 +220,12 @@ def _check_embedding(part: Any, place: str, batches: Any, n_features: int) -> in
         settings = part["model"]["fit"]["settings"]
         return settings["n_models"] * settings["n_latent"]
     fields: Schemas = {"class": Text(), "explained": ANY}
-    fields |= dict.fromkeys(("view", "mean", "matrix", "batches", "alignment"), Anything())
+    fields |= dict.fromkeys(("view", "mean", "matrix", "covariates", "correction"), Anything())
     check(part, Fields(fields), place=place)
     sizes = {"components": _check_view(part["view"], f"{place}.view", n_features)}
-    _check_alignment(part["alignment"], f"{place}.alignment", len(batches["names"]), sizes["components"])
-    if part["batches"] != batches:
-        raise ValueError(f"{place}.batches: found other batches than in fit.batches; expected the same.")
+    if part["covariates"] != covariates:
+        raise ValueError(f"{place}.covariates: found others than in fit.covariates; expected the same.")
+    known = Covariates.from_tree(covariates)
+    _check_correction(part["correction"], f"{place}.correction", known, sizes["components"])
     arrays: Schemas = {"mean": Array("f", ("components",)), "matrix": Array("f", ("components", "width"))}
     return check({name: part[name] for name in arrays}, Fields(arrays), place=place, sizes=sizes)["width"]

@@ -12,16 +12,17 @@ from aeverse.models._matrix import _counts, _values
 from aeverse.models._matrix._network import NetParts, Network
 from aeverse.models._matrix._regularizers import code_layer, corruption
 from aeverse.models._matrix._settings import Settings
-from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._correction import empty_correction
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._gene_sets import gene_set_matrix
-from aeverse.nn import Alignment, AutoencoderNet, Decoder, Encoder, Ensemble, Projection, Units
+from aeverse.nn import AutoencoderNet, Decoder, Encoder, Ensemble, Projection, Units
 
 
 def build(
     settings: Settings,
     features: Features,
-    batches: Batches,
+    covariates: Covariates,
     parts: NetParts,
     generator: torch.Generator,
     *,
@@ -34,7 +35,7 @@ def build(
     ----------
     settings
         What the nets are.
-    features, batches
+    features, covariates
         What they know.
     parts
         What of them depends on the data.
@@ -45,27 +46,29 @@ def build(
     device
         Where the network is to be.
     """
-    members = [_new_member(settings, features, batches, parts, generator, n_samples) for _ in range(settings.n_models)]
+    members = [
+        _new_member(settings, features, covariates, parts, generator, n_samples) for _ in range(settings.n_models)
+    ]
     ensemble, n_features = Ensemble(members).to(device), len(features.names)
     if settings.is_count:
         return _counts.CountNetwork(ensemble, settings, n_features, parts.rare)
     return _values.ValueNetwork(ensemble, settings, n_features)
 
 
-def rebuild(settings: Settings, features: Features, batches: Batches, tree: Mapping[str, Any]) -> Network:
+def rebuild(settings: Settings, features: Features, covariates: Covariates, tree: Mapping[str, Any]) -> Network:
     """The network whose `tree` this is."""
     n_features, n_inputs = len(features.names), len(features.inputs)
     if settings.is_count:
         parts = _counts.empty_parts(settings, n_features, n_inputs)
     else:
         parts = _values.empty_parts(settings, n_features, n_inputs, len(tree["ensemble"]["members.0.encoder.first"]))
-    network = build(settings, features, batches, parts, torch.Generator())  # of weights that are replaced
+    network = build(settings, features, covariates, parts, torch.Generator())  # of weights that are replaced
+    prefix = "correction."
+    if corrected := {k.removeprefix(prefix): a for k, a in tree["ensemble"].items() if k.startswith(prefix)}:
+        network.ensemble.correction = empty_correction(covariates, settings.n_code, corrected)
     if "units.matrix" in tree["ensemble"]:
         n, floats = settings.n_code, torch.float32
         network.ensemble.units = Units(torch.zeros(n, dtype=floats), torch.eye(n, dtype=floats))
-    if "alignment.shifts" in tree["ensemble"]:
-        empty = torch.zeros(tree["ensemble"]["alignment.shifts"].shape, dtype=torch.float32)
-        network.ensemble.alignment = Alignment(empty, empty.clone())
     network.load_tree(tree)
     return network
 
@@ -73,12 +76,12 @@ def rebuild(settings: Settings, features: Features, batches: Batches, tree: Mapp
 def _new_member(
     settings: Settings,
     features: Features,
-    batches: Batches,
+    covariates: Covariates,
     parts: NetParts,
     generator: torch.Generator,
     n_samples: int,
 ) -> AutoencoderNet:
-    input_layer, n_covariates = copy.deepcopy(parts.input_layer), len(batches.names)
+    input_layer, n_covariates = copy.deepcopy(parts.input_layer), covariates.n_columns
     encoder = Encoder(
         input_layer,
         input_layer.axes.shape[1] if isinstance(input_layer, Projection) else len(features.inputs),

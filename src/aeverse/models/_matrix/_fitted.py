@@ -23,13 +23,13 @@ from aeverse.models._matrix._schema import check_model
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._matrix._values import Values
 from aeverse.models._shared._attribution import Attribution, net_of_ensemble, of_dimensions, of_groups
-from aeverse.models._shared._batches import Batches
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._reference import QueryGroup, Reference, label_columns, read_labels, reference_rows
 from aeverse.nn import generator_on
 from aeverse.train import Samples, StoredSamples, in_memory
 
-AVERAGE = "average"  # of all batches, in transform_batch
+AVERAGE = "average"  # in all covariates, in transform_batch
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FittedAutoencoder:
     ----------
     settings
         What was done.
-    features, batches
+    features, covariates
         What the network knows.
     network
         What was trained.
@@ -56,7 +56,7 @@ class FittedAutoencoder:
 
     settings: Settings
     features: Features
-    batches: Batches
+    covariates: Covariates
     network: Network
     history: History
     explained: float
@@ -80,17 +80,17 @@ class FittedAutoencoder:
 
     # ---- new data ----------------------------------------------------------------------------------------------
     def read(
-        self, adata, layer: str | None, *, may_lack_batch: bool = False
+        self, adata, layer: str | None, *, may_lack_covariates: bool = False
     ) -> tuple[Counts | CountsOnDisk | Values, np.ndarray | None]:
         """New data in the model's order of features, and their covariates."""
         data = read(adata, layer, self.settings.likelihood)
         positions = self.features.positions_in(_slots.feature_names(adata), data.absent)
-        codes = self.batches.codes_in(adata, may_lack_column=may_lack_batch)
-        return data.columns(positions), self.batches.one_hot(codes)
+        table = self.covariates.table(adata, may_lack_columns=may_lack_covariates)
+        return data.columns(positions), self.covariates.matrix(table)
 
-    def samples(self, adata, layer: str | None, *, may_lack_batch: bool = False) -> Samples | StoredSamples:
+    def samples(self, adata, layer: str | None, *, may_lack_covariates: bool = False) -> Samples | StoredSamples:
         """New data, to be given out as batches."""
-        data, covariate = self.read(adata, layer, may_lack_batch=may_lack_batch)
+        data, covariate = self.read(adata, layer, may_lack_covariates=may_lack_covariates)
         return data.samples(self.features.inputs, covariate, self.network.device)
 
     def columns(self, names: Sequence[str] | str | None) -> np.ndarray:
@@ -150,7 +150,7 @@ class FittedAutoencoder:
         library = _numbers(library, "library", "a number, or one for each code").reshape(-1, 1)
         if len(library) not in (1, len(code)) or not ((library >= 0) & (library < np.inf)).all():
             raise ValueError(f"library must be a number, or one for each of the {len(code)} codes, and not negative.")
-        covariate = self.batches.one_hot(np.full(len(code), self.batches.code(batch)))
+        covariate = self.covariates.average(len(code), batch)
         return self.network.decode(code, np.broadcast_to(library, (len(code), 1)), covariate, columns)
 
     def denoise(
@@ -176,21 +176,19 @@ class FittedAutoencoder:
         return (mean.as_dask(), replace(mean, sd=True).as_dask()) if return_sd else mean.as_dask()
 
     def _transformed_to(self, transform_batch: str | None) -> np.ndarray | None:
-        """Covariate of the batch that all cells are to come from, (1, batches); None: each from its own."""
+        """Covariates that all cells are to have, (1, columns): average ones, but for a batch that is named; None: their own."""
         if transform_batch is None:
             return None
-        if self.batches.key is None:
+        if not self.covariates.keys:
             raise ValueError(
-                f"transform_batch={transform_batch!r} needs a model that was told the batches: batch_key=."
+                f"transform_batch={transform_batch!r} needs a model that was told the batches: batch_key=, or other covariates=."
             )
-        if transform_batch not in (AVERAGE, *self.batches.names):
-            names = list(self.batches.names)
+        names = self.covariates.batches or []
+        if transform_batch not in (AVERAGE, *names):
             raise ValueError(
-                f"transform_batch={transform_batch!r} must be {AVERAGE!r} or a batch of the model: {names}."
+                f"transform_batch={transform_batch!r} must be {AVERAGE!r} or a batch of the model: {names or 'none'}."
             )
-        return self.batches.one_hot(
-            np.array([self.batches.code(None if transform_batch == AVERAGE else transform_batch)])
-        )
+        return self.covariates.average(1, None if transform_batch == AVERAGE else transform_batch)
 
     def dropouts(
         self,
@@ -232,7 +230,7 @@ class FittedAutoencoder:
 
     def placed(self, adata, layer: str | None) -> Iterator[QueryGroup]:
         """See `Estimator.placed`."""
-        samples = self.samples(adata, layer, may_lack_batch=True)
+        samples = self.samples(adata, layer, may_lack_covariates=True)
         if self.reference is None:
             raise ValueError("this model keeps no training samples to compare new ones with; fit it again.")
         code, measured = self.network.encode(samples), samples.measured()
@@ -270,7 +268,7 @@ class FittedAutoencoder:
         return {
             "settings": self.settings.tree(),
             "features": self.features.tree(),
-            "batches": self.batches.tree(),
+            "covariates": self.covariates.tree(),
             "history": self.history,
             "explained": self.explained,
             "explained_by_feature": self.explained_by_feature,
@@ -289,12 +287,12 @@ class FittedAutoencoder:
     def from_tree(cls, tree: Mapping[str, Any]) -> FittedAutoencoder:
         """Rebuild from a `tree`."""
         settings = Settings.from_tree(tree["settings"])
-        features, batches = Features.from_tree(tree["features"]), Batches.from_tree(tree["batches"])
-        network = rebuild(settings, features, batches, tree["network"])
+        features, covariates = Features.from_tree(tree["features"]), Covariates.from_tree(tree["covariates"])
+        network = rebuild(settings, features, covariates, tree["network"])
         reference = None if tree["reference"] is None else Reference.from_tree(tree["reference"])
         history, explained, by_feature = tree["history"], tree["explained"], tree["explained_by_feature"]
         n = tree["n_samples"]
-        return cls(settings, features, batches, network, history, explained, by_feature, reference, n)
+        return cls(settings, features, covariates, network, history, explained, by_feature, reference, n)
 
 
 def _numbers(values: Any, name: str, remedy: str) -> np.ndarray:

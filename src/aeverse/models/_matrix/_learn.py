@@ -11,6 +11,7 @@ import torch
 from aeverse.models._matrix._checkpoint import TrainingCheckpoint
 from aeverse.models._matrix._network import Matrix, Network
 from aeverse.models._matrix._regularizers import penalties
+from aeverse.models._shared._covariates import Covariates
 from aeverse.nn import AutoencoderNet
 from aeverse.train import Deviances, History, Samples, StoredSamples, train
 
@@ -86,13 +87,12 @@ def finish(
     samples: Samples,
     heldout: Matrix,
     rng: np.random.Generator,
-    codes: np.ndarray | None,
-    n_batches: int,
+    covariates: Covariates,
 ) -> Deviances:
     """Give the code its signs, moments, axes and units, which changes nothing that is decoded; the verdict, on all samples.
 
-    `codes` are the batches of the samples, which are brought together before the units are learned: batches that lie apart
-    would else count as populations, and their distance be kept.
+    What covariates do to the code is taken out before the units are learned: batches that lie apart would else count as
+    populations, and their distance be kept.
     """
     settings = network.settings
     for member in network.ensemble.members:
@@ -105,8 +105,8 @@ def finish(
     deviances = network.calibrate(samples, heldout)
     if settings.n_guided and settings.recipe.graph_target == "smoothed" and settings.may_rotate:
         _shorten_unguided(network, samples)
-    if codes is not None and not settings.dimensions_mean_something:
-        network.align(samples, codes, n_batches)
+    if not settings.dimensions_mean_something:
+        network.correct(samples, covariates)
     if settings.in_noise_units:
         network.measure_noise(samples)
     return deviances

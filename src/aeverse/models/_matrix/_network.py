@@ -14,7 +14,8 @@ from torch import Tensor
 from aeverse import _runtime
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
-from aeverse.models._shared._alignment import alignment
+from aeverse.models._shared._correction import correction
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._kinds import Matrix
 from aeverse.nn import Batch, Ensemble, InputLayer, Likelihood
 from aeverse.train import Deviances, Samples, StoredSamples
@@ -80,7 +81,7 @@ class Network(ABC):
     @_runtime.one_thread()
     @torch.no_grad()
     def encode(self, samples: Samples | StoredSamples, *, raw: bool = False) -> np.ndarray:
-        """Codes, (samples, n_code); `raw`: the latent values of the members, in no units and with batches as they are."""
+        """Codes, (samples, n_code); `raw`: the latent values of the members, in no units and with what covariates do to them."""
         encode = self.ensemble.latent if raw else self.ensemble.encode
         blocks = [encode(batch) for _, batch in samples.blocks(ENCODED_ROWS)]
         return torch.cat(blocks).cpu().numpy() if blocks else np.zeros((0, self.settings.n_code), np.float32)
@@ -106,10 +107,10 @@ class Network(ABC):
             values[rows] = self.ensemble.mean(z, size, batch)[:, columns].cpu().numpy()
         return values
 
-    def align(self, samples: Samples, batches: np.ndarray, n_batches: int) -> None:
-        """Learn how far batches lie apart in the code; from now on codes are without that."""
-        shifts = alignment(self.encode(samples), batches, n_batches, self.settings.random_state)
-        self.ensemble.alignment = None if shifts is None else shifts.to(self.device)
+    def correct(self, samples: Samples, covariates: Covariates) -> None:
+        """Learn what covariates do to the code; from now on codes are without that."""
+        found = correction(self.encode(samples), covariates, samples.covariate, self.settings.random_state)
+        self.ensemble.correction = None if found is None else found.to(self.device)
 
     # ---- where they differ -----------------------------------------------------------------------------------
     @abstractmethod

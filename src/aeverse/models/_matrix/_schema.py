@@ -29,6 +29,7 @@ from aeverse.models._matrix import _choices as choices
 from aeverse.models._matrix._regularizers import code_layer
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._matrix._values import value_likelihood
+from aeverse.models._shared._covariates import Covariates
 from aeverse.nn import LIKELIHOODS, GammaPosterior
 
 Size = int | str
@@ -95,12 +96,19 @@ REFERENCE = Fields(
         "unseen_labels": _labels("unseen"),
     }
 )
+COVARIATES = Fields(
+    {
+        "batch_key": Maybe(Text()),
+        "categories": Items(Fields({"key": Text(), "names": Items(Text())})),
+        "scales": Items(Fields({"key": Text(), "mean": Number(integer=False), "sd": POSITIVE})),
+    }
+)
 FIT: Schemas = {
     "settings": Fields(SETTINGS),
     "features": Fields(
         {"names": Items(Text(), size="features"), "inputs": Array("i", ("inputs",), low=0, below="features")}
     ),
-    "batches": Fields({"key": Maybe(Text()), "names": Items(Text(), size="batches")}),
+    "covariates": COVARIATES,
     "history": Entries(Items(ANY)),
     "explained": ANY,
     "explained_by_feature": Array("f", ("features",), nan=True),
@@ -120,14 +128,14 @@ def check_model(tree: Any) -> None:
     """
     config = CONFIG | {"likelihood": Text(("auto", *LIKELIHOODS))}
     sizes = check(tree, Fields({"config": Fields(config), "fit": Fields(FIT)}))
-    settings = Settings.from_tree(tree["fit"]["settings"])
-    sizes["code"] = settings.n_code
+    settings, covariates = Settings.from_tree(tree["fit"]["settings"]), checked_covariates(tree["fit"], "fit")
+    sizes |= {"code": settings.n_code, "covariates": covariates.n_columns}
     subtrees = {name: tree["fit"][name] for name in ("reference", "network")}
     parts = {"ensemble": Entries(Anything())} | ({"posterior": Anything()} if settings.is_count else {})
     check(subtrees["network"], Fields(parts), place="fit.network")
     ensemble = subtrees["network"]["ensemble"]
     check(settings.n_models, Number(low=1, high=len(ensemble)), place="fit.settings.n_models")
-    arrays = {"ensemble": Fields(_ensemble(settings, sizes, ensemble))}
+    arrays = {"ensemble": Fields(_ensemble(settings, sizes, covariates, ensemble))}
     if settings.is_count:
         arrays["posterior"] = Fields(_posterior(sizes["features"]))
     check(subtrees, Fields({"reference": Maybe(REFERENCE), "network": Fields(arrays)}), place="fit", sizes=sizes)
@@ -151,21 +159,47 @@ def _layers(widths: Sequence[int], linear: int, norm: int, normed: int) -> Schem
     return schemas
 
 
-def _ensemble(settings: Settings, sizes: Sizes, lengths: Mapping[str, Any]) -> Schemas:
-    """Weights and buffers of the members; those of units and of an alignment where any were kept."""
+def _ensemble(settings: Settings, sizes: Sizes, covariates: Covariates, arrays: Mapping[str, Any]) -> Schemas:
+    """Weights and buffers of the members; those of units and of a correction where any were kept."""
     likelihood = LIKELIHOODS[settings.likelihood].empty(sizes["features"])
-    member = _under("decoder", _decoder(settings, sizes["batches"])) | _under("likelihood", _shapes(likelihood))
+    member = _under("decoder", _decoder(settings, sizes["covariates"])) | _under("likelihood", _shapes(likelihood))
     member |= _under("encoder", _encoder(settings, sizes))
     schemas: Schemas = {}
     for i in range(settings.n_models):
         schemas |= _under(f"members.{i}", member)
-    if "units.matrix" in lengths:
+    if "units.matrix" in arrays:
         square = ("code", "code")
         schemas |= _under("units", _floats(center=("code",), matrix=square, inverse=square))
-    if "alignment.shifts" in lengths:
-        places = Array("f", ("batches", "clusters", "code"))
-        schemas |= _under("alignment", {"centroids": places, "shifts": places, "width": Array("f", (1,), low=0)})
+    always = bool(covariates.scales) and not settings.dimensions_mean_something
+    if always or any(name.startswith("correction.") for name in arrays):
+        schemas |= _under("correction", correction_schemas(covariates, arrays, "correction.", "code"))
     return schemas
+
+
+def correction_schemas(covariates: Covariates, arrays: Mapping[str, Any], prefix: str, width: Size) -> Schemas:
+    """Arrays of a `Correction` of so many dimensions: slopes of the numbers, and the categories that could be aligned."""
+    schemas = _floats(slopes=(len(covariates.scales), width)) if covariates.scales else {}
+    for block in covariates.blocks():
+        name = f"alignments.{block.start}"
+        if f"{prefix}{name}.shifts" in arrays:
+            places = Array("f", (block.stop - block.start, f"clusters of {name}", width))
+            schemas |= _under(name, {"centroids": places, "shifts": places, "width": Array("f", (1,), low=0)})
+    return schemas
+
+
+def checked_covariates(tree: Mapping[str, Any], place: str) -> Covariates:
+    """Those of a tree, after checking that all columns and categories differ, and that the batches come first."""
+    covariates, own = Covariates.from_tree(tree["covariates"]), tree["covariates"]
+    if len(covariates.keys) < len(own["categories"]) + len(own["scales"]):
+        raise ValueError(f"{place}.covariates: found {covariates.keys}; expected each column once.")
+    for key, names in covariates.categories.items():
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"{place}.covariates: found {list(names)} in {key!r}; expected categories, each once.")
+    if covariates.batch_key not in (None, *covariates.keys[:1]) or (covariates.batch_key and not covariates.categories):
+        raise ValueError(
+            f"{place}.covariates.batch_key: found {covariates.batch_key!r}; expected the first of the categories."
+        )
+    return covariates
 
 
 def _encoder(settings: Settings, sizes: Sizes) -> Schemas:
@@ -175,8 +209,8 @@ def _encoder(settings: Settings, sizes: Sizes) -> Schemas:
     n_first = widths[0] + (n_out if settings.recipe.skip and settings.n_hidden else 0)
     n_inputs: Size = "inputs" if settings.is_count else "components"
     schemas = _floats(first=(n_inputs, n_first), first_bias=(n_first,), axes=(n_latent, n_latent))
-    if sizes["batches"]:
-        schemas["covariate.weight"] = Array("f", (n_first, "batches"))
+    if sizes["covariates"]:
+        schemas["covariate.weight"] = Array("f", (n_first, "covariates"))
     schemas |= _under("rest", _layers(widths, linear=2, norm=0, normed=0))
     if code_layer(settings) is None:
         normed = n_latent - settings.n_guided
@@ -192,12 +226,12 @@ def _input_layer(settings: Settings, n_inputs: int) -> Schemas:
     return _under("inner", _shapes(inner)) | _floats(center=(width,), axes=(width, "components"), gain=())
 
 
-def _decoder(settings: Settings, n_batches: int) -> Schemas:
+def _decoder(settings: Settings, n_covariates: int) -> Schemas:
     widths = [settings.n_latent, *(settings.n_hidden[::-1] if settings.decoder == "mlp" else ())]
     schemas = _under("layers", _layers(widths, linear=0, norm=1, normed=1))
     schemas |= _floats(loadings=("features", widths[-1]), bias=("features",), initial_bias=("features",))
-    if n_batches:
-        schemas |= _floats(batch_offsets=("features", "batches"))
+    if n_covariates:
+        schemas |= _floats(covariate_offsets=("features", "covariates"))
     if settings.gene_sets is not None:
         schemas |= _floats(mask=("features", "latent"))
     return schemas

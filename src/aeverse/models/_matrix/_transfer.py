@@ -60,14 +60,15 @@ def start_from(source: FittedAutoencoder, network: Network, features: Features) 
     """Copy what each member of the other model learned into a new one; features without a counterpart keep their start.
 
     The Gaussian prior on the decoder is centered at what was copied, so that few samples change little [Li2018]_. Effects
-    of batches are not copied: the new net starts as an average one.
+    of covariates are not copied: the new net starts as an average one.
     """
     is_shared = torch.as_tensor(features.names.isin(source.features.names))
     counterpart = torch.as_tensor(source.features.names.get_indexer(features.names[is_shared.numpy()]))
     read = torch.as_tensor(_positions_read(source, features))
+    average = torch.as_tensor(source.covariates.average(1))[0] if source.covariates.keys else None
     for member, old in zip(network.ensemble.members, source.network.ensemble.members, strict=True):
-        _copy_encoder(member.encoder, old.encoder, read)
-        _copy_decoder(member, old, is_shared, counterpart)
+        _copy_encoder(member.encoder, old.encoder, read, average)
+        _copy_decoder(member, old, is_shared, counterpart, average)
         for name, buffer in member.likelihood.named_buffers():
             if buffer.ndim == 1:
                 buffer[is_shared] = old.likelihood.get_buffer(name)[counterpart].to(buffer.device)
@@ -78,23 +79,29 @@ def _positions_read(source: FittedAutoencoder, features: Features) -> np.ndarray
     return source.features.names[source.features.inputs].get_indexer(features.names[features.inputs])
 
 
-def _copy_encoder(encoder: Encoder, source: Encoder, read: torch.Tensor) -> None:
+def _copy_encoder(encoder: Encoder, source: Encoder, read: torch.Tensor, average: torch.Tensor | None) -> None:
     encoder.first.copy_(source.first if isinstance(source.input_layer, Projection) else source.first[read])
     encoder.first_bias.copy_(source.first_bias)
-    if source.covariate is not None:
-        encoder.first_bias.add_(source.covariate.weight.mean(1).to(encoder.first_bias.device))
+    if source.covariate is not None and average is not None:
+        of_average = source.covariate(average.to(source.first_bias.device))
+        encoder.first_bias.add_(of_average.to(encoder.first_bias.device))
     encoder.rest.load_state_dict(source.rest.state_dict())
     encoder.code_layer.load_state_dict(source.code_layer.state_dict())
 
 
 def _copy_decoder(
-    member: AutoencoderNet, old: AutoencoderNet, is_shared: torch.Tensor, counterpart: torch.Tensor
+    member: AutoencoderNet,
+    old: AutoencoderNet,
+    is_shared: torch.Tensor,
+    counterpart: torch.Tensor,
+    average: torch.Tensor | None,
 ) -> None:
     """Without the rotation that the code of the other model was given at last."""
     decoder, source, device = member.decoder, old.decoder, member.decoder.bias.device
     unrotate = old.encoder.axes.double().T
     decoder.layers.load_state_dict(source.layers.state_dict())
-    offset = 0.0 if source.batch_offsets is None else source.batch_offsets.mean(1)
+    offsets = source.covariate_offsets
+    offset = 0.0 if offsets is None or average is None else offsets @ average.to(offsets.device)
     bias = (source.bias + offset)[counterpart].to(device)
     if member.likelihood.is_count:  # a profile: its level among the other genes is that of the new data
         bias = bias - bias.logsumexp(0) + decoder.bias[is_shared].logsumexp(0)
