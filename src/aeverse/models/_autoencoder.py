@@ -126,9 +126,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             Column of ``adata.var`` or boolean array: features that the encoder reads. ``"auto"``: ``highly_variable``
             where present, else of counts the `n_inputs` most overdispersed, of other values all. All features are decoded.
         batch_key
-            Column of ``adata.obs``: encoder and decoder get the batch of a sample as an input, and in the embedding samples of
-            different batches that match are brought together (mutual nearest neighbors [Haghverdi2018]_; not with
-            ``"sparse"`` or `gene_sets`, where the values of single dimensions mean something).
+            Column of ``adata.obs`` with the batches, inputs of encoder and decoder; in the embedding, samples that match are brought
+            together [Haghverdi2018]_, but not with ``"sparse"`` or `gene_sets`, whose single dimensions mean something.
         covariates
             Further columns of ``adata.obs``: categories (text, truth values) and numbers, see `aeverse.tl.embed`.
         init
@@ -149,8 +148,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         -------
         The estimator itself.
         """
-        source = None if init is None else init.fitted
-        self._fit = None  # a fit that fails leaves no model
+        source, self._fit = None if init is None else init.fitted, None  # a fit that fails leaves no model
         data = read_to_learn(adata, layer, self.config.likelihood if source is None else source.settings.likelihood)
         n, config = len(data), self.config
         settings = resolve(config, data.likelihood, n) if source is None else inherit(config, source.settings, n)
