@@ -315,13 +315,18 @@ def test_mapping_shows_p_values_and_confusion():
     model = ae.models.Autoencoder(n_models=1, n_latent=8, max_epochs=5).fit(training, progress=False)
     ae.tl.map_query(query, model, transfer="cell_type")
     axes = ae.pl.mapping(query, "cell_type", truth="cell_type", show=False)
-    assert len(axes) == 3
+    assert len(axes) == 4
     assert sum(bar.get_height() for bar in axes[0].patches) == query.n_obs
+    one = query.obs["cell_type_set"].astype(str) == query.obs["cell_type_predicted"].astype(str)
+    sizes = query.obs["cell_type_predicted"].value_counts().sort_index().to_numpy()
+    widths = np.array([bar.get_width() for bar in axes[2].containers[0]])  # of samples whose set is one label
+    assert 0 < (widths * sizes).sum() == pytest.approx(one.sum())
+    assert sum(bar.get_width() for part in axes[2].containers for bar in part) == pytest.approx(3)
     right = (query.obs["cell_type"].astype(str) == query.obs["cell_type_predicted"].astype(str)).mean()
-    shares = np.asarray(axes[2].images[0].get_array())
+    shares = np.asarray(axes[3].images[0].get_array())
     sizes = query.obs["cell_type"].value_counts().sort_index().to_numpy()
     np.testing.assert_allclose((np.diag(shares) * sizes).sum() / query.n_obs, right, rtol=1e-6)
-    assert len(ae.pl.mapping(query, "cell_type", show=False)) == 2
+    assert len(ae.pl.mapping(query, "cell_type", show=False)) == 3
     with pytest.raises(KeyError, match="label='other' was not transferred"):
         ae.pl.mapping(query, "other")
 

@@ -38,6 +38,14 @@ def test_bars_are_the_means_of_the_groups(mdata, tmp_path):
     np.testing.assert_allclose(np.ravel(widths(ae.pl.modality_weights(mdata, show=False))), [0.66, 0.34])
 
 
+def test_groups_with_the_same_shares_are_one_bar(mdata):
+    mdata.obs["kind"] = list("abcdea")
+    mdata.obsm["ae_weights"] = pd.DataFrame([[0.6, 0.4]] * 5 + [[1.0, 0.0]], mdata.obs_names, ["rna", "protein"])
+    ax = ae.pl.modality_weights(mdata, groupby="kind", show=False)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a (2)", "b, c and 2 more (4)"]
+    np.testing.assert_allclose(widths(ax), [[0.8, 0.6], [0.2, 0.4]])
+
+
 def test_what_is_missing_is_named(mdata):
     with pytest.raises(KeyError, match="groupby='stage' is not a column"):
         ae.pl.modality_weights(mdata, groupby="stage", show=False)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BINS = 20
 ALPHA = 0.05
 OF_LABELS = ("_predicted", "_confidence", "_set")  # endings of the columns of labels; the other one holds p-values
+SIZES = ("one label", "several", "none of these")  # of prediction sets
 WRITE_UP_TO = 15  # categories, up to which shares are written into the fields
 
 
@@ -44,11 +45,12 @@ def mapping(
     save: str | Path | bool | None = None,
     return_fig: bool = False,
 ) -> np.ndarray | Figure:
-    """Overview of mapped samples: p-values of typicality, confidence by label, and confusion with known labels.
+    """Overview of mapped samples: p-values of typicality, confidence and prediction sets by label, confusion with known labels.
 
     The left panel counts samples by their p-value. If they are like the training data, all bars are about as high as the
     gray line; a first bar far above it holds samples that are unlike them. The second panel shows the confidence of each
-    label, as boxes from the first to the third quartile. The third, with `truth`, shows for each known label (row) the
+    label, as boxes from the first to the third quartile. The third shows for each label that samples got how large their
+    prediction sets are: one label, several, or none of these. The fourth, with `truth`, shows for each known label (row) the
     share of its samples that got each label (column).
 
     Parameters
@@ -64,7 +66,7 @@ def mapping(
     cmap, title, figsize
         As in `aeverse.pl.latent`.
     ax
-        Axes to draw on: two, or three with `truth`.
+        Axes to draw on: three, or four with `truth`.
     show, save, return_fig
         As in `aeverse.pl.latent`.
 
@@ -90,9 +92,14 @@ def mapping(
     >>> ae.tl.map_query(query, model, transfer="cell_type")
     >>> axes = ae.pl.mapping(query, "cell_type", truth="cell_type", show=False)
     """
-    p_values, predicted, confidence = _results(data, label, key)
+    p_values, predicted, confidence, sets = _results(data, label, key)
     true_labels = None if truth is None else _slots.unknown_as_nan(_slots.read_column(data.obs, truth)).astype(object)
-    names = ["typicality", f"confidence in {label}", *([] if truth is None else [f"{label} predicted, by {truth}"])]
+    names = [
+        "typicality",
+        f"confidence in {label}",
+        f"prediction sets of {label}",
+        *([] if truth is None else [f"{label} predicted, by {truth}"]),
+    ]
     panel_titles = titles(title, names)
     colors = colormap(cmap, "Blues")
     labels = {*predicted.dropna().astype(str), *(() if true_labels is None else true_labels.dropna().astype(str))}
@@ -102,13 +109,14 @@ def mapping(
     axes = panels(len(names), ax, size=size, figsize=figsize)
     _p_values(axes[0], p_values, panel_titles[0])
     _confidence(axes[1], predicted, confidence, panel_titles[1])
+    _sizes_of_sets(axes[2], predicted, sets, panel_titles[2])
     if true_labels is not None:
-        _confusion(axes[2], predicted, true_labels, panel_titles[2], str(truth), label, colors)
+        _confusion(axes[3], predicted, true_labels, panel_titles[3], str(truth), label, colors)
     return finish(axes, "mapping", own=ax is None, show=show, save=save, return_fig=return_fig)
 
 
-def _results(data, label: str, key: str) -> tuple[np.ndarray, pd.Series, np.ndarray]:
-    """P-values, labels and confidence that `aeverse.tl.map_query` wrote."""
+def _results(data, label: str, key: str) -> tuple[np.ndarray, pd.Series, np.ndarray, pd.Series]:
+    """P-values, labels, confidence and prediction sets that `aeverse.tl.map_query` wrote."""
     writes = [str(slot) for slot in np.atleast_1d(_slots.read_record(data, key)["writes"])]
     columns = [slot.removeprefix("obs/") for slot in writes if slot.startswith("obs/")]
     p_column = next((c for c in columns if not c.endswith(OF_LABELS)), None)
@@ -118,7 +126,8 @@ def _results(data, label: str, key: str) -> tuple[np.ndarray, pd.Series, np.ndar
         labels = [c.removesuffix("_predicted") for c in columns if c.endswith("_predicted")]
         raise KeyError(f"label={label!r} was not transferred; labels are: {labels or 'none: pass transfer='}.")
     obs = data.obs
-    return obs[p_column].to_numpy(float), obs[f"{label}_predicted"], obs[f"{label}_confidence"].to_numpy(float)
+    predicted, confidence, sets = (obs[f"{label}{ending}"] for ending in OF_LABELS)
+    return obs[p_column].to_numpy(float), predicted, confidence.to_numpy(float), sets
 
 
 def _p_values(ax: Axes, p: np.ndarray, title: str) -> None:
@@ -156,6 +165,24 @@ def _confidence(ax: Axes, predicted: pd.Series, confidence: np.ndarray, title: s
     ax.set_xlim(0, 1.02)
     ax.tick_params(axis="y", length=0)
     tidy(ax, title, "share of the neighbors' votes", "")
+
+
+def _sizes_of_sets(ax: Axes, predicted: pd.Series, sets: pd.Series, title: str) -> None:
+    several = sets.astype(str).str.contains(" | ", regex=False)  # as aeverse.tl.map_query joins them
+    kind = np.where(sets.astype(str) == SIZES[2], SIZES[2], np.where(several, SIZES[1], SIZES[0]))
+    known = predicted.notna().to_numpy()
+    table = pd.crosstab(predicted[known].astype(str).to_numpy(), kind[known]).reindex(columns=SIZES, fill_value=0)
+    left, rows = np.zeros(len(table)), range(len(table))
+    for size, color in zip(SIZES, (COLORS[0], MISSING, COLORS[3]), strict=True):
+        share = (table[size] / table.sum(axis=1)).to_numpy()
+        ax.barh(rows, share, left=left, label=size, color=color, edgecolor="white")
+        left += share
+    ax.set_yticks(rows, [f"{name} ({n})" for name, n in table.sum(axis=1).items()])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1)
+    ax.tick_params(axis="y", length=0)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, fontsize=8)
+    tidy(ax, title, "share of the samples", "")
 
 
 def _confusion(ax: Axes, predicted, true_labels, title: str, truth: str, label: str, colors: Colormap) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mudata import MuData
 
+DECIMALS, NAMED = 3, 2  # to which shares are the same; groups of one bar that its label names
 HATCHES = ("", "////", "....")  # beyond seven modalities
 
 
@@ -37,8 +38,9 @@ def modality_weights(
 ) -> Axes | Figure:
     """How much each modality counts in the embedding, mean over the samples of each group.
 
-    A modality counts by how much structure it holds (`aeverse.tl.multimodal_embed`), and nothing in a sample that lacks
-    it: groups in which it is missing more often show a smaller share. Samples without any modality are left out.
+    A modality counts by how much structure it holds over all samples (`aeverse.tl.multimodal_embed`), and nothing in a sample
+    that lacks it: groups in which it is missing more often show a smaller share. Nothing else makes groups differ, so those
+    with the same shares are one bar. Samples without any modality are left out.
 
     Parameters
     ----------
@@ -84,8 +86,7 @@ def modality_weights(
     if not complete.any():
         raise ValueError(f"no sample has both a weight and a value of {groupby!r}.")
     means = weights[complete].groupby(groups[complete], observed=True).mean()
-    sizes = groups[complete].value_counts()
-    labels = [f"{name} ({sizes[name]})" for name in means.index]
+    means, labels = _one_bar_each(means, groups[complete].value_counts())
     [panel_title] = titles(title, ["modality weights"])
     [panel] = panels(1, ax, size=(5.2, max(1.6, 1.1 + 0.28 * len(means))), figsize=figsize)
     colors = palette_colors(palette, [str(m) for m in means]) or COLORS
@@ -101,3 +102,14 @@ def modality_weights(
     tidy(panel, panel_title, "share of the embedding", "" if groupby is None else groupby)
     panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8)
     return finish([panel], "modality_weights", own=ax is None, show=show, save=save, return_fig=return_fig)
+
+
+def _one_bar_each(means: pd.DataFrame, sizes: pd.Series) -> tuple[pd.DataFrame, list[str]]:
+    """Groups with the same shares as one row, and the names of the rows with their numbers of samples."""
+    alike = means.round(DECIMALS).groupby(list(means.columns), sort=False).ngroup()
+    labels = []
+    for row in alike.unique():
+        names = [str(name) for name in means.index[alike == row]]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        labels.append(f"{', '.join(names[:NAMED])}{more} ({sizes[means.index[alike == row]].sum()})")
+    return means.groupby(alike.to_numpy(), sort=False).mean(), labels
