@@ -60,7 +60,7 @@ napoleon_use_ivar = True  # attributes are properties, which have an entry of th
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # executed and committed; the test suite executes them again
+nb_execution_mode = "off"  # executed and committed; ci/run_tutorials.py --check executes them again
 nb_merge_streams = True
 
 html_theme = "sphinx_book_theme"

@@ -457,7 +457,8 @@ def test_every_parameter_of_a_tool_is_an_option(capsys):
         page = capsys.readouterr().out
         _, *parameters = inspect.signature(getattr(ae.tl, command.tool)).parameters
         missing = [p for p in parameters if f"--{p.replace('_', '-')}" not in page]
-        assert set(missing) <= set(_commands.NO_OPTIONS), name
+        of_fit = _commands.NOT_OF_A_MODEL if name == "fit" else ()
+        assert set(missing) <= {*_commands.NO_OPTIONS, *of_fit}, name
 
 
 def test_a_model_is_saved_and_maps_new_samples(counts, tmp_path, capsys):
@@ -510,3 +511,41 @@ def test_files_of_several_modalities_and_of_10x(tmp_path, capsys):
     for source in (folder, folder / "matrix.mtx"):
         assert main(["embed", str(source), str(tmp_path / "e.h5ad"), *FAST, "--overwrite"]) == 0
         assert anndata.read_h5ad(tmp_path / "e.h5ad").obsm["X_ae"].shape == (60, 8)
+
+
+def test_fit_writes_a_model_with_the_options_of_a_file(counts, tmp_path, capsys):
+    saved, config = tmp_path / "pbmc.ae", tmp_path / "small.toml"
+    config.write_text('n_models = 1\nn_latent = 6\nlikelihood = "poisson"\nregularizer = ["sparse"]\n')
+    assert main(["fit", str(counts), str(saved), "--config", str(config), "--n-latent", "5"]) == 0
+    model = ae.models.load(saved)
+    assert (model.config.n_latent, model.config.likelihood) == (5, "poisson")  # the command line counts more
+    assert model.settings.regularizer == ("sparse",)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pbmc.ae", "small.toml"]
+    assert "fitted to 350 cells" in capsys.readouterr().out
+    left = ["pbmc.ae", "small.toml"]
+    said = failed(capsys, tmp_path, ["fit", counts, tmp_path / "x.ae", "--config", tmp_path / "no.toml"], left=left)
+    assert "cannot read --config" in said
+    config.write_text("n_latent 6")
+    said = failed(capsys, tmp_path, ["fit", counts, tmp_path / "x.ae", f"--config={config}"], left=left)
+    assert "cannot read --config" in said
+    assert "must end in .ae" in failed(capsys, tmp_path, ["fit", counts, tmp_path / "x.h5ad"], left=left)
+
+
+def test_an_option_that_there_is_not_in_a_file_is_wrong_usage(counts, tmp_path, capsys):
+    config = tmp_path / "wrong.toml"
+    config.write_text("n_latents = 6")
+    with pytest.raises(SystemExit, match="2"):
+        main(["embed", str(counts), str(tmp_path / "x.h5ad"), "--config", str(config)])
+    assert "--n-latents=6" in capsys.readouterr().err
+
+
+def test_markers_and_benchmark_write_what_the_tools_return(counts, tmp_path):
+    out, table = tmp_path / "out.h5ad", tmp_path / "scores.csv"
+    config = tmp_path / "benchmark.toml"  # an option that a command needs may stand in the file, too
+    config.write_text('methods = ["pca", "kernel_pca"]\nlabel_key = "bulk_labels"\nn_splits = 2\nn_latent = 4\n')
+    assert main(["markers", str(counts), str(out), "--groupby", "bulk_labels", "--n-splits", "2"]) == 0
+    assert "names" in anndata.read_h5ad(out).uns["markers"]
+    assert main(["benchmark", str(counts), str(table), "--config", str(config)]) == 0
+    scores = pd.read_csv(table)
+    assert sorted(scores["method"]) == ["kernel_pca", "kernel_pca", "pca", "pca"]
+    assert scores["knn"].between(0, 1).all()

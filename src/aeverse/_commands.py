@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 DENOISE = """\
 Denoise UMI counts with an autoencoder and write them to a new file, with
@@ -32,9 +33,24 @@ examples:
   aeverse embed in.h5ad out.h5ad --n-latent 16 --batch-key donor --report page.html"""
 
 
+FIT = """\
+Train an autoencoder as 'aeverse embed' does, and write the model only. Other commands take it with --model.
+For the modalities of a .h5mu: aeverse multimodal cells.h5mu out.h5mu --save-model joint.ae"""
+FIT_EXAMPLES = """\
+examples:
+  aeverse fit counts.h5ad pbmc.ae --layer counts
+  aeverse map new.h5ad mapped.h5ad --model pbmc.ae --transfer cell_type"""
+BENCHMARK_EXAMPLES = """\
+examples:
+  aeverse benchmark counts.h5ad scores.csv --methods ae,pca,scvi --label-key cell_type"""
+
+
 @dataclass(frozen=True)
 class Command:
-    """A tool of `aeverse.tl`, what its command says when done, and what help shows."""
+    """A tool of `aeverse.tl`, what its command says when done, and what help shows.
+
+    `writes` is what the output file holds: the ``"data"`` with the results, the fitted ``"model"``, or a ``"table"``.
+    """
 
     tool: str
     done: str
@@ -42,12 +58,15 @@ class Command:
     text: str = ""
     examples: str = ""
     has_report: bool = False
+    writes: Literal["data", "model", "table"] = "data"
 
 
 COMMANDS = {
     "denoise": Command("denoise", "denoised", "denoise raw counts", DENOISE, DENOISE_EXAMPLES, has_report=True),
     "embed": Command("embed", "embedded", "embed cells or samples", examples=EMBED_EXAMPLES, has_report=True),
+    "fit": Command("embed", "fitted to", "train a model and save it", FIT, FIT_EXAMPLES, writes="model"),
     "dropouts": Command("dropouts", "found dropouts of", "probability that a zero was missed"),
+    "markers": Command("markers", "tested", "marker genes that hold although clusters were found in the same counts"),
     "multimodal": Command("multimodal_embed", "embedded", "embed the cells of a .h5mu from all modalities"),
     "predict": Command("predict_modality", "predicted", "predict a modality from the others (.h5mu)"),
     "foreground": Command("protein_foreground", "judged", "protein counts above background (.h5mu)"),
@@ -55,9 +74,18 @@ COMMANDS = {
     "subtypes": Command("subtypes", "grouped", "subtypes of patients in an embedding"),
     "survival": Command("survival", "analyzed", "survival by groups or by an embedding"),
     "associations": Command("associations", "tested", "association of groups with clinical columns"),
+    "benchmark": Command(
+        "benchmark",
+        "compared methods on",
+        "scores of methods on held-out samples (.csv)",
+        "",
+        BENCHMARK_EXAMPLES,
+        writes="table",
+    ),
 }
 
 NO_OPTIONS = ("progress", "copy", "reference", "gene_sets", "lazy")  # objects in memory, or of no use for files
+NOT_OF_A_MODEL = ("method", "model", "save_model", "key_added", "uncertainty")  # what `fit` has no use for
 SAME = {"random_state": "Seed.", "device": "auto, cpu or cuda.", "model": "File of a saved model to use."}
 
 
@@ -92,9 +120,10 @@ def parameters(tool: str) -> list[Parameter]:
     ]
 
 
-def add_options(parser: argparse.ArgumentParser, tool: str) -> list[str]:
+def add_options(parser: argparse.ArgumentParser, command: Command) -> list[str]:
     """An option for each parameter of a tool but its data; without a default it is required. Returns the names."""
-    options = [p for p in parameters(tool)[1:] if p.name not in NO_OPTIONS]
+    left_out = (*NO_OPTIONS, *(NOT_OF_A_MODEL if command.writes == "model" else ()))
+    options = [p for p in parameters(command.tool)[1:] if p.name not in left_out]
     for p in options:
         default = "" if p.default in (None, ()) else f" (default: {p.default})"
         kind = _kind(p.annotation, p.name)
@@ -102,6 +131,28 @@ def add_options(parser: argparse.ArgumentParser, tool: str) -> list[str]:
         name = f"--{p.name.replace('_', '-')}"
         parser.add_argument(name, required=p.needed, default=argparse.SUPPRESS, help=text, **kind)
     return [p.name for p in options]
+
+
+def with_config(argv: list[str]) -> list[str]:
+    """Options of the TOML file that ``--config`` names, put before those of the command line, which count more."""
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config", type=Path)
+    path = before.parse_known_args(argv)[0].config
+    if path is None:
+        return argv
+    values = tomllib.loads(path.read_text("utf-8"))
+    return [argv[0], *(_as_word(name.replace("_", "-"), value) for name, value in values.items()), *argv[1:]]
+
+
+def _as_word(option: str, value: Any) -> str:
+    """One option as it would stand on the command line."""
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    if isinstance(value, list):
+        value = ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+    if isinstance(value, dict):
+        value = ",".join(f"{key}={entry}" for key, entry in value.items())
+    return f"--{option}={value}"
 
 
 def takes(tool: str) -> tuple[str, ...]:
@@ -116,10 +167,10 @@ def _kind(annotation: str, name: str) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if name in ("model", "save_model"):
         return {"metavar": "FILE"}
-    if "Mapping" in annotation:
-        return {"type": _pairs, "metavar": "NAME=VALUE,..."}
     if "Sequence[str]" in annotation:
         return {"type": _names, "metavar": "A,B,..."}
+    if "Mapping" in annotation:
+        return {"type": _pairs, "metavar": "NAME=VALUE,..."}
     number = {"int": int, "float": float}.get(annotation.split(" | ")[0])
     return {"type": number or _word, "metavar": "N" if number else "VALUE"}
 

@@ -31,11 +31,13 @@ examples:
   aeverse denoise counts.h5ad denoised.h5ad           adds layers/denoised and obsm/X_ae
   aeverse denoise in.h5ad out.h5ad --layer counts --batch-key donor --report page.html
   aeverse embed counts.h5ad embedded.h5ad             adds obsm/X_ae only
+  aeverse fit counts.h5ad pbmc.ae                     trains a model and writes nothing else
   aeverse info model.ae                               what a saved model was trained on
   aeverse multimodal cells.h5mu out.h5mu --save-model joint.ae
   aeverse map new.h5ad mapped.h5ad --model pbmc.ae --transfer cell_type
 
 A folder, .h5 or .mtx from Cell Ranger and a .loom file are read, too. Lists are written A,B; None is written none.
+--config FILE.toml reads options from a file, such as n_latent = 16; those of the command line count more.
 
 exit codes: 0 done, 1 a mistake in the input (said in one line), 2 wrong usage, 130 interrupted
 'aeverse COMMAND --help' tells the options of a command."""
@@ -83,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = _parser(next((word for word in argv if word in _commands.COMMANDS), None))
+    try:
+        argv = _commands.with_config(argv)
+    except (OSError, ValueError) as error:
+        return _fail(f"cannot read --config: {error}", MISTAKE)
     args = parser.parse_args(argv)
     if args.run is None:
         parser.print_help()
@@ -114,9 +120,9 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         text = command.text or f"{command.summary[0].upper()}{command.summary[1:]}: aeverse.tl.{command.tool}."
         subparser = _command(commands, name, command.summary, text, command.examples or None, _run_tool)
         subparser.set_defaults(command=name)
-        _add_files(subparser, has_report=command.has_report)
+        _add_files(subparser, command)
         if name == chosen:
-            subparser.set_defaults(names=_commands.add_options(subparser, command.tool))
+            subparser.set_defaults(names=_commands.add_options(subparser, command))
 
     demo = _command(commands, "demo", "denoise, cluster and picture real blood cells", DEMO, None, _demo)
     demo.add_argument(
@@ -138,11 +144,13 @@ def _command(
     return parser
 
 
-def _add_files(parser: argparse.ArgumentParser, *, has_report: bool) -> None:
+def _add_files(parser: argparse.ArgumentParser, command: _commands.Command) -> None:
+    output = {"data": ".h5ad, .zarr, or .h5mu for several modalities", "model": ".ae", "table": ".csv"}[command.writes]
     parser.add_argument("input", type=Path, help="file to read: .h5ad, .zarr, .h5mu, or of 10x or loom")
-    parser.add_argument("output", type=Path, help="file to write: .h5ad, .zarr, or .h5mu for several modalities")
+    parser.add_argument("output", type=Path, help=f"file to write: {output}")
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="options in a file, such as n_latent = 16")
     parser.set_defaults(report=None)
-    if has_report:
+    if command.has_report:
         page: dict[str, Any] = {
             "type": Path,
             "metavar": "PAGE.html",
@@ -200,21 +208,24 @@ def _run_tool(args: argparse.Namespace) -> None:
     """Read, run and write; everything that can be refused is refused before the work starts."""
     command = _commands.COMMANDS[args.command]
     options = {name: getattr(args, name) for name in args.names if hasattr(args, name)}
-    paths = _check_paths(args, options, _commands.takes(command.tool))
+    paths = _check_paths(args, options, command)
     with contextlib.ExitStack() as outputs:
         new = {name: outputs.enter_context(_files.staged(path)) for name, path in paths.items()}
-        if "save_model" in new:
-            options["save_model"] = new["save_model"]
+        if "save_model" in new or command.writes == "model":
+            options["save_model"] = new["output" if command.writes == "model" else "save_model"]
         data = _read(args.input)
         from aeverse import tl
 
         start = time.perf_counter()
-        getattr(tl, command.tool)(data, **options)
+        table = getattr(tl, command.tool)(data, **options)
         seconds = time.perf_counter() - start
         explained = _report(args, options, data, new.get("report"), seconds) if command.has_report else ""
-        _write(data, new["output"])
+        if command.writes == "data":
+            _write(data, new["output"])
+        elif command.writes == "table":
+            table.to_csv(new["output"], index=False)
         _publish(args, [(new[name], path) for name, path in paths.items()])
-    features = "features" if args.output.suffix == ".h5mu" else "genes"
+    features = "features" if args.input.suffix == ".h5mu" else "genes"
     print(f"{command.done} {data.n_obs:,} cells x {data.n_vars:,} {features} in {seconds:.1f} s")
     print(f"{explained}wrote {' and '.join(map(str, paths.values()))}")
 
@@ -233,14 +244,16 @@ def _report(args: argparse.Namespace, options: dict[str, Any], data: AnnData, pa
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
-def _check_paths(args: argparse.Namespace, options: dict[str, Any], endings: tuple[str, ...]) -> dict[str, Path]:
+def _check_paths(args: argparse.Namespace, options: dict[str, Any], command: _commands.Command) -> dict[str, Path]:
     """What will be written where, after checking that it may be."""
+    endings = _commands.takes(command.tool)
     if not args.input.exists():
         raise UserError(f"{args.input} does not exist.")
     foreign = FOREIGN if ".h5ad" in endings else ()
     if args.input.suffix not in (*endings, *foreign) and not (foreign and _is_10x(args.input)):
         raise UserError(f"{args.input} must end in {' or '.join([*endings, *foreign])}.")
     written = (".h5mu",) if args.input.suffix == ".h5mu" else tuple(e for e in endings if e != ".h5mu")
+    written = {"data": written, "model": (".ae",), "table": (".csv",)}[command.writes]
     if args.output.suffix not in written:
         raise UserError(f"{args.output} must end in {' or '.join(written)}.")
     paths = {"output": args.output, "report": args.report, "save_model": options.get("save_model")}

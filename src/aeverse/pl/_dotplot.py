@@ -153,6 +153,7 @@ def _dots(ax: Axes, values: pd.DataFrame, groups: pd.Categorical, cutoff: pd.Ser
     ax.set_xlim(-0.6, means.shape[1] - 0.4)
     ax.set_ylim(means.shape[0] - 0.4, -0.6)
     ax.tick_params(length=0)
+    ax.grid(False)  # `scanpy.set_figure_params` turns it on, and its lines run through the dots
     return points
 
 
