@@ -519,7 +519,7 @@ def test_fit_writes_a_model_with_the_options_of_a_file(counts, tmp_path, capsys)
     assert main(["fit", str(counts), str(saved), "--config", str(config), "--n-latent", "5"]) == 0
     model = ae.models.load(saved)
     assert (model.config.n_latent, model.config.likelihood) == (5, "poisson")  # the command line counts more
-    assert model.settings.regularizer == ("sparse",)
+    assert model.settings.regularizer == "sparse"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pbmc.ae", "small.toml"]
     assert "fitted to 350 cells" in capsys.readouterr().out
     left = ["pbmc.ae", "small.toml"]

@@ -58,7 +58,7 @@ def test_tutorial_is_committed_as_it_ran(path):
 def test_tutorial_says_what_one_will_have_and_needs_no_data(path):
     notebook = nbformat.read(path, 4)
     assert notebook.cells[0].source.split("\n\n")[1].startswith("**At the end you will have**")
-    assert not re.search(r"shared|environ|https?://\S+\.(h5ad|h5mu)", "".join(c.source for c in code_cells(path)))
+    assert not re.search(r"shared/|environ|https?://\S+\.(h5ad|h5mu)", "".join(c.source for c in code_cells(path)))
 
 
 @every_tutorial

@@ -195,6 +195,7 @@ def _confusion(ax: Axes, predicted, true_labels, title: str, truth: str, label: 
     shares = shares[common + [n for n in shares.columns if n not in common]]
     image = ax.imshow(shares, cmap=colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     ax.set_xticks(range(shares.shape[1]), list(shares.columns), rotation=90)
+    ax.grid(False)  # `scanpy.set_figure_params` turns it on
     ax.set_yticks(range(shares.shape[0]), [f"{name} ({table.loc[name].sum()})" for name in shares.index])
     if max(shares.shape) <= WRITE_UP_TO:
         for (row, column), share in np.ndenumerate(shares.to_numpy()):
