@@ -55,7 +55,7 @@ def execute(notebook: nbformat.NotebookNode) -> None:
         if cell.cell_type == "code":
             cell.outputs = without_progress_bars(cell.outputs)
     notebook.metadata["aeverse"] = {"executed": digest(notebook)}
-    notebook.metadata["language_info"] = {"name": "python"}  # no version of the machine that ran it
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}  # no version of the machine
 
 
 def text_of(output: dict) -> str:
