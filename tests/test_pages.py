@@ -80,7 +80,8 @@ def on_disk() -> dict[str, Any]:
     adata = names["adata"]
     adata.write_h5ad("big.h5ad")
     adata.write_zarr("big.zarr")
-    return {**names, "zarr": zarr, "obs": adata.obs, "var": adata.var, "cells": slice(0, 5), "genes": ["LYZ", "CCR7"]}
+    named = {"cells": slice(0, 5), "genes": ["LYZ", "CCR7"], "paths": ["big.zarr"]}
+    return {**names, **named, "zarr": zarr, "obs": adata.obs, "var": adata.var}
 
 
 BEFORE: dict[str, Callable[[], dict[str, Any]]] = {
