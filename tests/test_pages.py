@@ -36,7 +36,9 @@ def counts() -> dict[str, Any]:
     adata = ae.datasets.simulate_counts(300, 80, n_types=3)
     del adata.layers
     adata.var_names = ["LYZ", "CD79A", "CCR7", "CD8A", "ISG15", "IFI6", "GNLY", "NKG7", "GZMB", *adata.var_names[9:]]
-    adata.obs["batch"] = pd.Categorical(["a", "b"] * 150)
+    adata.obs["batch"] = adata.obs["plate"] = pd.Categorical(["a", "b"] * 150)
+    adata.obs["donor"] = pd.Categorical(["d1", "d2", "d3"] * 100)
+    adata.obs["percent_mito"] = np.random.default_rng(0).random(300)
     return {"ae": ae, "sc": sc, "pd": pd, "ad": ad, "adata": adata}
 
 
