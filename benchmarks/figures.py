@@ -43,14 +43,11 @@ def _clusters() -> tuple[str, str, str]:
 
 
 def _proteins() -> tuple[str, str, str]:
-    means = _read("proteins").groupby(["data", "method"])["spearman"].mean().unstack()
-    question = (
-        f"Denoised transcript against the protein of the same cell, rank correlation, mean of {len(means)} data sets"
-    )
-    if len(means) == 1:
-        question = f"Denoised transcript against the protein of the same cell, rank correlation, {means.index[0]}"
-    ours, best = _ours_and_best(means.mean().drop("raw"))
-    return question, ours, f"{best}; {means['raw'].mean():.2f} (raw counts)"
+    means = _read("proteins").groupby(["data", "method"])[["pearson", "spearman"]].mean().groupby("method").mean()
+    ours, best = zip(*(_ours_and_best(means[column].drop("raw")) for column in means), strict=True)
+    question = "Denoised transcript against the protein of the same cell, two data sets: correlation, that of ranks"
+    raw = ", ".join(f"{value:.2f}" for value in means.loc["raw"])
+    return question, ", ".join(ours), f"{', '.join(best)}; {raw} (raw counts)"
 
 
 def _batches() -> tuple[str, str, str]:
