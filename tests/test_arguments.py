@@ -137,7 +137,7 @@ def test_what_is_not_is_refused(given, message):
 
 def test_messages_begin_with_the_function_that_was_called():
     adata = ae.datasets.simulate_counts(20, 10)
-    with pytest.raises(KeyError, match=r"^\"tl\.denoise: 'nope' is not a column of adata\.obs"):
+    with pytest.raises(KeyError, match=r"^\"tl\.denoise: 'nope' is not a column of obs"):
         ae.tl.denoise(adata, batch_key="nope")
     with pytest.raises(KeyError, match=r"^\"models\.Autoencoder\.fit: 'nope' is not a column"):
         ae.models.Autoencoder().fit(adata, batch_key="nope")

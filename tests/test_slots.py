@@ -174,7 +174,7 @@ REFUSED = {
     "no counts": (lambda a: setattr(a, "X", a.X * 0), {}, ValueError, "adata.X holds no counts (shape (100, 100))"),
     "no X": (lambda a: setattr(a, "X", None), {}, ValueError, "adata.X is empty"),
     "no layer": (None, {"layer": "spliced"}, KeyError, "adata.layers['spliced'] does not exist; layers are: none"),
-    "no batch": (None, {"batch_key": "lane"}, KeyError, "'lane' is not a column of adata.obs; columns are: ["),
+    "no batch": (None, {"batch_key": "lane"}, KeyError, "'lane' is not a column of obs; columns are: ["),
     "batch missing": (
         _obs("lane", ["a", None] * 50),
         {"batch_key": "lane"},

@@ -283,7 +283,7 @@ def read_categories(adata, key: str | None) -> pd.Categorical | None:
     if key is None:
         return None
     if key not in adata.obs:
-        raise KeyError(f"{key!r} is not a column of adata.obs; columns are: {list(adata.obs.columns)}.")
+        raise KeyError(f"{key!r} is not a column of obs; columns are: {list(adata.obs.columns)}.")
     values = in_memory_table(adata.obs)[key]
     missing = int(values.isna().sum())
     if missing:
