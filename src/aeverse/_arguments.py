@@ -118,7 +118,7 @@ def checked(function: Function) -> Function:
                 if parameters.get(name):  # an unknown name is Python's own error, from the call below
                     _check(function, name, value, parameters[name], owner=owner)
             return function(*args, **kwargs)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
             if outermost and _is_ours(error):
                 _begin_with(error, _called.get())
             raise

@@ -106,8 +106,8 @@ def find_matrix(adata, layer: str | None = None) -> Any:
         raise KeyError(f"{matrix_name(layer)} does not exist; layers are: {layer_names(adata) or 'none'}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        hint = f" Pass layer=, one of {layer_names(adata)}." if layer_names(adata) else ""
-        raise ValueError(f"{matrix_name(layer)} is empty.{hint}")
+        hint = f"pass layer=, one of {layer_names(adata)}" if layer_names(adata) else "fill it, or add a layer"
+        raise ValueError(f"{matrix_name(layer)} is empty; {hint}.")
     return matrix
 
 

@@ -39,7 +39,7 @@ def parse_gene_sets(gene_sets: Mapping[str, Any] | pd.DataFrame) -> dict[str, di
     if empty := [name for name, genes in sets.items() if not genes]:
         raise ValueError(f"gene_sets: {empty[:5]} hold no gene.")
     if not sets:
-        raise ValueError("gene_sets is empty.")
+        raise ValueError("gene_sets is empty; pass at least one set of genes by its name.")
     return sets
 
 
