@@ -346,13 +346,30 @@ def soak(seconds: float, seed: int = 0) -> list[Part]:
         warnings.simplefilter("ignore")
         for name in ("writers", "signals"):
             (Path(folder) / name).mkdir()
-        found.append(writers(seconds / 4, rng, Path(folder) / "writers"))
-        found.append(signals(seconds / 4, rng, Path(folder) / "signals"))
-        found.append(stops(seconds / 4, rng))
-        found.append(calls(seconds / 4, rng))
+        _warm_up()
+        for part in (
+            lambda: writers(seconds / 4, rng, Path(folder) / "writers"),
+            lambda: signals(seconds / 4, rng, Path(folder) / "signals"),
+            lambda: stops(seconds / 4, rng),
+            lambda: calls(seconds / 4, rng),
+        ):
+            found.append(part())
+            print(table(found[-1:]), *found[-1].faults, sep="\n", flush=True)
     if threading.active_count() > 1 and not any("tqdm" in t.name.lower() for t in threading.enumerate()):
         found[-1].figures["threads of Python"] = ", ".join(t.name for t in threading.enumerate())
     return found
+
+
+def _warm_up() -> None:
+    """Import all: an extension module whose import is interrupted cannot be imported again by the same process."""
+    rng = np.random.default_rng(0)
+    for call in tools(rng).values():
+        adata = ae.datasets.simulate_counts(40, 20)
+        adata.obs["group"], adata.obs["batch"] = ["x", "y"] * 20, "a"
+        adata.obs["time"], adata.obs["event"] = rng.exponential(9, 40), [0, 1] * 20
+        with contextlib.suppress(*REFUSALS):
+            ae.tl.denoise(adata, **QUICK)
+            call(adata)
 
 
 def table(found: list[Part]) -> str:
