@@ -152,28 +152,28 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         data = read_to_learn(adata, layer, self.config.likelihood if source is None else source.settings.likelihood)
         n, config = len(data), self.config
         settings = resolve(config, data.likelihood, n) if source is None else inherit(config, source.settings, n)
-        mask, (known, table) = _slots.read_mask(adata, mask_var), Covariates.read(adata, batch_key, covariates)
+        mask, (design, table) = _slots.read_mask(adata, mask_var), Covariates.read(adata, batch_key, covariates)
         rng, to_device = np.random.default_rng(settings.random_state), _runtime.resolve_device(device)
         rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
         training_data, heldout = data[rows].hold_out(settings.share_heldout, rng)
         features = choose_features(_slots.feature_names(adata), training_data, mask, settings, source)
-        matrix, input_layer = known.matrix(table), None if source is None else input_from(source, features)
+        matrix, input_layer = design.matrix(table), None if source is None else input_from(source, features)
         training = training_data.samples(features.inputs, None if matrix is None else matrix[rows], to_device)
         samples, generator = in_memory(training), torch.Generator().manual_seed(settings.random_state)
         parts = training_data.net_parts(settings, samples, data, input_layer)
         if settings.n_guided and source is None:  # another model knows already where samples lie in a graph
-            codes = known.batch_codes(samples.covariate)
+            codes = design.batch_codes(samples.covariate)
             samples.graph_target = training_data.graph_target(samples, features, parts, settings, codes, mask)
-        network = build(settings, features, known, parts, generator, n_samples=len(training), device=to_device)
+        network = build(settings, features, design, parts, generator, n_samples=len(training), device=to_device)
         if source is not None:
             start_from(source, network, features)
-        kept = callback, checkpoint, progress
-        history = learn(network, training, samples, heldout, rng, generator, source is not None, *kept)
-        deviances = finish(network, samples, heldout, rng, known)
+        reporting = callback, checkpoint, progress
+        history = learn(network, training, samples, heldout, rng, generator, source is not None, *reporting)
+        deviances = finish(network, samples, heldout, rng, design)
         all_samples = data.samples(features.inputs, matrix, to_device)
         reference = remember(network, all_samples, _slots.in_memory_table(adata.obs), rows, kept_out)
         results = (network, history, deviances.explained, deviances.explained_by_feature, reference)
-        self._fit = FittedAutoencoder(settings, features, known, *results, n)
+        self._fit = FittedAutoencoder(settings, features, design, *results, n)
         return self
 
     def settings_for(self, adata: AnnData, *, layer: str | None = None) -> Settings:

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from aeverse import _runtime, _slots
 from aeverse._arguments import check_fields, checked_methods
 from aeverse.models._estimator import Estimator, from_fit
-from aeverse.models._joint._data import kinds_of, require_enough, without_empty
+from aeverse.models._joint._data import TrainingModalities, kinds_of, require_enough, without_empty
 from aeverse.models._joint._fitted import FUSIONS, FittedMultimodal
 from aeverse.models._joint._prediction import Target
 from aeverse.models._shared._covariates import Covariates
@@ -174,19 +174,18 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         """
         self._fit = None  # a fit that fails leaves no model
         data = _slots.read_modalities(_slots.writable_mudata(mdata, copy=False), modalities, layer, mask_var)
-        known, table = Covariates.read(mdata, batch_key, covariates)
+        design, table = Covariates.read(mdata, batch_key, covariates)
         layers = {m: name for m, name in (layer or {}).items() if m in data}
         kinds = kinds_of(data, kind)
         data = {m: without_empty(d, kinds[m]) for m, d in data.items()}
         require_enough(data, mdata.n_obs)
         fusion_class = FUSIONS[choose_recipe(self.config.recipe, data, kinds, mdata.n_obs)]
-        fusion, scores = fusion_class.fit(
-            data, kinds, known, table, mdata.n_obs, self.config, _runtime.resolve_device(device), progress
-        )
+        training = TrainingModalities(data, kinds, design, table, mdata.n_obs)
+        fusion, scores = fusion_class.fit(training, self.config, _runtime.resolve_device(device), progress)
         targets = {m: Target.fit(d, kinds[m], scores.values[m][d.rows]) for m, d in data.items()}
         names, labels = mdata.obs_names.astype(str), label_columns(mdata.obs, np.arange(mdata.n_obs))
         seed = self.config.random_state
-        self._fit = FittedMultimodal(fusion, kinds, layers, known, targets, scores, names, labels, seed)
+        self._fit = FittedMultimodal(fusion, kinds, layers, design, targets, scores, names, labels, seed)
         return self
 
     def _describe(self) -> str:

@@ -45,15 +45,15 @@ def restore(run: Any, state: Mapping[str, Any]) -> None:
     run.history = {name: [*values] for name, values in state["history"].items()}
     for name, tensor in _tensors(run.module).items():
         tensor.copy_(torch.from_numpy(state["weights"][name]))
-    own, best = run.module.state_dict(), state["best"]
-    run.best_weights = None if best is None else {n: torch.from_numpy(a).to(own[n].device) for n, a in best.items()}
+    weights, best = run.module.state_dict(), state["best"]
+    run.best_weights = None if best is None else {n: torch.from_numpy(a).to(weights[n].device) for n, a in best.items()}
     for average, array in zip(run.averaged.average, state["averages"], strict=True):
         average.copy_(torch.from_numpy(array))
     run.averaged.steps = state["n_averaged"]
     moments = {i: {n: torch.from_numpy(a) for n, a in arrays.items()} for i, arrays in enumerate(state["optimizer"])}
     run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": moments})
-    for penalty, seen in zip(_divergences(run.module), state["warm_up"], strict=True):
-        penalty.seen = seen
+    for penalty, n_seen in zip(_divergences(run.module), state["warm_up"], strict=True):
+        penalty.seen = n_seen
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

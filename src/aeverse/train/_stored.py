@@ -27,7 +27,7 @@ class StoredSamples:
         Gives the samples of a block, by its number.
     sizes
         Samples in each block.
-    kept
+    subset
         Some of the samples, in memory.
     device
         Where batches go.
@@ -38,10 +38,10 @@ class StoredSamples:
         read: Callable[[int], Samples],
         sizes: Sequence[int] | np.ndarray,
         *,
-        kept: Samples | None = None,
+        subset: Samples | None = None,
         device: torch.device | str = "cpu",
     ):
-        self.read, self.sizes, self.kept, self.device = read, np.asarray(sizes, np.int64), kept, device
+        self.read, self.sizes, self.subset, self.device = read, np.asarray(sizes, np.int64), subset, device
 
     def __len__(self) -> int:
         return int(self.sizes.sum())
@@ -120,8 +120,8 @@ def in_memory(samples: Samples | StoredSamples) -> Samples:
     """The samples or, of those on disk, those that are kept in memory."""
     if isinstance(samples, Samples):
         return samples
-    assert samples.kept is not None
-    return samples.kept
+    assert samples.subset is not None
+    return samples.subset
 
 
 def joined(parts: Sequence[Samples]) -> Samples:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aeverse import _slots
-from aeverse.models._joint._data import Scores
+from aeverse.models._joint._data import Scores, TrainingModalities
 from aeverse.models._joint._embeddings import EMBEDDINGS, CountEmbedding, Embedding, LinearEmbedding
 from aeverse.models._shared._attribution import Net, Side
 from aeverse.models._shared._covariates import Covariates
@@ -45,29 +45,22 @@ class CellFusion:
     # ---- learning ----------------------------------------------------------------------------------------------
     @classmethod
     def fit(
-        cls,
-        data: Mapping[str, _slots.Modality],
-        kinds: Mapping[str, str],
-        covariates: Covariates,
-        table: pd.DataFrame | None,
-        n_obs: int,
-        config: Any,
-        device: torch.device,
-        progress: bool | None,
+        cls, training: TrainingModalities, config: Any, device: torch.device, progress: bool | None
     ) -> tuple[CellFusion, Scores]:
-        """Learn; the scores of the training samples too."""
+        """See `Fusion`."""
+        data, covariates, table = training.data, training.covariates, training.table
         rows, embeddings, plain = {m: d.rows for m, d in data.items()}, dict[str, Embedding](), {}
         for m, d in data.items():
-            own = None if table is None else table.iloc[d.rows]
-            if kinds[m] == Counts.name and _are_counts(d.x):
-                embeddings[m] = CountEmbedding.fit(d, covariates, own, config, str(device), progress)
+            part = None if table is None else table.iloc[d.rows]
+            if training.kinds[m] == Counts.name and _are_counts(d.x):
+                embeddings[m] = CountEmbedding.fit(d, covariates, part, config, str(device), progress)
             else:
-                embeddings[m] = LinearEmbedding.fit(d, kinds[m], covariates, own, config)
-            plain[m] = embeddings[m](d, own)
+                embeddings[m] = LinearEmbedding.fit(d, training.kinds[m], covariates, part, config)
+            plain[m] = embeddings[m](d, part)
         shares = {m: signal_share(z, config.random_state) for m, z in plain.items()}
         sizes = {m: z.shape[1] for m, z in plain.items()}
         fusion = cls(embeddings, shares, sizes, covariates, config.random_state)
-        return fusion, Scores.of({m: shares[m] * z for m, z in plain.items()}, rows, sizes, n_obs)
+        return fusion, Scores.of({m: shares[m] * z for m, z in plain.items()}, rows, sizes, training.n_obs)
 
     # ---- using -------------------------------------------------------------------------------------------------
     @property
@@ -103,8 +96,8 @@ class CellFusion:
 
     def scores(self, data: Mapping[str, _slots.Modality], table: pd.DataFrame | None) -> dict[str, np.ndarray]:
         """See `Fusion`."""
-        own = {m: None if table is None else table.iloc[d.rows] for m, d in data.items()}
-        plain = {m: self.embeddings[m](d, own[m]) for m, d in data.items()}
+        parts = {m: None if table is None else table.iloc[d.rows] for m, d in data.items()}
+        plain = {m: self.embeddings[m](d, parts[m]) for m, d in data.items()}
         return {m: np.float32(self.shares[m]) * z for m, z in plain.items()}
 
     def encode(self, scores: Scores, training: Scores, twins: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from aeverse import _slots
+from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._features import SMALLEST_SHARE
 from aeverse.models._shared._kinds import KINDS, kind_of
 from aeverse.models._shared._views import View
@@ -74,6 +75,17 @@ def mask_columns(d: _slots.Modality) -> np.ndarray | None:
 
 
 # ---- scores ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TrainingModalities:
+    """What a fusion learns from: the modalities of one object, and the covariates of its samples."""
+
+    data: Mapping[str, _slots.Modality]
+    kinds: Mapping[str, str]
+    covariates: Covariates
+    table: pd.DataFrame | None
+    n_obs: int
+
+
 @dataclass(frozen=True)
 class Scores:
     """Where samples lie in each modality.

@@ -163,8 +163,8 @@ class LinearEmbedding:
 
     def __call__(self, d: _slots.Modality, table: pd.DataFrame | None) -> np.ndarray:
         """Embedding, (cells, dimensions)."""
-        scores, told = self.view(d.x, d.names), self.covariates.matrix(table, unknown=0.0)
-        return (corrected(scores, self.correction, told) - self.mean) @ self.matrix
+        scores, matrix = self.view(d.x, d.names), self.covariates.matrix(table, unknown=0.0)
+        return (corrected(scores, self.correction, matrix) - self.mean) @ self.matrix
 
     def net(self, d: _slots.Modality, table: pd.DataFrame | None) -> tuple[Side, Tensor, Function]:
         """What it reads, its embedding, and no function of that but itself."""
@@ -192,8 +192,8 @@ class LinearEmbedding:
     def from_tree(cls, tree: Mapping[str, Any]) -> LinearEmbedding:
         """Rebuild from a `tree`."""
         view, covariates = View.from_tree(tree["view"]), Covariates.from_tree(tree["covariates"])
-        found = correction_from_tree(tree["correction"], covariates, view.loadings.shape[1])
-        return cls(view, tree["mean"], tree["matrix"], covariates, found, tree["explained"], {})
+        stored_correction = correction_from_tree(tree["correction"], covariates, view.loadings.shape[1])
+        return cls(view, tree["mean"], tree["matrix"], covariates, stored_correction, tree["explained"], {})
 
 
 Embedding = CountEmbedding | LinearEmbedding

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from aeverse import _slots
-from aeverse.models._joint._data import Scores
+from aeverse.models._joint._data import Scores, TrainingModalities
 from aeverse.models._shared._attribution import Net
 
 
@@ -18,6 +18,12 @@ class Fusion(Protocol):
     """What was learned of all modalities."""
 
     recipe: ClassVar[str]
+
+    @classmethod
+    def fit(
+        cls, training: TrainingModalities, config: Any, device: torch.device, progress: bool | None
+    ) -> tuple[Self, Scores]:
+        """Learn; the scores of the training samples too."""
 
     @property
     def modality_weights(self) -> dict[str, float]:

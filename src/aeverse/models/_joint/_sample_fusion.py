@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from aeverse import _slots
-from aeverse.models._joint._data import HeldoutEntries, Scores, explained, features_found, mask_columns
+from aeverse.models._joint._data import (
+    HeldoutEntries,
+    Scores,
+    TrainingModalities,
+    explained,
+    features_found,
+    mask_columns,
+)
 from aeverse.models._joint._joint_code import JointCode, half_whitened, random_rotation
 from aeverse.models._shared._attribution import Net, Side
 from aeverse.models._shared._correction import corrected, correction, correction_from_tree, correction_tree
@@ -25,11 +32,9 @@ from aeverse.train import Schedule, train
 N_NEIGHBORS, DIFFUSION_TIME = (5, 10, 20), 2  # of the graphs that are fused; found by measuring, see benchmarks
 N_TARGETS, N_GUIDED = 10, 6  # coordinates in the graph that the head predicts; how many of them are in the code
 MAX_COMPONENTS, N_MEASURED = 128, 64
-LINEAR_LENGTH, MEASURED_LENGTH = (
-    0.6,
-    0.1,
-)  # of the blocks beside the guided one. What was measured is too short to be felt
-# by neighbors and clusters; it is there for linear models, which standardize what they are given
+# Of the blocks beside the guided one. What was measured is too short to be felt by neighbors and clusters; it is there for
+# linear models, which standardize what they are given.
+LINEAR_LENGTH, MEASURED_LENGTH = 0.6, 0.1
 N_MEMBERS, N_HIDDEN, MASKING, MODALITY_DROPOUT = 4, 64, 0.5, 0.25
 N_STEPS, BATCH_SIZE, LEARNING_RATE, AVERAGE = 200, 64, 5e-3, 0.98
 
@@ -49,20 +54,13 @@ class SampleFusion:
     # ---- learning ----------------------------------------------------------------------------------------------
     @classmethod
     def fit(
-        cls,
-        data: Mapping[str, _slots.Modality],
-        kinds: Mapping[str, str],
-        covariates: Covariates,
-        table: pd.DataFrame | None,
-        n_obs: int,
-        config: Any,
-        device: torch.device,
-        progress: bool | None,
+        cls, training: TrainingModalities, config: Any, device: torch.device, progress: bool | None
     ) -> tuple[SampleFusion, Scores]:
-        """Learn; the scores of the training samples too."""
+        """See `Fusion`."""
+        data, covariates, table = training.data, training.covariates, training.table
         rng = np.random.default_rng(config.random_state)
         heldout = {m: HeldoutEntries.draw(d, rng) for m, d in data.items()}
-        views = {m: View(kinds[m], config.n_inputs, MAX_COMPONENTS) for m in data}
+        views = {m: View(training.kinds[m], config.n_inputs, MAX_COMPONENTS) for m in data}
         values = {m: views[m].fit(heldout[m].without(d.x), d.names, mask_columns(d)) for m, d in data.items()}
         rows = {m: d.rows for m, d in data.items()}
         matrices = {m: None if table is None else covariates.matrix(table.iloc[rows[m]]) for m in values}
@@ -71,9 +69,9 @@ class SampleFusion:
         modality_weights: dict[str, float] = {m: max(view.n_significant, 0.5) for m, view in views.items()}
         modality_weights = {m: t / sum(modality_weights.values()) for m, t in modality_weights.items()}
         matrix = covariates.matrix(table)
-        target = graph_target(values, rows, modality_weights, covariates.batch_codes(matrix), n_obs)
+        target = graph_target(values, rows, modality_weights, covariates.batch_codes(matrix), training.n_obs)
 
-        scores = Scores.of(values, rows, {m: z.shape[1] for m, z in values.items()}, n_obs)
+        scores = Scores.of(values, rows, {m: z.shape[1] for m, z in values.items()}, training.n_obs)
         samples = Samples.of(scores, modality_weights, device, target, matrix)
         judged = {m: heldout[m].judged(d, views[m]) for m, d in data.items()}
         generator = torch.Generator().manual_seed(config.random_state)
@@ -98,7 +96,7 @@ class SampleFusion:
         n_steps = config.n_steps or N_STEPS
         history = train(
             net,
-            samples.shuffled(net.n_members, min(BATCH_SIZE, n_obs), generator),
+            samples.shuffled(net.n_members, min(BATCH_SIZE, training.n_obs), generator),
             lambda: float(sum(modality_weights[m] * v for m, v in heldout_explained().items())),
             # judged at the end: the head is no part of the judgment, so that an earlier best would not be one
             Schedule(n_steps=n_steps, judge_every=n_steps, learning_rate=LEARNING_RATE, average=AVERAGE),

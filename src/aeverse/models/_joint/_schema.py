@@ -225,7 +225,7 @@ def _check_embedding(part: Any, place: str, covariates: Any, n_features: int) ->
     sizes = {"components": _check_view(part["view"], f"{place}.view", n_features)}
     if part["covariates"] != covariates:
         raise ValueError(f"{place}.covariates: found others than in fit.covariates; expected the same.")
-    known = Covariates.from_tree(covariates)
-    _check_correction(part["correction"], f"{place}.correction", known, sizes["components"])
+    stored_covariates = Covariates.from_tree(covariates)
+    _check_correction(part["correction"], f"{place}.correction", stored_covariates, sizes["components"])
     arrays: Schemas = {"mean": Array("f", ("components",)), "matrix": Array("f", ("components", "width"))}
     return check({name: part[name] for name in arrays}, Fields(arrays), place=place, sizes=sizes)["width"]

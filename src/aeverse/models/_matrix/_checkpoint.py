@@ -54,8 +54,13 @@ class TrainingCheckpoint:
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Replace the file."""
-        others = {name: arrays for name, arrays in self.network.tree().items() if name != "ensemble"}
-        tree = {"run": self.run, "training": state, "network": others, "random": self.generator.get_state().numpy()}
+        arrays_outside = {name: arrays for name, arrays in self.network.tree().items() if name != "ensemble"}
+        tree = {
+            "run": self.run,
+            "training": state,
+            "network": arrays_outside,
+            "random": self.generator.get_state().numpy(),
+        }
         io.save_arrays(self.path, KIND, *io.pack(tree))
 
     def _read(self) -> Mapping[str, Any]:

@@ -109,8 +109,8 @@ class Network(ABC):
 
     def correct(self, samples: Samples, covariates: Covariates) -> None:
         """Learn what covariates do to the code; from now on codes are without that."""
-        found = correction(self.encode(samples), covariates, samples.covariate, self.settings.random_state)
-        self.ensemble.correction = None if found is None else found.to(self.device)
+        fitted_correction = correction(self.encode(samples), covariates, samples.covariate, self.settings.random_state)
+        self.ensemble.correction = None if fitted_correction is None else fitted_correction.to(self.device)
 
     # ---- where they differ -----------------------------------------------------------------------------------
     @abstractmethod

@@ -40,7 +40,7 @@ class Split:
         Genes with any molecule, (genes,) booleans.
     sample
         Positions of the cells that are kept in memory.
-    kept
+    subset
         Their counts that training sees.
     """
 
@@ -49,7 +49,7 @@ class Split:
     totals: GeneTotals
     expressed: np.ndarray
     sample: np.ndarray
-    kept: Counts
+    subset: Counts
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class CountsOnDisk:
             block = self.block(i) if split is None else self._of(self._halves(i, split.share, split.seed)[0])
             return block.samples(inputs, None if covariate is None else covariate[first[i] : first[i + 1]], device)
 
-        in_memory = None if split is None else split.kept.samples(inputs, self.in_memory(covariate), device)
-        return StoredSamples(read, sizes, kept=in_memory, device=device)
+        in_memory = None if split is None else split.subset.samples(inputs, self.in_memory(covariate), device)
+        return StoredSamples(read, sizes, subset=in_memory, device=device)
 
     def _of(self, x: sp.csr_matrix) -> Counts:
         return Counts(x, self.likelihood, self.place)

@@ -189,8 +189,8 @@ def correction_schemas(covariates: Covariates, arrays: Mapping[str, Any], prefix
 
 def checked_covariates(tree: Mapping[str, Any], place: str) -> Covariates:
     """Those of a tree, after checking that all columns and categories differ, and that the batches come first."""
-    covariates, own = Covariates.from_tree(tree["covariates"]), tree["covariates"]
-    if len(covariates.keys) < len(own["categories"]) + len(own["scales"]):
+    covariates, stored = Covariates.from_tree(tree["covariates"]), tree["covariates"]
+    if len(covariates.keys) < len(stored["categories"]) + len(stored["scales"]):
         raise ValueError(f"{place}.covariates: found {covariates.keys}; expected each column once.")
     for key, names in covariates.categories.items():
         if not names or len(set(names)) < len(names):

@@ -80,8 +80,11 @@ def _class_distances(
 def _conformity(reference_distances: np.ndarray, labels: np.ndarray, distances: np.ndarray) -> np.ndarray:
     """The smaller of the two ranks of each sample among the reference samples of each label, (samples, labels)."""
     ranks = [
-        _ranks(mine, labels, theirs)
-        for mine, theirs in ((reference_distances, distances), (_ratios(reference_distances), _ratios(distances)))
+        _ranks(reference_part, labels, part)
+        for reference_part, part in (
+            (reference_distances, distances),
+            (_ratios(reference_distances), _ratios(distances)),
+        )
     ]
     return np.minimum(*ranks)
 

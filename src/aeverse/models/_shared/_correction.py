@@ -28,14 +28,14 @@ def correction(
     if matrix is None:
         return None
     slopes = torch.from_numpy(_slopes(code, covariates, matrix, random_state)) if covariates.scales else None
-    found = Correction(slopes, {})
+    result = Correction(slopes, {})
     for block in covariates.blocks():
         # the first that is largest: a sample of training is of one category
-        codes, moved = matrix[:, block].argmax(1), found(torch.from_numpy(code), torch.from_numpy(matrix)).numpy()
+        codes, moved = matrix[:, block].argmax(1), result(torch.from_numpy(code), torch.from_numpy(matrix)).numpy()
         part = alignment(moved, codes, block.stop - block.start, random_state)
         if part is not None:
-            found.add(block.start, part)
-    return found if slopes is not None or len(found.alignments) else None
+            result.add(block.start, part)
+    return result if slopes is not None or len(result.alignments) else None
 
 
 def _slopes(code: np.ndarray, covariates: Covariates, matrix: np.ndarray, random_state: int) -> np.ndarray:
@@ -61,28 +61,28 @@ def _within(code: np.ndarray, matrix: np.ndarray, populations: np.ndarray) -> np
     return np.linalg.solve(x.T @ x + RIDGE * len(x) * np.eye(x.shape[1]), x.T @ z)
 
 
-def corrected(scores: np.ndarray, found: Correction | None, matrix: np.ndarray | None) -> np.ndarray:
+def corrected(scores: np.ndarray, fitted: Correction | None, matrix: np.ndarray | None) -> np.ndarray:
     """Scores less what covariates do where they lie."""
-    if found is None or matrix is None:
+    if fitted is None or matrix is None:
         return scores
-    return found(torch.from_numpy(scores), torch.from_numpy(matrix)).numpy()
+    return fitted(torch.from_numpy(scores), torch.from_numpy(matrix)).numpy()
 
 
 def empty_correction(covariates: Covariates, n_dimensions: int, arrays: Mapping[str, np.ndarray]) -> Correction:
     """To load arrays into."""
     n = len(covariates.scales)
-    found = Correction(torch.zeros(n, n_dimensions, dtype=torch.float32) if n else None, {})
+    result = Correction(torch.zeros(n, n_dimensions, dtype=torch.float32) if n else None, {})
     for block in covariates.blocks():
         shifts = arrays.get(f"alignments.{block.start}.shifts")
         if shifts is not None:
             empty = torch.zeros(shifts.shape, dtype=torch.float32)
-            found.add(block.start, Alignment(empty, empty.clone()))
-    return found
+            result.add(block.start, Alignment(empty, empty.clone()))
+    return result
 
 
-def correction_tree(found: Correction | None) -> dict[str, np.ndarray]:
+def correction_tree(fitted: Correction | None) -> dict[str, np.ndarray]:
     """Arrays by name; empty for none."""
-    return {} if found is None else {name: tensor.cpu().numpy() for name, tensor in found.state_dict().items()}
+    return {} if fitted is None else {name: tensor.cpu().numpy() for name, tensor in fitted.state_dict().items()}
 
 
 def correction_from_tree(
@@ -91,6 +91,6 @@ def correction_from_tree(
     """Rebuild from a `correction_tree`."""
     if not tree:
         return None
-    found = empty_correction(covariates, n_dimensions, tree)
-    found.load_state_dict({name: torch.tensor(array) for name, array in tree.items()})
-    return found
+    result = empty_correction(covariates, n_dimensions, tree)
+    result.load_state_dict({name: torch.tensor(array) for name, array in tree.items()})
+    return result

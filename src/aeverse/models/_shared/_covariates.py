@@ -65,12 +65,12 @@ class Covariates:
     @classmethod
     def read(cls, data, batch_key: str | None, covariates: Sequence[str] | str | None) -> tuple[Covariates, Any]:
         """The covariates of training data (AnnData or MuData), and their table; None without any."""
-        others = [] if covariates is None else _slots.name_list(covariates)
-        if batch_key in others:
+        names = [] if covariates is None else _slots.name_list(covariates)
+        if batch_key in names:
             raise ValueError(f"{batch_key!r} is both batch_key= and one of covariates=; name it once.")
         categories: dict[str, tuple[str, ...]] = {}
         scales, table = {}, {}
-        for key in others if batch_key is None else [batch_key, *others]:
+        for key in names if batch_key is None else [batch_key, *names]:
             values = _slots.read_covariate(data, key, categorical=True if key == batch_key else None)
             table[key] = values
             if isinstance(values, pd.Categorical):
