@@ -1,11 +1,13 @@
 """Writing is all or nothing: killed or stopped at any step, the old content is there or the new one, whole."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import stat
 import sys
 import threading
+import time
 from pathlib import Path
 
 import anndata as ad
@@ -119,6 +121,27 @@ def test_an_error_leaves_the_old_content(tmp_path):
         broken(new)
     assert path.read_text() == OLD
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_that_still_write_after_an_error_leave_nothing(tmp_path):
+    def keep_writing(folder):
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):  # where the folder is gone
+                (folder / str(time.monotonic_ns())).touch()
+
+    def fail(new):
+        new.mkdir()
+        threads.append(threading.Thread(target=keep_writing, args=(new,)))
+        threads[0].start()
+        time.sleep(0.1)
+        raise OSError("disk full")
+
+    threads = []
+    with pytest.raises(OSError, match="disk full"), _files.replacing(tmp_path / "out.zarr") as new:
+        fail(new)
+    threads[0].join()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_link_stays_a_link_and_what_it_points_to_is_replaced(tmp_path):

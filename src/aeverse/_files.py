@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ except ImportError:  # Windows, where leftovers stay
 PREFIX = ".aeverse-"
 LONGEST_NAME = 255  # bytes
 LOCK, NEW, OLD = "lock", "new", "old"  # what is in such a folder
+PATIENCE = 2.0  # seconds in which a folder must be removed
 AT_WORKING_FOLDER, EXCHANGE = -100, 2  # AT_FDCWD, and the flag of renameat2 (Linux) and renamex_np (macOS)
 
 
@@ -144,6 +146,9 @@ def handling_signals(handler: Callable[[int, Any], Any]) -> Iterator[None]:
 
 
 # ---- folders of runs ---------------------------------------------------------------------------------------------
+_own: set[tuple[int, Path]] = set()  # threads, and their folders that are there
+
+
 @contextlib.contextmanager
 def _own_folder(parent: Path) -> Iterator[Path]:
     """A new folder in `parent`, locked while the block runs, so that others see that it is in use."""
@@ -152,6 +157,7 @@ def _own_folder(parent: Path) -> Iterator[Path]:
         try:
             with undisturbed():  # a signal comes when the name of the folder is known
                 folder = _new_folder(parent)
+                _own.add((threading.get_ident(), folder))
             with _locked(folder) as is_ours:
                 if not is_ours:  # another run took it for a leftover
                     continue
@@ -160,7 +166,27 @@ def _own_folder(parent: Path) -> Iterator[Path]:
         finally:
             with undisturbed():
                 if folder is not None:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    _remove(folder)
+                    _own.discard((threading.get_ident(), folder))
+
+
+def remove_own() -> None:
+    """Remove the folders of this thread: after a signal that came when a block had ended and its folder was still there."""
+    with undisturbed():
+        for thread, folder in list(_own):
+            if thread == threading.get_ident():
+                _remove(folder)
+                _own.discard((thread, folder))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, into which threads of a library (zarr) may still write for a moment after an error."""
+    end = time.monotonic() + PATIENCE
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > end:
+            return
+        time.sleep(0.01)
 
 
 def _new_folder(parent: Path) -> Path:

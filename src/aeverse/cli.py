@@ -334,6 +334,7 @@ def _write(data: AnnData | MuData, path: Path) -> None:
 
 # ---- messages --------------------------------------------------------------------------------------------------
 def _interrupted(args: argparse.Namespace) -> int:
+    _files.remove_own()
     return _fail(f"interrupted; {'everything' if args.written else 'nothing'} was written.", INTERRUPTED)
 
 
