@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -148,10 +149,13 @@ def _confidence(ax: Axes, predicted: pd.Series, confidence: np.ndarray, title: s
     parts = {name: values.dropna().to_numpy() for name, values in groups}
     rows = range(len(parts))
     style = {"color": COLORS[0], "linewidth": 1.2}
+    # matplotlib has `orientation` from 3.10 on, and deprecates `vert`
+    names = inspect.signature(ax.boxplot).parameters
+    horizontal: dict[str, Any] = {"orientation": "horizontal"} if "orientation" in names else {"vert": False}
     ax.boxplot(
         list(parts.values()),
         positions=list(rows),
-        orientation="horizontal",
+        **horizontal,
         widths=0.6,
         showfliers=False,
         patch_artist=True,
