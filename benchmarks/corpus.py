@@ -153,7 +153,15 @@ TYPES: dict[str, tuple[tuple[type, ...], tuple[str, ...]]] = {
     "sp.spmatrix": ((np.ndarray, list), ()),
 }
 ENDLESS = {("n_models", "10**30")}  # a call that asks for so much gets it
-OPEN = {"key_added", "save_model", "checkpoint", "save", "kind", "path", "title"}  # parameters for which any name will do
+OPEN = {
+    "key_added",
+    "save_model",
+    "checkpoint",
+    "save",
+    "kind",
+    "path",
+    "title",
+}  # parameters for which any name will do
 
 
 def types_in(annotation: str) -> list[str]:
