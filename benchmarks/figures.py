@@ -19,6 +19,7 @@ NAMES = {
     "harmony": "Harmony",
     "scvi": "scVI",
     "knn_smoothing": "kNN smoothing",
+    "alra": "ALRA",
 }
 
 
