@@ -44,7 +44,7 @@ import torch
 import aeverse as ae
 
 MODULES = ("tl", "pl", "pp", "get", "metrics", "models", "io", "datasets")
-SECONDS = 10  # most that one answer may take
+SECONDS = 10  # of the processor, most that one answer may take
 N_CELLS, N_GENES = 30, 20
 ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)  # what a clear refusal may be
 RESULTS = Path(__file__).parent / "results" / "corpus.md"
@@ -483,8 +483,8 @@ def answer(case: Case) -> Answer:
 
 
 def _called(case: Case, function: Callable, arguments: Mapping[str, Any]) -> Answer:
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.signal(signal.SIGPROF, _too_long)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -495,7 +495,7 @@ def _called(case: Case, function: Callable, arguments: Mapping[str, Any]) -> Ans
     except Exception as error:  # noqa: BLE001 (what we judge)
         return _judged(case, error)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _judged(case: Case, error: Exception) -> Answer:

@@ -88,7 +88,7 @@ RANGES: dict[str, Range] = {
 }
 NOT_CHECKED = ("self", "ax", "palette")  # how many Axes there must be, and what is a color, the plots know
 MAY_BE_EMPTY = ("transfer", "regularizer", "n_hidden")  # lists of names or numbers; others need one at least
-PATHS = ("path", "save", "save_model")  # where a string names a file
+PATHS = ("path", "save", "save_model", "checkpoint")  # where a string names a file
 LIBRARY_CLASSES = {
     "AnnData": "anndata",
     "MuData": "mudata",
