@@ -43,7 +43,7 @@ def contents(data):
     slots = {slot: sorted(getattr(data, slot)) for slot in ("obs", "var", "uns", "obsm", "varm", "obsp")}
     if isinstance(data, md.MuData):
         return slots | {name: contents(part) for name, part in data.mod.items()}
-    return slots | {"layers": sorted(data.layers), "X": float(data.X.sum())}
+    return slots | {"layers": sorted(data.layers, key=str), "X": float(data.X.sum())}
 
 
 def run(tool, data, monkeypatch, *, interrupted_at=None):

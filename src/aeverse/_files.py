@@ -75,7 +75,7 @@ def publish(new: Path, path: str | Path) -> None:
 
 def refuse_folder(path: str | Path) -> None:
     """Raise where `path` is a folder, whose place no file takes; ``""`` is the working folder."""
-    if _place(path).is_dir():
+    if os.path.isdir(_place(path)):  # False, not an error, for a name that is too long
         raise IsADirectoryError(f"{str(path)!r} is a folder; name the file to write.")
 
 

@@ -31,9 +31,12 @@ MANY = 64  # molecules from which on drawing one by one would take long
 FEW = 8  # molecules up to which the gamma functions of a count are a product
 
 compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
+# A function that another one calls is made part of it: linked, it would be optimized in another way when it is compiled than
+# when it comes from the cache, and the first process would give other last digits than the next.
+part: Any = njit(inline="always")
 
 
-@compiled
+@part
 def _means(row, library, memory):
     """Logits of a row to means, library times softmax, in place."""
     top = row[0]
@@ -55,7 +58,7 @@ def _means(row, library, memory):
         row[g] *= scale
 
 
-@compiled
+@part
 def _weighted_logs(x, weights):
     """Sum of ``weights * log(x)`` for `x` of at least one; `x` is lost."""
     bits, total = x.view(np.int32), np.float32(0)
@@ -72,7 +75,7 @@ def _weighted_logs(x, weights):
     return total
 
 
-@compiled
+@part
 def _of_count(x, mu, theta):
     """What a count of at least one adds to the loss of a zero."""
     ratio = (theta + mu) / mu
