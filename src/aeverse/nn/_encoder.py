@@ -46,7 +46,9 @@ class CountInput(InputLayer):
         super().__init__()
         self.register_buffer("shift", mean / sd)
         self.register_buffer("scale", 1 / sd)
-        self.register_buffer("median_library", torch.tensor(float(median_library), dtype=torch.float32))
+        self.register_buffer(
+            "median_library", torch.tensor([float(median_library)], dtype=torch.float32)
+        )  # anndata 0.11 compresses no scalar
 
     def forward(self, counts: SparseRows, library: Tensor) -> SparseRows:
         """Scaled log-normalized values of the stored entries."""

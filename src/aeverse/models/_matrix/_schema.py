@@ -220,7 +220,7 @@ def _encoder(settings: Settings, sizes: Sizes) -> Schemas:
 
 def _input_layer(settings: Settings, n_inputs: int) -> Schemas:
     if settings.is_count:
-        return _floats(shift=(n_inputs,), scale=(n_inputs,), median_library=())
+        return _floats(shift=(n_inputs,), scale=(n_inputs,), median_library=(1,))
     inner = value_likelihood(settings.likelihood).input_layer.empty(n_inputs)
     width = inner.n_outputs
     return _under("inner", _shapes(inner)) | _floats(center=(width,), axes=(width, "components"), gain=())
