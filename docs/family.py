@@ -1,4 +1,4 @@
-"""Draw the picture of docs/family.md: what each regularizer does to the code of the same cells.
+"""Draw the picture of docs/family.md: what each regularizer does to the embedding of the same cells.
 
 python docs/family.py
 """

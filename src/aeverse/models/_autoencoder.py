@@ -202,7 +202,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     device: torch.device = from_fit("network.device", "Where the members are.")
     reference: Reference | None = from_fit("reference", "Training samples that the model remembers.")
     labels: dict[str, pd.Categorical] = from_fit("labels", "Their labels.")
-    code_names: list[str] | None = from_fit("code_names", "Names of the code's dimensions, where they are gene sets.")
+    code_names: list[str] | None = from_fit("code_names", "Names of dimensions that are gene sets.")
     n_code: int = from_fit("settings.n_code", "Columns of a code.")
     n_guided: int = from_fit("settings.n_guided", "Leading dimensions of a member's code that predict the graph.")
 

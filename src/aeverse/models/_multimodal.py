@@ -158,8 +158,8 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
             ``highly_variable`` where present, else all (of counts the most overdispersed).
         batch_key
             Column of ``mdata.obs``: the components of a modality are shifted, each region of them by itself, so that
-            matching samples of different batches meet, neighbors are sought in every batch alike, and the decoders are
-            told the batch.
+            matching samples of different batches meet, neighbors are sought in every batch alike, and the decoders
+            get the batch as an input.
         covariates
             Further columns of ``mdata.obs``: categories (text, truth values) are treated as batches are, one column after the
             other; of numbers, the slope within populations is taken out of each modality.

@@ -78,7 +78,7 @@ def attribute(
         DataFrame (features, groups or dimensions), 0 for features that the encoder does not read.
     ``varm[key_added + "_stability"]``
         The same shape: the share of resamples of the samples in which the feature is again, with the same sign, one of
-        the `n_top` strongest of the group. Strong features below about 0.8 should not be told about.
+        the `n_top` strongest of the group. Strong features below about 0.8 should not be reported.
     ``uns["ae"][key_added]``
         Parameters and versions.
 

@@ -65,7 +65,7 @@ def benchmark(
         Column of ``obs`` with known types: the scores of labels are computed. Those unknown (NaN, ``"NA"``,
         ``"unknown"``, …) are not judged.
     batch_key
-        Column of ``obs`` with batches: told to the methods that can take it, and the mixing of batches is scored.
+        Column of ``obs`` with batches: given to the methods that can take it, and the mixing of batches is scored.
     time_key, event_key
         Columns of ``obs`` with survival: the concordance of a Cox model on the embedding is computed (see
         `aeverse.tl.survival`).

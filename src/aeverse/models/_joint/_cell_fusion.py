@@ -147,9 +147,10 @@ class CellFusion:
             parts = dict(zip(hidden, hidden_values.split([h.shape[1] for h in hidden.values()], 1), strict=True))
             whole = []
             for i, (m, donated) in enumerate(zip(self.sizes, fixed, strict=True)):
+                if m not in self.embedded:
+                    continue
                 embedding = self.shares[m] * functions[m](parts[m], context[:, :0]) if m in parts else donated
-                if m in self.embedded:
-                    whole.append(torch.where(has[:, [i]] > 0, embedding, donated))
+                whole.append(torch.where(has[:, [i]] > 0, embedding, donated))
             return torch.cat(whole, 1)
 
         return Net(sides, torch.cat(list(hidden.values()), 1), torch.as_tensor(context, device=device), code)

@@ -21,6 +21,7 @@ from aeverse.models._joint._data import (
     mask_columns,
 )
 from aeverse.models._joint._joint_code import JointCode, half_whitened, random_rotation
+from aeverse.models._shared._arrays import arrays_of, load_arrays
 from aeverse.models._shared._attribution import Net, Side
 from aeverse.models._shared._correction import corrected, correction, correction_from_tree, correction_tree
 from aeverse.models._shared._covariates import Covariates
@@ -180,7 +181,7 @@ class SampleFusion:
             "modality_weights": list(self.modality_weights.values()),
             "covariates": self.covariates.tree(),
             "corrections": [correction_tree(self.corrections[m]) for m in self.views],
-            "code": {name: tensor.cpu().numpy() for name, tensor in self.code.state_dict().items()},
+            "code": arrays_of(self.code),
             "net": {
                 "n_members": self.code.net.n_members,
                 "n_latent": self.code.net.decoders[0].get_parameter("weight").shape[1],
@@ -207,7 +208,7 @@ class SampleFusion:
         )
         shapes = {b: state[f"{b}_axes"].shape for b in ("guided", "linear", "measured")}
         code = JointCode(net, dict(zip(names, tree["modality_weights"], strict=True)), covariates, shapes)
-        code.load_state_dict({name: torch.tensor(a) for name, a in state.items()})
+        load_arrays(code, state)
         code.eval()
         explained = dict(zip(names, tree["variance_explained"], strict=True))
         parts = zip(names, tree["corrections"], strict=True)

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 import torch
 
 from aeverse import _slots, io
-from aeverse.models._matrix._network import Matrix, Network, load_arrays
+from aeverse.models._matrix._network import Matrix, Network
+from aeverse.models._shared._arrays import load_arrays
 from aeverse.train import Samples
 
 KIND = "Checkpoint"

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from aeverse import _runtime, _slots
-from aeverse.models._matrix._network import Block, Matrix, NetParts, Network, arrays_of, load_arrays
+from aeverse.models._matrix._network import Block, Matrix, NetParts, Network
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
+from aeverse.models._shared._arrays import arrays_of, load_arrays
 from aeverse.models._shared._features import Features
 from aeverse.models._shared._genes import log_normalized_moments, overdispersed_genes
 from aeverse.models._shared._graph_targets import smoothed_target

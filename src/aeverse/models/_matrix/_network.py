@@ -14,6 +14,7 @@ from torch import Tensor
 from aeverse import _runtime
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
+from aeverse.models._shared._arrays import arrays_of, load_arrays
 from aeverse.models._shared._correction import correction
 from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._kinds import Matrix
@@ -163,13 +164,3 @@ class Network(ABC):
         """Take weights and buffers from a `tree`."""
         load_arrays(self.ensemble, tree["ensemble"])
         self.ensemble.eval()
-
-
-def arrays_of(module: torch.nn.Module) -> dict[str, np.ndarray]:
-    """State of a module, as arrays by name."""
-    return {name: tensor.cpu().numpy() for name, tensor in module.state_dict().items()}
-
-
-def load_arrays(module: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
-    """Put a state into a module."""
-    module.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})

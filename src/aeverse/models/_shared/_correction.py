@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from aeverse.models._shared._alignment import alignment
+from aeverse.models._shared._arrays import arrays_of, load_arrays
 from aeverse.models._shared._covariates import Covariates
 from aeverse.models._shared._noise_units import coarse_populations, population_means
 from aeverse.nn import Alignment, Correction
@@ -82,7 +83,7 @@ def empty_correction(covariates: Covariates, n_dimensions: int, arrays: Mapping[
 
 def correction_tree(fitted: Correction | None) -> dict[str, np.ndarray]:
     """Arrays by name; empty for none."""
-    return {} if fitted is None else {name: tensor.cpu().numpy() for name, tensor in fitted.state_dict().items()}
+    return {} if fitted is None else arrays_of(fitted)
 
 
 def correction_from_tree(
@@ -92,5 +93,5 @@ def correction_from_tree(
     if not tree:
         return None
     result = empty_correction(covariates, n_dimensions, tree)
-    result.load_state_dict({name: torch.tensor(array) for name, array in tree.items()})
+    load_arrays(result, tree)
     return result
