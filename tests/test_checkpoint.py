@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import aeverse as ae
 from aeverse.models._matrix._checkpoint import TrainingCheckpoint
@@ -83,6 +84,18 @@ def test_from_disk_and_from_another_model(small, tmp_path, monkeypatch, model):
     more = {"init": model, "max_steps": 120}
     _interrupted(small, tmp_path / "b", monkeypatch, **more)
     _same(_fit(small, tmp_path / "b", **more), _fit(small, **more), small)
+
+
+def test_random_numbers_of_another_device_go_on(small, tmp_path, monkeypatch):
+    """There, corruptions come from a generator of the device: its state is what the file has to keep."""
+    from aeverse.models._matrix import _learn
+
+    def on_device(device, generator):
+        return torch.Generator().manual_seed(generator.initial_seed() + 1)
+
+    monkeypatch.setattr(_learn, "generator_on", on_device)
+    _interrupted(small, tmp_path / "a", monkeypatch, **QUICK)
+    _same(_fit(small, tmp_path / "a", **QUICK), _fit(small, **QUICK), small)
 
 
 def _interrupted(adata, path, monkeypatch, **options):

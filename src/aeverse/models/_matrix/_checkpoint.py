@@ -29,7 +29,7 @@ class TrainingCheckpoint:
     network
         As training starts from it.
     generator
-        Gives what corrupts the batches.
+        Gives what corrupts the batches, on the device where that happens.
     samples, heldout
         What training sees, in memory, and what it does not: a file of other data is refused.
 

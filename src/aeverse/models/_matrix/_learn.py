@@ -12,7 +12,7 @@ from aeverse.models._matrix._checkpoint import TrainingCheckpoint
 from aeverse.models._matrix._network import Matrix, Network
 from aeverse.models._matrix._regularizers import penalties
 from aeverse.models._shared._covariates import Covariates
-from aeverse.nn import AutoencoderNet
+from aeverse.nn import AutoencoderNet, generator_on
 from aeverse.train import Deviances, History, Samples, StoredSamples, train
 
 UNGUIDED_LENGTH = 0.1  # of the dimensions beside guided ones: there for linear models, not felt by neighbors
@@ -69,11 +69,13 @@ def learn(
         unit = network.null_loss(training)
         for member in network.ensemble.members:
             member.penalties = penalties(settings, unit, n_steps, training.graph_target)
+    on_device = generator_on(network.device, generator)
+    assert on_device is not None
     keeper = (
-        None if checkpoint is None else TrainingCheckpoint(checkpoint, network, generator, training, heldout_entries)
+        None if checkpoint is None else TrainingCheckpoint(checkpoint, network, on_device, training, heldout_entries)
     )
     n_done = 0 if keeper is None else keeper.n_steps
-    stream = batches.shuffled(rng, settings.batch_size, generator, skip=max(n_done - 1, 0))
+    stream = batches.shuffled(rng, settings.batch_size, on_device, skip=max(n_done - 1, 0))
     if n_done:
         next(stream)  # now `rng` stands where it stood, even if no further batch is asked for
     schedule = settings.schedule(n_steps, keep_start)
