@@ -1,5 +1,7 @@
 """The gamma posterior against integrals and draws: mean, variance, and the chance of being seen at more depth."""
 
+import copy
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aeverse import nn
-from aeverse.nn import _posterior
+from aeverse.nn import _posterior, _special
 
 N_DRAWS = 400_000
 OUTLIERS = ((0.05, 0.1), (1.0, 0.6), (10.0, 0.3))
@@ -250,3 +252,71 @@ def test_sums_over_bins_are_the_sums_over_entries(seed, spread, factor):
     for weights_of, entries, error in ((histogram.weights, weights, 2e-3), (histogram.single, one, 1e-2)):
         found = (torch.log1p(histogram.means() / factor) * weights_of).sum(1).double().numpy()
         np.testing.assert_allclose(found, (np.log1p(values / factor) * entries).sum(0), rtol=error)
+
+
+# ---- compiled loops ----------------------------------------------------------------------------------------------
+def _block(n_cells=40, n_genes=300):
+    """Counts, means and shapes of any size: absent genes, an empty cell, counts far beyond their means."""
+    rng = np.random.default_rng(0)
+    mu = rng.lognormal(-3, 3, (n_cells, n_genes))
+    shape = rng.lognormal(0, 2, (n_cells, n_genes))
+    x = rng.poisson(rng.gamma(shape, mu / shape))
+    x[0], x[1, :5], mu[:, 7] = 0, 1000, 0
+    return sp.csr_matrix(x.astype(np.float32)), *(torch.tensor(v, dtype=torch.float32) for v in (mu, shape))
+
+
+def _rows(x, dtype=torch.float32):
+    return nn.SparseRows.from_scipy(x, dtype=dtype)
+
+
+@pytest.mark.parametrize("scales", [OUTLIERS, ((1.0, 1.0),)])
+def test_compiled_means_are_those_in_double_precision(scales):
+    x, mu, shape = _block()
+    compiled = nn.Expression(mu, _rows(x), shape, scales).mean()
+    exact = nn.Expression(mu.double(), _rows(x, torch.float64), shape.double(), scales).mean()
+    torch.testing.assert_close(compiled, exact.float(), rtol=2e-4, atol=1e-9)  # logarithms of thousands are rounded
+    near = (compiled / exact - 1).abs()[exact > 0]
+    assert near.median() < 1e-6
+
+
+def test_compiled_calibration_is_that_in_double_precision():
+    x, mu, _ = _block()
+    calibration, rng = nn.Calibration(mu.shape[1]), np.random.default_rng(1)
+    calibration.frequency.copy_((mu.sum(0) / mu.sum()).clamp_min(1e-9))
+    calibration.add(mu, mu.sum(1, keepdim=True), _rows(x), _rows(sp.csr_matrix(rng.poisson(0.3 * mu + 0.1))), 0.3)
+    calibration.fit()
+    compiled = calibration(mu, mu.sum(1, keepdim=True), _rows(x))
+    exact = copy.deepcopy(calibration).double()(mu.double(), mu.double().sum(1, keepdim=True), _rows(x, torch.float64))
+    assert 0.2 < float((compiled > 1.5).float().mean()) < 1
+    torch.testing.assert_close(compiled, exact.float(), rtol=1e-4, atol=1e-6)
+
+
+def test_compiled_sums_are_those_in_double_precision():
+    rng, grid = np.random.default_rng(2), torch.tensor([0.03, 1.0, 300.0])
+    x, linear, constant = (torch.tensor(rng.lognormal(-6, 5, (11, 160)), dtype=torch.float32) for _ in range(3))
+    linear[:, 20:60] = constant[:, 10:60] = 0
+    parts = (x, linear, constant, grid)
+    exact = _special.sums_of_log1p(*(part.double() for part in parts))
+    torch.testing.assert_close(_special.sums_of_log1p(*parts), exact.float(), rtol=1e-5, atol=0)
+    x, t, mu = (torch.tensor(v, dtype=torch.float32) for v in (rng.integers(1, 40, 99), *rng.lognormal(0, 3, (2, 99))))
+    exact = _special.beyond_zero(t.double(), x.double(), mu.double())
+    torch.testing.assert_close(_special.beyond_zero(t, x, mu), exact.float(), rtol=1e-5, atol=1e-6)
+    likelihood = torch.tensor(rng.lognormal(0, 1, (50, 9)), dtype=torch.float32).log()
+    exact = _posterior.npmle(likelihood.double())
+    torch.testing.assert_close(_posterior.npmle(likelihood), exact.float(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("by", ["cell", "gene"])
+def test_compiled_histograms_are_those_of_torch(by, monkeypatch):
+    x, mu, weights = _block()
+    row = torch.arange(len(mu), dtype=torch.int32)[:, None] if by == "cell" else torch.arange(300, dtype=torch.int32)
+    histograms = []
+    for _ in range(2):
+        histogram = _posterior._Histogram(300, mu.device)
+        entry, one, _ = _posterior._entries(_rows(x))
+        histogram.add(mu, row, weights, entry[one])
+        histograms.append(histogram)
+        monkeypatch.setattr(_posterior, "runs_compiled", lambda x: False)
+    for name in ("weights", "totals", "single"):
+        torch.testing.assert_close(*(getattr(h, name) for h in histograms))
+    assert histograms[0].single.sum() > 100

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from aeverse.nn._rows import SparseRows
+from aeverse.nn._special import runs_compiled
 
 N_CLASSES = 4  # counts of 0, 1, 2, and more
 SMALLEST, N_NODES = -14, 29  # of either scale, in powers of two
@@ -100,6 +102,14 @@ class Calibration(nn.Module):
 
     def forward(self, expected: Tensor, library: Tensor, counts: SparseRows) -> Tensor:
         """Factor of each entry, (cells, genes)."""
+        if runs_compiled(expected):
+            from aeverse.nn import _kernels  # numba takes a second to load
+
+            logs = (v.clamp_min(1e-30).log2().ravel() for v in (library, self.frequency))
+            entries = (counts.pointers, counts.columns, counts.values)
+            places = [part.contiguous().numpy() for part in (expected, *logs, *entries)]
+            factors = self.by_ratio.numpy(), self.by_level.numpy()
+            return torch.from_numpy(_kernels.calibration_factors(*places, np.float32(SMALLEST), *factors))
         entry, kind = _stored(counts)
         result = torch.ones_like(expected)
         for factor, place in zip((self.by_ratio, self.by_level), self._node_positions(expected, library), strict=True):

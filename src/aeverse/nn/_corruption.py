@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from aeverse.nn._batch import Batch
 from aeverse.nn._random import normal_like, uniform_like
 from aeverse.nn._rows import SparseRows
+from aeverse.nn._special import runs_compiled
 
 Corruption = Callable[[Batch], Batch]
 
@@ -39,17 +40,19 @@ def thin(counts: SparseRows, keep: float | Tensor, generator: Generator | None =
     """
     x = counts.values
     keep = torch.as_tensor(keep, dtype=x.dtype, device=x.device).expand(counts.shape[0])
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+    if not runs_compiled(x):
         keep = keep[counts.row_index()]
         survives = (uniform_like(x, generator) < keep).to(keep.dtype)  # of one molecule; most counts are one
         many = (x > 1).nonzero().squeeze(1)
         survives[many] = torch.binomial(x[many], keep[many], generator=generator)
         return counts.with_values(survives * (x > 0) / keep)
-    from aeverse.nn import _kernels  # numba takes a second to load
+    from aeverse.nn import _row_kernels  # numba takes a second to load
 
     seed = int(torch.randint(2**62, (), generator=generator))
-    survives = torch.from_numpy(_kernels.thinned(x.numpy(), counts.pointers.numpy(), keep.contiguous().numpy(), seed))
-    many = (x > _kernels.MANY).nonzero().squeeze(1)
+    survives = torch.from_numpy(
+        _row_kernels.thinned(x.numpy(), counts.pointers.numpy(), keep.contiguous().numpy(), seed)
+    )
+    many = (x > _row_kernels.MANY).nonzero().squeeze(1)
     if len(many):
         share = keep[torch.searchsorted(counts.pointers, many, right=True) - 1]
         survives[many] = torch.binomial(x[many], share, generator=generator) / share

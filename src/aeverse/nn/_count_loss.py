@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aeverse.nn._rows import SparseRows
-from aeverse.nn._special import log_rising_factorial
+from aeverse.nn._special import log_rising_factorial, runs_compiled
 
 BLOCK_ENTRIES = 1_000_000  # entries of a block of logits: a batch of most data, and what stays near the processor
 
@@ -44,7 +44,7 @@ class _CountLoss(torch.autograd.Function):
         d_hidden, d_weight, loss = torch.empty_like(hidden), torch.zeros_like(weight), hidden.new_zeros(())
         step = min(block_rows(len(weight)), max(len(hidden), 1))
         memory = hidden.new_empty(step, len(weight))  # for all blocks: fresh memory costs as much as arithmetic
-        block_loss = _compiled if hidden.device.type == "cpu" and hidden.dtype == torch.float32 else _by_operations
+        block_loss = _compiled if runs_compiled(hidden) else _by_operations
         for start in range(0, len(hidden), step):
             part = counts.rows(start, start + step)
             rows, h = slice(start, start + step), hidden[start : start + step]

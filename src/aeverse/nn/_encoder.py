@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from aeverse.nn._moments import Matrix, moments
 from aeverse.nn._random import linear, normal_like
 from aeverse.nn._rows import SparseRows, product
-from aeverse.nn._special import fraction_logit
+from aeverse.nn._special import fraction_logit, runs_compiled
 
 SMALLEST_SD = 1e-6  # a feature that varies less is constant
 BURDEN_SHARE = 0.05  # of the variance of binary inputs that the number of ones is given
@@ -53,11 +53,11 @@ class CountInput(InputLayer):
     def forward(self, counts: SparseRows, library: Tensor) -> SparseRows:
         """Scaled log-normalized values of the stored entries."""
         factor = (self.median_library / library.clamp_min(1.0)).ravel()
-        if counts.device.type == "cpu" and counts.values.dtype == torch.float32:
-            from aeverse.nn import _kernels  # numba takes a second to load
+        if runs_compiled(counts.values):
+            from aeverse.nn import _row_kernels  # numba takes a second to load
 
             entries = (t.numpy() for t in (counts.values, counts.pointers, counts.columns, factor, self.scale))
-            return counts.with_values(torch.from_numpy(_kernels.log_normalized(*entries)))
+            return counts.with_values(torch.from_numpy(_row_kernels.log_normalized(*entries)))
         values = torch.log1p(counts.values * factor[counts.row_index()])
         return counts.with_values(values * self.scale[counts.columns])
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aeverse.nn._rows import SparseRows
-from aeverse.nn._special import beyond_zero
+from aeverse.nn._special import beyond_zero, runs_compiled
 
 
 class Expression:
@@ -52,20 +52,35 @@ class Expression:
         scales: Sequence[tuple[float, Tensor | float]] = ((1.0, 1.0),),
         calibration: Callable[[Tensor], Tensor] | None = None,
     ):
-        self.mu, self.x, self.calibration = mu, counts.values, calibration
-        self.entry = counts.flat_index()
-        self.shapes = [shape if scale == 1 else shape * scale for scale, _ in scales]
-        self.weights: Sequence[Tensor | float] = (1.0,)
-        if len(scales) > 1:
-            logs = mu.new_empty(len(scales), *mu.shape)
-            for log, scaled_shape, (_, prior) in zip(logs, self.shapes, scales, strict=True):
-                self._log_likelihood(scaled_shape, torch.as_tensor(prior, device=mu.device).to(mu), out=log)
-            self.weights = logs.softmax(0).unbind()
+        self.mu, self.counts, self.shape, self.calibration = mu, counts, shape, calibration
+        self.scales, self.priors = zip(*scales, strict=True)
+        self.x, self.entry = counts.values, counts.flat_index()
 
-    def _log_likelihood(self, shape: Tensor, prior: Tensor, out: Tensor) -> None:
+    @cached_property
+    def shapes(self) -> list[Tensor]:
+        """Each of the shapes that the prior may have, (cells, genes)."""
+        return [self.shape if scale == 1 else self.shape * scale for scale in self.scales]
+
+    @cached_property
+    def weights(self) -> Sequence[Tensor | float]:
+        """Probability of each, given the count, (cells, genes); of one shape only, the number 1."""
+        if len(self.scales) == 1:
+            return (1.0,)
+        logs = self.mu.new_empty(len(self.scales), *self.mu.shape)
+        for log, shape, prior in zip(logs, self.shapes, self._log_priors(), strict=True):
+            self._log_likelihood(shape, prior, out=log)
+        return logs.softmax(0).unbind()
+
+    def _log_priors(self) -> Tensor:
+        """Logarithms of the probabilities before the count is seen, (scales, genes)."""
+        n_genes = self.mu.shape[1]
+        priors = [torch.as_tensor(prior, dtype=self.mu.dtype, device=self.mu.device) for prior in self.priors]
+        return torch.stack([prior.expand(n_genes) for prior in priors]).clamp_min(1e-30).log()
+
+    def _log_likelihood(self, shape: Tensor, log_prior: Tensor, out: Tensor) -> None:
         """Of the counts and of the shape, up to a constant that is the same for all shapes, (cells, genes)."""
         torch.div(self.mu, shape, out=out)
-        torch.addcmul(prior.clamp_min(1e-30).log(), shape, out.log1p_(), value=-1, out=out)
+        torch.addcmul(log_prior, shape, out.log1p_(), value=-1, out=out)
         stored = beyond_zero(shape.view(-1)[self.entry], self.x, self.mu.view(-1)[self.entry])
         out.view(-1)[self.entry] += stored
 
@@ -91,6 +106,13 @@ class Expression:
     @cached_property
     def _mean(self) -> Tensor:
         """Mean before the calibration."""
+        if runs_compiled(self.mu):
+            from aeverse.nn import _kernels  # numba takes a second to load
+
+            entries = (self.counts.pointers, self.counts.columns, self.counts.values)
+            scales = torch.tensor(self.scales, dtype=torch.float32)
+            parts = (self.mu.contiguous(), self.shape.contiguous(), *entries, scales, self._log_priors())
+            return torch.from_numpy(_kernels.posterior_mean(*(part.numpy() for part in parts)))
         return self._average(self._means)
 
     @cached_property

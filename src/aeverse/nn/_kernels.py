@@ -1,4 +1,6 @@
-"""Loops over rows of counts, compiled by numba when first used and kept in its cache: for the CPU, on one thread.
+"""Likelihoods and posteriors of rows of counts, in loops that numba compiles when they are first used and keeps in its cache.
+
+They are for the CPU, on one thread.
 
 What is written in torch elsewhere goes over a block a dozen times, with an operation a time; here a row stays in the
 processor's cache. Exponentials and logarithms are polynomials, which the compiler does for many entries at once; their
@@ -26,8 +28,8 @@ _E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7 = _EXP
 _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8 = _LOG
 _LOG2E, _LN2, _SQRT2 = np.float32(math.log2(math.e)), np.float32(math.log(2)), np.float32(math.sqrt(2))
 _HALF, _ONE, _LEAST = np.float32(0.5), np.float32(1), np.float32(-127)
-_TINY = np.float32(1e-30)
-MANY = 64  # molecules from which on drawing one by one would take long
+_TINY, _SMALL = np.float32(1e-30), np.float32(0.4)
+NEAR = 256  # columns that are gone through together
 FEW = 8  # molecules up to which the gamma functions of a count are a product
 
 compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
@@ -59,20 +61,55 @@ def _means(row, library, memory):
 
 
 @part
-def _weighted_logs(x, weights):
-    """Sum of ``weights * log(x)`` for `x` of at least one; `x` is lost."""
-    bits, total = x.view(np.int32), np.float32(0)
+def _log_of_mantissa(z):
+    """``log(1 + z)`` for `z` between sqrt(1/2) - 1 and sqrt(2) - 1."""
+    p = _L0 + z * (_L1 + z * (_L2 + z * (_L3 + z * (_L4 + z * (_L5 + z * (_L6 + z * (_L7 + z * _L8)))))))
+    return z - _HALF * z * z + z * z * z * p
+
+
+@part
+def _log(x, memory):
+    """Logarithms of a row of positive numbers, in place."""
+    bits = x.view(np.int32)
     for g in range(len(x)):
         n = (bits[g] >> np.int32(23)) - np.int32(127)
         bits[g] -= n << np.int32(23)
-        weights_n = np.float32(n)
-        total += weights[g] * weights_n * _LN2
+        memory[g] = np.float32(n)
     for g in range(len(x)):
         high = x[g] > _SQRT2
         z = (x[g] * _HALF if high else x[g]) - _ONE
-        p = _L0 + z * (_L1 + z * (_L2 + z * (_L3 + z * (_L4 + z * (_L5 + z * (_L6 + z * (_L7 + z * _L8)))))))
-        total += weights[g] * (z - _HALF * z * z + z * z * z * p + (_LN2 if high else np.float32(0)))
-    return total
+        x[g] = _log_of_mantissa(z) + (memory[g] + _ONE if high else memory[g]) * _LN2
+
+
+@part
+def _log1p(x, memory, more):
+    """``log1p`` of a row of numbers of at least zero, in place: small ones keep their digits."""
+    bits = memory.view(np.int32)
+    for g in range(len(x)):
+        memory[g] = _ONE + x[g]
+    for g in range(len(x)):
+        n = (bits[g] >> np.int32(23)) - np.int32(127)
+        bits[g] -= n << np.int32(23)
+        more[g] = np.float32(n)
+    for g in range(len(x)):
+        small, high = x[g] < _SMALL, memory[g] > _SQRT2
+        z = x[g] if small else (memory[g] * _HALF if high else memory[g]) - _ONE
+        n = more[g] + _ONE if high else more[g]
+        x[g] = _log_of_mantissa(z) + n * _LN2
+
+
+@part
+def _exp(x, memory):
+    """Exponentials of a row of numbers of at most zero, in place."""
+    bits = memory.view(np.int32)
+    for g in range(len(x)):
+        y = max(x[g] * _LOG2E, _LEAST)
+        n = np.int32(y - _HALF)
+        f = y - np.float32(n)
+        bits[g] = (n + np.int32(127)) << np.int32(23)
+        x[g] = _E0 + f * (_E1 + f * (_E2 + f * (_E3 + f * (_E4 + f * (_E5 + f * (_E6 + f * _E7))))))
+    for g in range(len(x)):
+        x[g] *= memory[g]
 
 
 @part
@@ -104,16 +141,20 @@ def negative_binomial(logits, pointers, columns, values, theta, library):
         Library sizes, (cells,).
     """
     n_genes, loss = logits.shape[1], 0.0
-    memory, gradient = np.empty(n_genes, np.float32), np.empty(n_genes, np.float32)
+    logs, memory, more, gradient = np.empty((4, n_genes), np.float32)
     for i in range(len(logits)):
         mu = logits[i]
         _means(mu, library[i], memory)
         total = np.float32(0)  # of the gradient by log(mu)
         for g in range(n_genes):
-            memory[g] = _ONE + mu[g] / theta[g]
-            gradient[g] = mu[g] / memory[g]  # the posterior mean of an entry without counts
+            logs[g] = mu[g] / theta[g]
+            gradient[g] = mu[g] / (_ONE + logs[g])  # the posterior mean of an entry without counts
             total += gradient[g]
-        loss += _weighted_logs(memory, theta)
+        _log1p(logs, memory, more)
+        zeros = np.float32(0)
+        for g in range(n_genes):
+            zeros += theta[g] * logs[g]
+        loss += zeros
         for k in range(pointers[i], pointers[i + 1]):
             g, x = columns[k], values[k]
             if x > 0:
@@ -150,42 +191,192 @@ def poisson(logits, pointers, columns, values, library):
     return loss
 
 
-@compiled
-def thinned(values, pointers, keep, seed):
-    """Binomial draws of counts with the probability of their row, divided by it; counts above `MANY` are left out.
-
-    The random bits are those of splitmix64 (Steele, Lea and Flood, 2014).
-    """
-    survivors, state = np.zeros(len(values), np.float32), np.uint64(seed)
-    for i in range(len(pointers) - 1):
-        threshold = np.uint64(np.float64(keep[i]) * 4294967296.0)
-        for k in range(pointers[i], pointers[i + 1]):
-            n = 0
-            for _ in range(int(values[k]) if values[k] <= MANY else 0):
-                state += np.uint64(0x9E3779B97F4A7C15)
-                z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                n += ((z ^ (z >> np.uint64(31))) >> np.uint64(32)) < threshold
-            survivors[k] = n / keep[i]
-    return survivors
+@part
+def _beyond_zero(t, x, mu):
+    """``log(Gamma(t + x) / Gamma(t) / (mu + t) ** x)`` of a count."""
+    if x > FEW:
+        return math.lgamma(t + x) - math.lgamma(t) - x * math.log(mu + t)
+    product, j = 1.0, 0.0
+    while j < x:
+        product *= (t + j) / (mu + t)
+        j += 1
+    return math.log(product)
 
 
 @compiled
-def log_normalized(values, pointers, columns, factor, scale):
-    """``log1p(values * factor of the row) * scale of the column``."""
-    result = np.zeros(len(values), np.float32)
-    for i in range(len(pointers) - 1):
-        for k in range(pointers[i], pointers[i + 1]):
-            if values[k] != 0:
-                result[k] = np.float32(math.log1p(values[k] * factor[i])) * scale[columns[k]]
+def beyond_zero(t, x, mu):
+    """What counts `x` add to the log-likelihood of zeros, (entries,)."""
+    result = np.empty(len(x), np.float32)
+    for k in range(len(x)):
+        result[k] = _beyond_zero(np.float64(t[k]), x[k], np.float64(mu[k]))
+    return result
+
+
+@part
+def _on_line(nodes, place):
+    """Value at a place between nodes, or that of the node at the end."""
+    place = min(max(place, np.float32(0)), np.float32(len(nodes) - 1))
+    below = min(np.int32(place), np.int32(len(nodes) - 2))
+    return nodes[below] + (nodes[below + 1] - nodes[below]) * (place - np.float32(below))
+
+
+@compiled
+def sums_of_log1p(x, linear, constant, grid):
+    """``sum_j log1p(x[i, j] / grid[k]) * (grid[k] * linear[i, j] + constant[i, j])`` for each k and row i, (grid, rows)."""
+    result = np.empty((len(grid), len(x)), np.float32)
+    kept, logs, memory, more, a, b = np.empty((6, x.shape[1]), np.float32)
+    for i in range(len(x)):
+        n = 0
+        for j in range(x.shape[1]):
+            if linear[i, j] != 0 or constant[i, j] != 0:
+                kept[n], a[n], b[n] = x[i, j], linear[i, j], constant[i, j]
+                n += 1
+        for k in range(len(grid)):
+            inverse, total = _ONE / grid[k], np.float32(0)
+            for j in range(n):
+                logs[j] = kept[j] * inverse
+            _log1p(logs[:n], memory, more)
+            for j in range(n):
+                total += logs[j] * (grid[k] * a[j] + b[j])
+            result[k, i] = total
     return result
 
 
 @compiled
-def dense(values, pointers, columns, n_columns):
-    """Dense matrix of CSR."""
-    result = np.zeros((len(pointers) - 1, n_columns), np.float32)
-    for i in range(len(pointers) - 1):
+def add_to_histogram(values, weights, singles, rows, first, sums, totals, single):
+    """Add a block of weights, and of weights times values, to the bins of the values: see `_posterior._Histogram`.
+
+    Parameters
+    ----------
+    values, weights
+        (rows, columns), single precision.
+    singles
+        Positions of entries with one molecule, row by row.
+    rows
+        Histogram of each entry, (rows, columns).
+    first
+        What the first bin is in the bits of a number.
+    sums, totals, single
+        Weights, weights times values and entries with one molecule of each bin, (histograms, bins); added to.
+    """
+    n_columns, first, last = values.shape[1], np.int32(first), np.int32(sums.shape[1] - 1)
+    for start in range(0, n_columns, NEAR):  # so that the bins of these columns stay near the processor
+        for i in range(len(values)):
+            bits = values[i].view(np.int32)
+            for g in range(start, min(start + NEAR, n_columns)):
+                h, b = rows[i, g], min(max((bits[g] >> np.int32(21)) - first, np.int32(0)), last)
+                sums[h, b] += weights[i, g]
+                totals[h, b] += weights[i, g] * values[i, g]
+    for position in singles:
+        i, g = position // n_columns, position % n_columns
+        b = min(max((values[i].view(np.int32)[g] >> np.int32(21)) - first, np.int32(0)), last)
+        single[rows[i, g], b] += _ONE
+
+
+@compiled
+def npmle(likelihood, n_steps):
+    """Probabilities of the columns that make rows of likelihoods most likely, by so many steps of expectation-maximization."""
+    n_rows, n = likelihood.shape
+    prior, share = np.full(n, _ONE / np.float32(n)), np.empty(n, np.float32)
+    for _ in range(n_steps):
+        sums = np.zeros(n, np.float64)
+        for i in range(n_rows):
+            total = np.float32(0)
+            for j in range(n):
+                share[j] = likelihood[i, j] * prior[j]
+                total += share[j]
+            inverse = _ONE / total
+            for j in range(n):
+                sums[j] += share[j] * inverse
+        for j in range(n):
+            prior[j] = sums[j] / n_rows
+    return prior
+
+
+@compiled
+def posterior_mean(mu, shape, pointers, columns, values, scales, log_priors):
+    """Mean of a mixture of gamma posteriors, (cells, genes): see `Expression`.
+
+    Parameters
+    ----------
+    mu, shape
+        Means and shapes before a count is seen, (cells, genes).
+    pointers, columns, values
+        Counts, CSR.
+    scales
+        Factors on the shapes, (scales,).
+    log_priors
+        Logarithms of their probabilities, (scales, genes).
+    """
+    n_genes, n = mu.shape[1], len(scales)
+    result, weights = np.empty_like(mu), np.empty((n, n_genes), np.float32)
+    memory, more, largest, total = np.empty((4, n_genes), np.float32)
+    for i in range(len(mu)):
+        for s in range(n):
+            row = weights[s]
+            for g in range(n_genes):
+                row[g] = mu[i, g] / (scales[s] * shape[i, g])
+            _log1p(row, memory, more)
+            for g in range(n_genes):
+                row[g] = log_priors[s, g] - scales[s] * shape[i, g] * row[g]
+            for k in range(pointers[i], pointers[i + 1]):
+                g = columns[k]
+                row[g] += _beyond_zero(np.float64(scales[s] * shape[i, g]), values[k], np.float64(mu[i, g]))
+        for g in range(n_genes):
+            largest[g] = weights[0, g]
+            total[g] = 0
+            result[i, g] = 0
+        for s in range(1, n):
+            for g in range(n_genes):
+                largest[g] = max(largest[g], weights[s, g])
+        for s in range(n):
+            row = weights[s]
+            for g in range(n_genes):
+                row[g] -= largest[g]
+            _exp(row, memory)
+            for g in range(n_genes):
+                t = scales[s] * shape[i, g]
+                row[g] *= _ONE / (mu[i, g] + t)
+                total[g] += row[g] * (mu[i, g] + t)
+                result[i, g] += row[g] * t
         for k in range(pointers[i], pointers[i + 1]):
-            result[i, columns[k]] = values[k]
+            for s in range(n):
+                result[i, columns[k]] += weights[s, columns[k]] * values[k]
+        for g in range(n_genes):
+            result[i, g] *= mu[i, g] / total[g]
+    return result
+
+
+@compiled
+def calibration_factors(expected, log_library, log_frequency, pointers, columns, values, smallest, by_ratio, by_level):
+    """Factors on expected expression, (cells, genes): see `Calibration`.
+
+    Parameters
+    ----------
+    expected
+        (cells, genes).
+    log_library, log_frequency
+        Logarithms to the base 2, (cells,) and (genes,).
+    pointers, columns, values
+        Counts, CSR.
+    smallest
+        First node of both scales.
+    by_ratio, by_level
+        Factors at the nodes, (classes, nodes).
+    """
+    n_genes = expected.shape[1]
+    result, levels, memory = np.empty_like(expected), np.empty(n_genes, np.float32), np.empty(n_genes, np.float32)
+    for i in range(len(expected)):
+        for g in range(n_genes):
+            levels[g] = max(expected[i, g], _TINY)
+        _log(levels, memory)
+        for g in range(n_genes):
+            levels[g] = levels[g] * _LOG2E - smallest
+            ratio = levels[g] - log_library[i] - log_frequency[g]
+            result[i, g] = _on_line(by_ratio[0], ratio) * _on_line(by_level[0], levels[g])
+        for k in range(pointers[i], pointers[i + 1]):
+            g = columns[k]
+            kind = min(np.int64(values[k]), len(by_ratio) - 1)
+            ratio = levels[g] - log_library[i] - log_frequency[g]
+            result[i, g] = _on_line(by_ratio[kind], ratio) * _on_line(by_level[kind], levels[g])
     return result

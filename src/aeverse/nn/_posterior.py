@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from aeverse.nn._calibration import Calibration
 from aeverse.nn._expression import Expression
 from aeverse.nn._rows import SparseRows
-from aeverse.nn._special import beyond_zero
+from aeverse.nn._special import beyond_zero, runs_compiled, sums_of_log1p
 
 
 def _geometric(low: float, high: float, n: int) -> tuple[float, ...]:
@@ -52,6 +52,13 @@ class _Histogram:
 
     def add(self, values: Tensor, row: Tensor, weights: Tensor, single: Tensor) -> None:
         """Add values (a, b) to the rows that `row` (broadcast) names; `single`: positions of those with one molecule."""
+        if runs_compiled(values):
+            from aeverse.nn import _kernels  # numba takes a second to load
+
+            block = (values, weights, single, row.expand_as(values))
+            bins = (self.weights, self.totals, self.single)
+            _kernels.add_to_histogram(*(t.numpy() for t in block), self.first, *(t.numpy() for t in bins))
+            return
         index = self._bin(values, row)
         one = index[single]
         adding = (
@@ -187,18 +194,17 @@ class GammaPosterior(nn.Module):
 
         From the histogram of the means, and, of entries with more than one molecule, counts `x`, genes and means.
         """
-        total = mu.new_zeros(len(slopes) * len(THETAS), len(self.theta))
-        rows, used = iter(total), histogram.weights.any(0)
+        blocks, used, thetas = [], histogram.weights.any(0), torch.tensor(THETAS, dtype=mu.dtype, device=mu.device)
         means, weights, single = (v[:, used] for v in (histogram.means(), histogram.weights, histogram.single))
         for slope in slopes:
             level = (means / self.center[:, None]).clamp_min_(SMALLEST).pow_(slope)
             ratio, weighted = means / level, level * weights
             level_many = (mu / self.center[gene]).clamp_min_(SMALLEST).pow_(slope)
-            for theta in THETAS:
-                row = next(rows)
-                row -= (torch.log1p(ratio / theta) * (theta * weighted + single)).sum(1)
+            total = -sums_of_log1p(ratio, weighted, single, thetas)
+            for row, theta in zip(total, THETAS, strict=True):
                 row.index_add_(0, gene, beyond_zero(theta * level_many, x, mu))
-        return total.T
+            blocks.append(total)
+        return torch.cat(blocks).T
 
     @staticmethod
     def _cell_log_likelihood(counts: SparseRows, mu: Tensor, shape: Tensor) -> Tensor:
@@ -213,9 +219,9 @@ class GammaPosterior(nn.Module):
             mu.view(-1)[entry[more]],
             shape.view(-1)[entry[more]],
         )
-        total, ratio = mu.new_zeros(len(FACTORS), len(mu)), histogram.means()
+        factors = torch.tensor(FACTORS, dtype=mu.dtype, device=mu.device)
+        total = -sums_of_log1p(histogram.means(), histogram.weights, histogram.single, factors)
         for row, factor in zip(total, FACTORS, strict=True):
-            row -= (torch.log1p(ratio / factor) * (factor * histogram.weights + histogram.single)).sum(1)
             row.index_add_(0, rows, beyond_zero(gene_shape * factor, x, stored))
         return total.T
 
@@ -251,6 +257,10 @@ def npmle(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
     The nonparametric maximum-likelihood estimate (Kiefer and Wolfowitz, 1956), by expectation-maximization.
     """
     likelihood = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True))
+    if runs_compiled(likelihood):
+        from aeverse.nn import _kernels
+
+        return torch.from_numpy(_kernels.npmle(likelihood.contiguous().numpy(), n_steps))
     prior = likelihood.new_full((likelihood.shape[1],), 1 / likelihood.shape[1])
     for _ in range(n_steps):
         posterior = likelihood * prior

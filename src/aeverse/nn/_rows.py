@@ -10,6 +10,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from aeverse.nn._special import runs_compiled
+
 with warnings.catch_warnings():
     # torch says once per process that CSR is in beta. Have it say so here, to nobody, instead of to our users.
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -76,11 +78,11 @@ class SparseRows:
 
     def to_dense(self) -> Tensor:
         """Dense tensor of these rows."""
-        if self.device.type == "cpu" and self.values.dtype == torch.float32:
-            from aeverse.nn import _kernels  # numba takes a second to load
+        if runs_compiled(self.values):
+            from aeverse.nn import _row_kernels  # numba takes a second to load
 
             entries = (t.numpy() for t in (self.values, self.pointers, self.columns))
-            return torch.from_numpy(_kernels.dense(*entries, self.n_columns))
+            return torch.from_numpy(_row_kernels.dense(*entries, self.n_columns))
         dense = self.values.new_zeros(self.shape)
         dense[self.row_index(), self.columns] = self.values
         return dense

@@ -26,4 +26,23 @@ def log_rising_factorial(t: Tensor, x: Tensor) -> Tensor:
 
 def beyond_zero(t: Tensor, x: Tensor, mu: Tensor) -> Tensor:
     """What a count `x` adds to the log-likelihood of a zero, ``log(Gamma(t + x) / Gamma(t) / (mu + t) ** x)``."""
+    if runs_compiled(t):
+        from aeverse.nn import _kernels  # numba takes a second to load
+
+        return torch.from_numpy(_kernels.beyond_zero(t.numpy(), x.numpy(), mu.numpy()))
     return log_rising_factorial(t, x) - x * torch.log(mu + t)
+
+
+def sums_of_log1p(x: Tensor, linear: Tensor, constant: Tensor, grid: Tensor) -> Tensor:
+    """``sum_j log1p(x[i, j] / t) * (t * linear[i, j] + constant[i, j])`` for each `t` of a grid and row i, (grid, rows)."""
+    if runs_compiled(x):
+        from aeverse.nn import _kernels
+
+        values = (v.contiguous().numpy() for v in (x, linear, constant, grid))
+        return torch.from_numpy(_kernels.sums_of_log1p(*values))
+    return torch.stack([(torch.log1p(x / t) * (t * linear + constant)).sum(1) for t in grid])
+
+
+def runs_compiled(x: Tensor) -> bool:
+    """Whether loops that numba compiles (`_kernels`) do what is done to a tensor."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
