@@ -29,8 +29,9 @@ import sys
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from denoise import DATA, RESULTS, knn_smoothing
+from denoise import knn_smoothing
 from dropouts import report, thin
+from harness import DATA, RESULTS
 from scipy.stats import false_discovery_control, ttest_ind
 
 N_SHUFFLED, N_CUTS, N_TOLD, N_CORRELATED = 500, 20, 1, 400

@@ -1,36 +1,31 @@
 """Denoising: aeverse beside its peers, by held-out molecules.
 
-    python benchmarks/denoise.py --data pbmc3k mouse_bladder celseq2_5cl --seeds 0 1 2 --methods aeverse pca magic
+    python benchmarks/denoise.py --methods aeverse pca magic
 
-A tenth of the molecules of each entry is held out; a method sees the other nine tenths. Each method runs in a process
-of its own, one after another, with the same number of threads (--threads). Printed, and written to
-benchmarks/results/denoise.csv and denoise.md:
+A tenth of the molecules of each entry is held out; a method sees the other nine tenths.
 
-D2         Poisson deviance of the held-out molecules explained beyond library size x gene mean; higher is better
-mse_pred   squared error on log1p(counts per 10,000), of its expectation under Poisson(mean); lower is better
-ari        agreement of Leiden clusters (30 PCs of the log of the denoised matrix) with the labels, where there are any
-seconds    wall time from the counts to the denoised matrix, imports not counted
-memory     peak of the process, MB
+D2           Poisson deviance of the held-out molecules explained beyond library size x gene mean; higher is better
+mse_pred     squared error on log1p(counts per 10,000), of its expectation under Poisson(mean); lower is better
+ari          agreement of Leiden clusters (30 PCs of the log of the denoised matrix) with the labels, where there are any
+seconds      wall time from the counts to the denoised matrix, imports not counted; cpu_seconds the same of the processor
+memory_mb    peak of the process; beyond what it held before the call in rows that have cpu_seconds
+
+Written are benchmarks/results/denoise.csv, denoise.md and denoise.png, and the table that the report of the package shows.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
-import time
 from pathlib import Path
 
+import harness
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
+from tables import markdown
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-RESULTS = ROOT / "benchmarks" / "results"
 LABELS = {"mouse_bladder": "label", "celseq2_5cl": "label"}
+DATA_SETS = ("pbmc3k", "mouse_bladder", "celseq2_5cl")
 
 
 # ---- methods: counts (CSR) to a denoised matrix ------------------------------------------------------------------
@@ -165,6 +160,7 @@ METHODS = {
         scvi_default,
     )
 }  # fmt: skip
+UNUSUAL = ("aeverse_one", "aeverse_prior", "scvi_default")
 
 
 def _adata(counts):
@@ -178,31 +174,23 @@ def _root(counts):
     return np.sqrt(counts.toarray() / library), library
 
 
-# ---- one run -----------------------------------------------------------------------------------------------------
-def run(data: str, seed: int, method: str, threads: int) -> dict:
+# ---- one case ----------------------------------------------------------------------------------------------------
+def score(data: str, method: str, seed: int) -> dict:
     """Score one method on one split."""
     import anndata as ad
-    import torch
 
-    torch.set_num_threads(threads)
-    sys.path.insert(0, str(DATA.parent))
+    sys.path.insert(0, str(harness.DATA.parent))
     from scoring import deviance_explained, mse_pred, split_molecules
 
-    adata = ad.read_h5ad(DATA / f"{data}.h5ad")
+    adata = ad.read_h5ad(harness.DATA / f"{data}.h5ad")
     train, test, _ = split_molecules(adata.X, seed)
     METHODS[method](train[:64]) if method.startswith("aeverse") else None  # load what loads when first used
-    start = time.perf_counter()
-    denoised = np.asarray(METHODS[method](train), np.float32)
-    seconds = time.perf_counter() - start
+    with harness.timed():
+        denoised = np.asarray(METHODS[method](train), np.float32)
     return {
-        "data": data,
-        "seed": seed,
-        "method": method,
         "D2": deviance_explained(denoised, train, test),
         "mse_pred": mse_pred(denoised, train, test),
         "ari": _ari(denoised, adata.obs[LABELS[data]]) if data in LABELS else None,
-        "seconds": seconds,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
@@ -220,64 +208,25 @@ def _ari(denoised, labels) -> float:
     return float(adjusted_rand_score(labels.astype(str), adata.obs["leiden"]))
 
 
-def main() -> None:
-    """Run everything asked for, one process each; add to the table; draw it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=["pbmc3k", "mouse_bladder", "celseq2_5cl"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
-    if args.one:
-        print(json.dumps(run(args.data[0], args.seeds[0], args.methods[0], args.threads)))
-        return
-    from tqdm import tqdm
-
-    jobs = [(d, s, m) for d in args.data for s in args.seeds for m in args.methods]
-    for data, seed, method in tqdm(jobs):
-        command = [sys.executable, __file__, "--one", "--data", data, "--seeds", str(seed), "--methods", method]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(
-            [*command, "--threads", str(args.threads)], capture_output=True, text=True, env=environment, check=False
-        )
-        if done.returncode:
-            tqdm.write(f"{data} {seed} {method} failed: {done.stderr.strip().splitlines()[-1:]}")
-            continue
-        row = json.loads(done.stdout.strip().splitlines()[-1])
-        tqdm.write("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items()))
-        report(row)
+QUICK = ["mouse_bladder"], ["gene_means", "pca", "aeverse_one"]
+CASES = [harness.Cases("denoise", DATA_SETS, METHODS, score, quick=QUICK, unusual=UNUSUAL)]
 
 
-def report(row: dict) -> None:
-    """Put a row into the table on disk (in place of an older one) and write the summary and its picture."""
-    import pandas as pd
-    from tables import markdown
-
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "denoise.csv"
-    table = pd.DataFrame([row])
-    if path.exists():
-        old = pd.read_csv(path)
-        same = (old[["data", "seed", "method"]] == table.loc[0, ["data", "seed", "method"]].to_list()).all(axis=1)
-        table = pd.concat([old[~same], table], ignore_index=True)
-    table.sort_values(["data", "method", "seed"]).to_csv(path, index=False, float_format="%.5g")
+# ---- tables ------------------------------------------------------------------------------------------------------
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Means over the splits, their picture, and what the report of the package shows."""
+    table = tables["denoise"]
     mean = table.groupby(["data", "method"]).mean(numeric_only=True).drop(columns="seed")
     mean.insert(0, "splits", table.groupby(["data", "method"]).size())
     mean = mean.sort_values(["data", "D2"], ascending=[True, False]).reset_index()
-    (RESULTS / "denoise.md").write_text(
-        "`python benchmarks/denoise.py --threads 1`, see there; the machine was shared, so compare times only roughly.\n\n"
-        + "\n".join(markdown(mean, decimals=4))
-        + "\n"
-    )
-    scores = mean[["data", "method", "D2"]].rename(columns={"D2": "deviance_explained"})
-    scores.round(4).to_csv(ROOT / "src" / "aeverse" / "_denoising_scores.csv", index=False)  # for the report
-    _draw(mean)
+    _draw(mean, folder)
+    if folder == harness.RESULTS:
+        scores = mean[["data", "method", "D2"]].rename(columns={"D2": "deviance_explained"})
+        scores.round(4).to_csv(harness.ROOT / "src" / "aeverse" / "_denoising_scores.csv", index=False)
+    return markdown(mean, decimals=4)
 
 
-def _draw(mean) -> None:
+def _draw(mean: pd.DataFrame, folder: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -291,9 +240,9 @@ def _draw(mean) -> None:
         ax.barh(part["method"], part["D2"].clip(lower=-0.05), color=colors)
         ax.axvline(0, color="black", lw=0.8)
         ax.set(title=data, xlabel="D2 (cut at -0.05)", xticks=[-0.05, 0, 0.05, 0.1])
-    fig.savefig(RESULTS / "denoise.png", dpi=110)
+    fig.savefig(folder / "denoise.png", dpi=110)
     plt.close(fig)
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)

@@ -30,7 +30,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from denoise import DATA, RESULTS, gene_means, knn_smoothing, magic, scvi_early_stopping
+from denoise import gene_means, knn_smoothing, magic, scvi_early_stopping
+from harness import DATA, RESULTS
 from scipy.stats import nbinom, poisson
 from sklearn.metrics import roc_auc_score
 from tables import markdown

@@ -1,66 +1,57 @@
 """What scanpy's default call makes of the embedding of counts, beside PCA's and scVI's. No resolution is searched for.
 
-    python benchmarks/embed.py                    # seven sets of RNA counts, three seeds: hours on few cores
-    python benchmarks/embed.py --scvi             # scVI with early stopping beside them
-    python benchmarks/embed.py --data pbmc68k dropseq_3cl --seeds 0
+    python benchmarks/embed.py                    # seven sets of RNA counts, three seeds, one of scVI: hours on few cores
+    python benchmarks/embed.py --methods aeverse pca --data pbmc68k dropseq_3cl --seeds 0
     python benchmarks/embed.py --quick            # two small sets, one member, one seed
 
 pca is scanpy's tutorial (normalize_total, log1p, 2,000 highly variable genes, 50 components), aeverse is
-``ae.tl.embed(adata)``, scvi is scVI on the same 2,000 genes with early stopping. On each embedding ``sc.pp.neighbors(adata,
-use_rep=...)`` and ``sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)``. Three tables:
+``ae.tl.embed(adata)``, scvi is scVI on the same 2,000 genes: 10 dimensions, its defaults, early stopping. On each embedding
+``sc.pp.neighbors(adata, use_rep=...)`` and ``sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)``. Tables:
 
 embed                  agreement of the clusters with published labels (ari, nmi), their number, purity (balanced accuracy of
-                       the labels of a cell's 15 nearest cells, five folds), seconds of the embedding. Cells of unknown type
-                       are embedded and clustered, not judged.
+                       the labels of a cell's 15 nearest cells, five folds), and what the embedding costs. Cells of unknown
+                       type are embedded and clustered, not judged.
 embed_halves           no labels: the molecules are split in two halves, the first is embedded and clustered, and
                        cluster_deviance is the share of the deviance of the second that the clusters explain.
-embed_structureless    counts drawn from one profile: every cluster beyond the first is invented.
+embed_structureless    counts drawn from one profile (700 cells x 1,000 genes): every cluster beyond the first is invented.
 
-pbmc68k comes with scanpy; the others are read from ../shared/data, and skipped where they are not there. Written are
-benchmarks/results/embed.csv, embed_halves.csv, embed_structureless.csv, and all three as embed.md; with --data or --quick
-the tables are printed only.
+pbmc68k comes with scanpy; the others are read from ../shared/data. Written are benchmarks/results/embed.csv, embed_halves.csv,
+embed_structureless.csv, and all three as embed.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-import warnings
 from pathlib import Path
 
+import harness
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from scores import default_scores
+from scores import default_scores, warm_up
 from tables import markdown
 
 import aeverse as ae
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-RESULTS = ROOT / "benchmarks" / "results"
 SETS = ("pbmc68k", "mouse_bladder", "celseq2_5cl", "dropseq_3cl", "snare_cortex", "cite_teaseq", "mosaic_pbmc15k")
 HALVED = ("pbmc3k", "pbmc68k", "mouse_bladder", "celseq2_5cl")
 RESOLUTIONS = (0.25, 0.5, 1.0)
+SEEDS = (0, 1, 2)
 
 
 def read(name: str):
-    """RNA counts with ``obs["label"]``; None, and a line, where the set is not there."""
+    """RNA counts with ``obs["label"]``."""
     import anndata as ad
     import mudata as md
 
     if name == "pbmc68k":
         adata = ae.datasets.pbmc68k_counts()
         adata.obs["label"] = adata.obs["bulk_labels"].astype(str)
-    elif (DATA / f"{name}.h5ad").exists():
-        adata = ad.read_h5ad(DATA / f"{name}.h5ad")
-    elif (DATA / f"{name}.h5mu").exists():
-        mdata = md.read_h5mu(DATA / f"{name}.h5mu")
+    elif (harness.DATA / f"{name}.h5ad").exists():
+        adata = ad.read_h5ad(harness.DATA / f"{name}.h5ad")
+    else:
+        mdata = md.read_h5mu(harness.DATA / f"{name}.h5mu")
         adata = mdata["rna"].copy()
         adata.obs["label"] = mdata.obs["cell_type"].reindex(adata.obs_names).astype(str)
-    else:
-        print(f"skipped: {name} (not in {DATA})", flush=True)
-        return None
     return ad.AnnData(sp.csr_matrix(adata.X, dtype=np.float32), obs=adata.obs, var=adata.var[[]])
 
 
@@ -108,107 +99,91 @@ METHODS = {"pca": pca, "aeverse": aeverse, "aeverse_one": aeverse_one, "scvi": s
 
 
 # ---- the three tables --------------------------------------------------------------------------------------------
-def labeled(name: str, methods: list[str], seeds: list[int]) -> list[dict]:
+def labeled(data: str, method: str, seed: int) -> dict:
     """Clusters of the default call against the labels."""
-    adata = read(name)
-    if adata is None:
-        return []
-    labels, rows = adata.obs["label"].astype(str).to_numpy(), []
-    for method in methods:
-        for seed in seeds:
-            start = time.perf_counter()
-            code = METHODS[method](adata, seed)
-            seconds = time.perf_counter() - start
-            row = {"set": name, "method": method, "seed": seed, **default_scores(code, labels)}
-            rows.append(row | {"seconds": seconds})
-            print(rows[-1], flush=True)
-    return rows
+    adata = read(data)
+    with harness.timed():
+        embedding = METHODS[method](adata, seed)
+    return default_scores(embedding, adata.obs["label"].astype(str).to_numpy())
 
 
-def halved(name: str, methods: list[str]) -> list[dict]:
+def halved(data: str, method: str, seed: int) -> dict:
     """Clusters found with half of the molecules, judged on the other half."""
-    adata = read(name)
-    if adata is None:
-        return []
-    ae.pp.thin_counts(adata, 0.5)
+    adata = read(data)
+    ae.pp.thin_counts(adata, 0.5, random_state=seed)
     adata = adata[:, np.asarray(adata.layers["thinned"].sum(0)).ravel() > 0].copy()
-    train, test, rows = adata.layers["thinned"], adata.layers["thinned_rest"], []
-    half = adata.copy()
-    half.X = train.copy()
-    half.layers.clear()
-    for method in methods:
-        clusters = ae.metrics.default_clusters(METHODS[method](half, 0))
-        deviance = ae.metrics.cluster_deviance(clusters["clusters"], train, test)
-        row = {"set": name, "method": method, "n_clusters": clusters["n_clusters"], "cluster_deviance": deviance}
-        rows.append(row)
-        print(row, flush=True)
-    return rows
+    train, test = adata.layers["thinned"], adata.layers["thinned_rest"]
+    adata.X = train.copy()
+    adata.layers.clear()
+    with harness.timed():
+        embedding = METHODS[method](adata, seed)
+    warm_up()
+    clusters = ae.metrics.default_clusters(embedding)
+    deviance = ae.metrics.cluster_deviance(clusters["clusters"], train, test)
+    return {"n_clusters": clusters["n_clusters"], "cluster_deviance": deviance}
 
 
-def structureless(methods: list[str], seeds: list[int]) -> list[dict]:
-    """Clusters of 700 cells x 1,000 genes, all drawn from one profile; depths are gamma distributed."""
+def structureless(data: str, method: str, seed: int) -> list[dict]:
+    """Clusters of cells that were all drawn from one profile; depths are gamma distributed."""
     import anndata as ad
 
-    rows = []
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        profile = rng.lognormal(0, 1.5, 1000)
-        mean = (rng.gamma(4.0, 375.0, 700) + 100)[:, None] * profile / profile.sum()
-        adata = ad.AnnData(sp.csr_matrix(rng.poisson(mean), dtype=np.float32))
-        for method in methods:
-            code = METHODS[method](adata, seed)
-            for resolution in RESOLUTIONS:
-                found = ae.metrics.default_clusters(code, resolution=resolution)["n_clusters"]
-                rows.append({"method": method, "seed": seed, "resolution": resolution, "n_clusters": found})
-                print(rows[-1], flush=True)
-    return rows
+    rng = np.random.default_rng(seed)
+    profile = rng.lognormal(0, 1.5, 1000)
+    mean = (rng.gamma(4.0, 375.0, 700) + 100)[:, None] * profile / profile.sum()
+    embedding = METHODS[method](ad.AnnData(sp.csr_matrix(rng.poisson(mean), dtype=np.float32)), seed)
+    warm_up()
+    clusters = {r: ae.metrics.default_clusters(embedding, resolution=r)["n_clusters"] for r in RESOLUTIONS}
+    return [{"resolution": resolution, "n_clusters": number} for resolution, number in clusters.items()]
+
+
+def applies(data: str, method: str, seed: int) -> bool:
+    """scVI takes long: one seed."""
+    return method != "scvi" or seed == 0
+
+
+QUICK = ("pca", "aeverse_one")
+CASES = [
+    harness.Cases("embed", SETS, METHODS, labeled, SEEDS, (("pbmc68k", "dropseq_3cl"), QUICK), applies, QUICK[1:]),
+    harness.Cases("embed_halves", HALVED, METHODS, halved, SEEDS[:1], (("pbmc68k",), QUICK), applies, QUICK[1:]),
+    harness.Cases(
+        "embed_structureless",
+        ["one profile"],
+        METHODS,
+        structureless,
+        SEEDS,
+        (["one profile"], QUICK),
+        applies,
+        QUICK[1:],
+    ),
+]
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Over the seeds, and below over the sets."""
-    by_set = table.groupby(["set", "method"], sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
-    overall = by_set.groupby("method", sort=False).mean(numeric_only=True).reset_index()
-    return pd.concat([by_set, overall.assign(set=f"mean of {by_set['set'].nunique()}")[by_set.columns]])
+    """Over the seeds, and below over the sets that every method has."""
+    by_set = table.groupby(["data", "method"], sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
+    methods = by_set.groupby("data")["method"].nunique()
+    shared = methods.index[methods == by_set["method"].nunique()]
+    overall = by_set[by_set["data"].isin(shared)].groupby("method", sort=False).mean(numeric_only=True).reset_index()
+    return pd.concat([by_set, overall.assign(data=f"mean of {len(shared)}")[by_set.columns]])
 
 
-def text(clusters: pd.DataFrame, halves: pd.DataFrame, nothing: pd.DataFrame) -> str:
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
     """All three tables as Markdown."""
-    lines = ["`python benchmarks/embed.py`, see there; seconds are those of a shared machine.", ""]
-    if len(clusters):
-        lines += ["## scanpy's default call, means over the seeds", "", *markdown(means(clusters)), ""]
-    if len(halves):
-        lines += ["## Clusters of half of the molecules, judged on the other half", "", *markdown(halves, 4), ""]
-    wide = nothing.groupby(["method", "resolution"], sort=False)["n_clusters"].mean().unstack().reset_index()
-    wide.columns = ["method", *(f"resolution {r:g}" for r in wide.columns[1:])]
-    lines += ["## Counts without structure: number of clusters, means over the seeds", "", *markdown(wide)]
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Run everything asked for, print and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", choices=sorted({*SETS, *HALVED}), help="sets; none given: all")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--scvi", action="store_true", help="also scVI, which takes long")
-    parser.add_argument("--quick", action="store_true", help="two small sets, one member, one seed")
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    methods = ["pca", "aeverse_one" if args.quick else "aeverse", *(["scvi"] if args.scvi else [])]
-    data = args.data or (["pbmc68k", "dropseq_3cl"] if args.quick else [*SETS, *HALVED])
-    seeds = args.seeds[:1] if args.quick else args.seeds
-    ae.metrics.default_clusters(
-        np.random.default_rng(0).normal(size=(300, 20))
-    )  # the first neighbors of a process differ
-    clusters = pd.DataFrame([row for name in SETS if name in data for row in labeled(name, methods, seeds)])
-    halves = pd.DataFrame([row for name in HALVED if name in data for row in halved(name, methods)])
-    nothing = pd.DataFrame(structureless(methods, seeds))
-    print(page := text(clusters, halves, nothing))
-    if not (args.quick or args.data):  # part of the sets must not replace the tables of all
-        tables = {"embed": clusters, "embed_halves": halves, "embed_structureless": nothing}
-        for name, table in tables.items():
-            table.to_csv(RESULTS / f"{name}.csv", index=False, float_format="%.4g")
-        (RESULTS / "embed.md").write_text(page)
+    lines = []
+    for name, heading in (
+        ("embed", "scanpy's default call, means over the seeds (scVI: one seed)"),
+        ("embed_halves", "Clusters of half of the molecules, judged on the other half"),
+    ):
+        if name in tables:
+            lines += [f"## {heading}", "", *markdown(means(tables[name]), 4 if name == "embed_halves" else 3), ""]
+    if "embed_structureless" in tables:
+        numbers = tables["embed_structureless"].groupby(["method", "resolution"], sort=False)["n_clusters"]
+        wide = numbers.mean().unstack().reset_index()
+        wide.columns = ["method", *(f"resolution {r:g}" for r in wide.columns[1:])]
+        heading = "Counts without structure: number of clusters, means over the seeds"
+        lines += [f"## {heading}", "", *markdown(wide)]
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)

@@ -16,11 +16,14 @@ pairs      how many there are
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import denoise
 import harness
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
+from tables import markdown
 
 PAIRS = {  # protein: the gene that codes for it
     "CD3": "CD3E",
@@ -101,15 +104,16 @@ def _correlation(values: np.ndarray, protein: np.ndarray, groups: pd.Series) -> 
     return float(np.mean(found))
 
 
-def write(table: pd.DataFrame) -> None:
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
     """The summary."""
-    from tables import markdown
-
+    table = tables["proteins"]
     columns = ["pearson", "spearman", "within", "pairs", "seconds", "cpu_seconds"]
     mean = table.groupby(["data", "method"])[columns].mean().sort_values(["data", "pearson"], ascending=[True, False])
-    text = ["`python benchmarks/proteins.py`, see there.", "", *markdown(mean.reset_index().astype({"pairs": int}))]
-    (harness.RESULTS / "proteins.md").write_text("\n".join(text) + "\n")
+    return markdown(mean.reset_index().astype({"pairs": int}))
 
+
+QUICK = ["cite_teaseq"], ["raw", "pca", "aeverse_one"]
+CASES = [harness.Cases("proteins", DATA_SETS, METHODS, score, quick=QUICK, unusual=denoise.UNUSUAL)]
 
 if __name__ == "__main__":
-    harness.main(__file__, __doc__, data=DATA_SETS, methods=METHODS, score=score, write=write)
+    harness.main(__file__, __doc__, CASES, write)

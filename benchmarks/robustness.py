@@ -18,7 +18,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from denoise import DATA, RESULTS
+from harness import DATA, RESULTS
 from tables import markdown
 
 
