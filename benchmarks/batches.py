@@ -1,6 +1,6 @@
 """tl.embed with batch_key: are batches mixed, and are the cell types still there?
 
-    python benchmarks/batches.py                    # everything; scVI takes most of the time
+    python benchmarks/batches.py                    # everything; scVI and scANVI take most of the time
 
 The cells of snare_cortex (RNA, 12 batches) and 4,000 of mosaic_pbmc15k (RNA, 2 batches: two experiments; cells of unknown type
 are embedded, and not judged) are embedded by one call of tl.embed each, with the defaults of the method:
@@ -9,6 +9,8 @@ aeverse, aeverse_batch    ours, without and with batch_key
 pca                       of scanpy's recipe, which knows nothing of batches
 harmony                   harmonypy's defaults on the components of pca
 scvi                      with batch_key
+scanvi                    scVI's model, trained further with the published types, as its tutorial does. It is told what the
+                          scores ask for: its row is no peer of the others
 
 batch      the mean of what follows, aeverse.metrics.batch_score
 ilisi      effective number of batches among 90 neighbors, scaled to 0 .. 1
@@ -17,34 +19,23 @@ kbet       share of cells whose 50 neighbors hold the batches in the proportions
 silhouette, connectivity   of the batches within each type, and of the types, likewise
 ari, nmi, n_clusters       of scanpy's default call with the types, and purity: balanced accuracy of the labels of a cell's 15
                            nearest cells
-seconds    of CPU, one thread
+seconds    of the embedding; cpu_seconds of the processor, one thread
 
-Written are benchmarks/results/batches.csv, batches.md and batches.png; ``--codes FOLDER`` keeps the codes, to go on from there.
+Written are benchmarks/results/batches.csv, batches.md and batches.png.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-import warnings
 from pathlib import Path
 
+import harness
 import numpy as np
 import pandas as pd
 from scores import default_scores
-from tables import markdown, with_kept
+from tables import markdown
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-RESULTS = ROOT / "benchmarks" / "results"
-METHODS = {
-    "aeverse": {},
-    "aeverse_batch": {"batch_key": "batch"},
-    "pca": {"method": "pca"},
-    "harmony": {"method": "pca"},
-    "scvi": {"method": "scvi", "batch_key": "batch"},
-}
+import aeverse as ae
+
 CELLS = {"snare_cortex": 6989, "mosaic_pbmc15k": 4000}  # drawn at random; scVI takes long
 SCORES = ("ari", "nmi", "n_clusters", "purity")
 PARTS = ("ilisi", "kbet", "silhouette", "connectivity")
@@ -54,89 +45,102 @@ def read(name: str):
     """RNA counts with ``obs["label"]`` and ``obs["batch"]``."""
     import mudata as md
 
-    mdata = md.read_h5mu(DATA / f"{name}.h5mu")
+    mdata = md.read_h5mu(harness.DATA / f"{name}.h5mu")
     rna = mdata["rna"].copy()
     for column, source in (("label", "cell_type"), ("batch", "batch")):
         rna.obs[column] = mdata.obs[source].reindex(rna.obs_names).astype(str).to_numpy()
     return rna[np.sort(np.random.default_rng(0).permutation(rna.n_obs)[: CELLS[name]])].copy()
 
 
-def embedded(adata, method: str, seed: int, path: Path | None) -> tuple[np.ndarray, float]:
-    """The code and the seconds it took, computed or read."""
-    import aeverse as ae
-
-    if path is not None and path.exists():
-        with np.load(path) as kept:
-            return kept["code"], float(kept["seconds"])
-    start = time.process_time()
-    ae.tl.embed(adata, **METHODS[method], key_added="X", random_state=seed, progress=False)
-    code = harmonized(adata) if method == "harmony" else adata.obsm["X"]
-    seconds = time.process_time() - start
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, code=code, seconds=seconds)
-    return code, seconds
+# ---- methods: (counts, seed) -> embedding --------------------------------------------------------------------------
+def embedded(adata, seed: int, **options) -> np.ndarray:
+    """One call."""
+    ae.tl.embed(adata, **options, key_added="X", random_state=seed, progress=False)
+    return adata.obsm["X"]
 
 
-def harmonized(adata) -> np.ndarray:
-    """The components of ``obsm["X"]``, moved by Harmony."""
+def harmony(adata, seed: int) -> np.ndarray:
+    """The components of pca, moved by Harmony."""
     import harmonypy
 
-    moved = np.asarray(harmonypy.run_harmony(adata.obsm["X"], adata.obs, "batch").Z_corr)
+    moved = np.asarray(harmonypy.run_harmony(embedded(adata, seed, method="pca"), adata.obs, "batch").Z_corr)
     return np.ascontiguousarray(moved if len(moved) == adata.n_obs else moved.T, np.float32)
 
 
-def judged(code: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> dict[str, float]:
-    """Batch score, its parts, and what the default clusters are worth."""
-    import aeverse as ae
+def scvi_model(adata, seed: int):
+    """scVI with its defaults on the 2,000 genes of scanpy's recipe; it knows of the types, and does not use them."""
+    import scanpy as sc
+    import scvi as scvi_tools
 
+    scvi_tools.settings.seed = seed
+    normalized = adata.copy()
+    sc.pp.normalize_total(normalized)
+    sc.pp.log1p(normalized)
+    sc.pp.highly_variable_genes(normalized, n_top_genes=min(2000, adata.n_vars))
+    adata = adata[:, normalized.var["highly_variable"]].copy()
+    scvi_tools.model.SCVI.setup_anndata(adata, batch_key="batch", labels_key="label")
+    model = scvi_tools.model.SCVI(adata)
+    model.train(enable_progress_bar=False)
+    return model
+
+
+def scvi(adata, seed: int) -> np.ndarray:
+    """The latent space of scVI."""
+    return scvi_model(adata, seed).get_latent_representation()
+
+
+def scanvi(adata, seed: int) -> np.ndarray:
+    """The latent space of scANVI after scVI."""
+    from scvi.model import SCANVI
+
+    model = SCANVI.from_scvi_model(scvi_model(adata, seed), unlabeled_category="unknown")
+    model.train(max_epochs=20, n_samples_per_label=100, enable_progress_bar=False)
+    return model.get_latent_representation()
+
+
+METHODS = {
+    "aeverse": embedded,
+    "aeverse_batch": lambda adata, seed: embedded(adata, seed, batch_key="batch"),
+    "pca": lambda adata, seed: embedded(adata, seed, method="pca"),
+    "harmony": harmony,
+    "scvi": scvi,
+    "scanvi": scanvi,
+}
+
+
+# ---- one case ----------------------------------------------------------------------------------------------------
+def score(data: str, method: str, seed: int) -> dict:
+    """Batch score, its parts, and what the default clusters are worth."""
+    adata = read(data)
+    labels, batches = adata.obs["label"].to_numpy(), adata.obs["batch"].to_numpy()
+    with harness.timed():
+        embedding = METHODS[method](adata, seed)
     known = labels != "unknown"
     in_two = pd.Series(batches[known]).nunique() > 1
-    parts = ae.metrics.batch_score(code, batches, labels=labels if in_two else None, parts=True)
-    return {"batch": np.mean(list(parts.values())), **parts, **default_scores(code, labels)}
+    parts = ae.metrics.batch_score(embedding, batches, labels=labels if in_two else None, parts=True)
+    row = {"cells": adata.n_obs, "batches": len(set(batches)), "batch": np.mean(list(parts.values()))}
+    return {**row, **parts, **default_scores(embedding, labels)}
 
 
-def main() -> None:
-    """Run everything asked for and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=list(CELLS), choices=list(CELLS))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of ours; the others run once")
-    parser.add_argument("--codes", type=Path, help="folder in which codes are kept")
-    parser.add_argument(
-        "--keep", action="store_true", help="keep the table's rows of data sets and methods that are not run now"
-    )
-    args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
-    warnings.simplefilter("ignore")
-    rows = []
-    for data in args.data:
-        adata = read(data)
-        labels, batches = adata.obs["label"].to_numpy(), adata.obs["batch"].to_numpy()
-        for method in args.methods:
-            for seed in args.seeds if method.startswith("aeverse") else args.seeds[:1]:
-                path = None if args.codes is None else args.codes / f"{data}_{method}_{seed}.npz"
-                code, seconds = embedded(adata.copy(), method, seed, path)
-                row = {"data": data, "cells": adata.n_obs, "batches": len(set(batches)), "method": method, "seed": seed}
-                rows.append({**row, **judged(code, labels, batches), "seconds": seconds})
-                print(rows[-1], flush=True)
-    table = pd.DataFrame(rows)
-    write(with_kept(table, RESULTS / "batches.csv") if args.keep else table)
+def applies(data: str, method: str, seed: int) -> bool:
+    """Three seeds of ours, one of the others."""
+    return method.startswith("aeverse") or seed == 0
 
 
-def write(table: pd.DataFrame) -> None:
-    """CSV, Markdown (means over seeds) and picture."""
-    table.to_csv(RESULTS / "batches.csv", index=False, float_format="%.4g")
-    by = ["data", "cells", "batches", "method"]
+QUICK = ["mosaic_pbmc15k"], ["pca", "harmony"]
+CASES = [harness.Cases("batches", list(CELLS), METHODS, score, (0, 1, 2), QUICK, applies)]
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Means over seeds, and a picture."""
+    table, by = tables["batches"], ["data", "cells", "batches", "method"]
     mean = table.groupby(by, sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
-    mean = mean.reindex(columns=[*by, "batch", *PARTS, *SCORES, "seconds"])
-    text = ["`python benchmarks/batches.py`, see there.", "", *markdown(mean)]
-    (RESULTS / "batches.md").write_text("\n".join(text) + "\n")
-    picture(table)
+    picture(table, folder)
+    return markdown(mean.reindex(columns=[*by, "batch", *PARTS, *SCORES, "cpu_seconds"]))
 
 
-def picture(table: pd.DataFrame) -> None:
+def picture(table: pd.DataFrame, folder: Path) -> None:
     """ARI over mixing, one panel a data set."""
     import matplotlib
 
@@ -149,6 +153,7 @@ def picture(table: pd.DataFrame) -> None:
         "pca": "#334155",
         "harmony": "#65a30d",
         "scvi": "#7dd3fc",
+        "scanvi": "#0369a1",
     }
     names = list(dict.fromkeys(table["data"]))
     figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names), 3.2), layout="constrained", squeeze=False)
@@ -160,8 +165,8 @@ def picture(table: pd.DataFrame) -> None:
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, -1].legend(frameon=False, fontsize=8)
-    figure.savefig(RESULTS / "batches.png", dpi=150)
+    figure.savefig(folder / "batches.png", dpi=150)
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)
