@@ -1,10 +1,10 @@
 """Tumour cohorts: codes of patients never seen in training, ours beside other methods.
 
-    python benchmarks/cohorts.py --seeds 0 1 2 --codes ~/cohort-codes
+    python benchmarks/cohorts.py --methods aeverse pca
 
 Five folds: a method is fitted to four and encodes the fifth; scaling, choice of features and groups are learned there
-too. (SNF has no code for new patients: it sees them all, without their labels.) Results are added to
-benchmarks/results/cohorts.csv after every fold; cohorts.md and cohorts.png are their means.
+too. (SNF has no code for new patients: it sees them all, without their labels.) benchmarks/results/cohorts.csv has a row for
+every fold; cohorts.md and cohorts.png are their means.
 
 ari, nmi   k-means on the held-out codes against the published subtypes
 knn        balanced accuracy of the ten nearest training patients
@@ -21,21 +21,16 @@ seconds    wall time of a fit, the shortest of the folds of a cohort
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
-import warnings
 from pathlib import Path
 
 import anndata as ad
+import harness
 import mudata as md
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-RESULTS = ROOT / "benchmarks" / "results"
 COHORTS = ["tcga_brca", "tcga_kirc", "brca_mixomics", "cll_mofa"]
 COLUMNS = ["ari", "nmi", "knn", "lr", "c", "ibs", "dcal", "logrank", "less", "only", "seconds"]
 UNKNOWN = ("NA", "nan", "None")
@@ -154,27 +149,16 @@ def encoder(method: str, train, seed: int):
 
 def codes_of(method: str, train, test, seed: int) -> dict[str, np.ndarray]:
     """Codes of the training and the held-out patients, of these also with modalities missing (NaN: had no other)."""
-    start = time.perf_counter()
-    encode = encoder(method, train, seed)
-    own, new = encode(test)
-    codes = {"train": own, "test": new, "seconds": np.array(time.perf_counter() - start)}
+    with harness.timed():
+        encode = encoder(method, train, seed)
+        own, new = encode(test)
+    codes = {"train": own, "test": new}
     for m in test.mod if len(test.mod) > 1 and method != "clinical" else ():
         for what, kept in (("less", [o for o in test.mod if o != m]), ("only", [m])):
             rest, there = restricted(test, kept)
             codes[f"{what} {m}"] = np.full(new.shape, np.nan)
             codes[f"{what} {m}"][there] = encode(rest)[1]
     return codes
-
-
-def cached(folder: Path | None, name: str, compute) -> dict[str, np.ndarray]:
-    """What was computed before and kept in a folder, else computed now."""
-    if folder is None:
-        return compute()
-    path = folder / f"{name}.npz"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **compute())
-    return dict(np.load(path))
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------
@@ -195,7 +179,7 @@ def scores(method: str, codes: dict[str, np.ndarray], train, test) -> dict[str, 
         row |= predicted_survival(*pair, *outcome)
         if method != "clinical":
             row["logrank"] = log_rank(*pair, n_types, *outcome[2:])
-    return {**row, "seconds": float(codes["seconds"])}
+    return row
 
 
 def predicted_survival(train_code, test_code, train_time, train_event, test_time, test_event) -> dict:
@@ -255,19 +239,36 @@ def log_rank(train_code, test_code, n_groups: int, months: np.ndarray, event: np
     return float(-np.log10(multivariate_logrank_test(months[usable], groups[usable], event[usable]).p_value))
 
 
+# ---- one case ----------------------------------------------------------------------------------------------------
+def score(data: str, method: str, seed: int) -> list[dict]:
+    """A row for every fold."""
+    sys.path.insert(0, str(harness.DATA.parent))
+    from scoring import cohort_folds
+
+    mdata = md.read_h5mu(harness.DATA / f"{data}.h5mu")
+    events = mdata.obs["event"].to_numpy(float) if "event" in mdata.obs else None
+    rows = []
+    for fold, (train, test) in enumerate(cohort_folds(mdata.obs["label"].astype(str).to_numpy(), events)):
+        train, test = mdata[train].copy(), mdata[test].copy()
+        rows.append(
+            {"fold": fold, **scores(method, codes_of(method, train, test, seed), train, test), **harness.cost()}
+        )
+    return calibrated(rows)
+
+
+def applies(data: str, method: str, seed: int) -> bool:
+    """Three seeds of ours, one of the others; age and stage are known in two cohorts."""
+    return (method != "clinical" or data in WITH_CLINICAL) and (method == "aeverse" or seed == 0)
+
+
+QUICK = ["brca_mixomics"], ["pca", "mfa", "snf"]
+CASES = [harness.Cases("cohorts", COHORTS, METHODS, score, (0, 1, 2), QUICK, applies)]
+
+
 # ---- tables ----------------------------------------------------------------------------------------------------
-def report(rows: list[dict]) -> None:
-    """Put rows into the table on disk, in place of older ones of the same runs; write its means and their picture."""
-    RESULTS.mkdir(exist_ok=True)
-    path, key = RESULTS / "cohorts.csv", ["method", "data", "seed", "fold"]
-    table = pd.DataFrame(rows)
-    if path.exists():
-        old = pd.read_csv(path)
-        table = pd.concat([old[~old.set_index(key).index.isin(table.set_index(key).index)], table])
-    order = {name: i for i, name in enumerate([*METHODS, *COHORTS])}
-    table = table.sort_values(key, key=lambda c: c.map(order) if c.dtype == object else c, kind="stable")
-    table = table[[*key, *(c for c in COLUMNS if c in table)]]
-    table.to_csv(path, index=False, float_format="%.4g")
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Means over the cohorts and of each, and their picture."""
+    table = tables["cohorts"]
     columns = [c for c in COLUMNS if c in table]
     runs_of = table.groupby(["method", "data"], sort=False)
     mean = runs_of[columns].mean().assign(seconds=runs_of["seconds"].min())
@@ -276,7 +277,7 @@ def report(rows: list[dict]) -> None:
     shared = [d for d, part in everywhere.groupby("data", sort=False) if len(part) == n_methods]
     total = everywhere[everywhere.index.isin(shared, level="data")].groupby("method", sort=False).mean()
     runs = table.groupby("method", sort=False)["seed"].nunique()
-    lines = ["`python benchmarks/cohorts.py`, see there; five folds. The machine was shared: times are rough.", ""]
+    lines = []
     for data, part in [("all", total), *((d, mean.xs(d, level="data")) for d in table["data"].unique())]:
         shown = part.dropna(axis=1, how="all")
         heading = f"mean over {', '.join(shared)}" if data == "all" else data
@@ -288,11 +289,11 @@ def report(rows: list[dict]) -> None:
             lines.append(f"| {method}{star} | {runs[method]} | {cells} |")
         lines.append("")
     lines.append("`*` is fitted to the held-out patients too.")
-    (RESULTS / "cohorts.md").write_text("\n".join(lines) + "\n")
-    draw(mean, total)
+    draw(mean, total, folder)
+    return lines
 
 
-def draw(mean: pd.DataFrame, total: pd.DataFrame) -> None:
+def draw(mean: pd.DataFrame, total: pd.DataFrame, folder: Path) -> None:
     """A panel a score: the mean over the cohorts, and each cohort."""
     import matplotlib
 
@@ -324,47 +325,9 @@ def draw(mean: pd.DataFrame, total: pd.DataFrame) -> None:
         ax.set_axisbelow(True)
     axes[0].set_yticks(range(len(methods)), [f"{m} *" if m in TRANSDUCTIVE else m for m in methods])
     fig.suptitle("Patients never seen in training: mean (large) and each cohort", fontsize=10, x=0.01, ha="left")
-    fig.savefig(RESULTS / "cohorts.png", dpi=110)
+    fig.savefig(folder / "cohorts.png", dpi=110)
     plt.close(fig)
 
 
-def main() -> None:
-    """Run everything asked for; add to the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=COHORTS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--codes", type=Path, help="folder in which codes are kept, and found again, between runs")
-    args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
-    sys.path.insert(0, str(DATA.parent))
-    from scoring import cohort_folds
-
-    warnings.simplefilter("ignore")  # of lifelines and scikit-learn: convergence on some folds
-    for data in args.data:
-        mdata = md.read_h5mu(DATA / f"{data}.h5mu")
-        events = mdata.obs["event"].to_numpy(float) if "event" in mdata.obs else None
-        folds = cohort_folds(mdata.obs["label"].astype(str).to_numpy(), events)
-        for method in args.methods:
-            if method == "clinical" and data not in WITH_CLINICAL:
-                continue
-            rows = []
-            for seed in args.seeds:
-                folds_of_seed = []
-                for fold, (train, test) in enumerate(folds):
-                    train, test = mdata[train].copy(), mdata[test].copy()
-
-                    def compute(parts=(method, train, test, seed)):
-                        return codes_of(*parts)
-
-                    codes = cached(args.codes, f"{method}-{data}-{seed}-{fold}", compute)
-                    row = {"method": method, "data": data, "seed": seed, "fold": fold}
-                    folds_of_seed.append({**row, **scores(method, codes, train, test)})
-                rows += calibrated(folds_of_seed)
-            report(rows)
-            print(pd.DataFrame(rows).groupby(["method", "data"]).mean(numeric_only=True).round(3), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)
