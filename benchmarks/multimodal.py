@@ -1,13 +1,8 @@
 """Single-cell multi-omics: one code from all modalities, beside other methods behind the same call.
 
-    python benchmarks/multimodal.py --methods ae pca_rna concat_pca wnn mofa --seeds 0
-    python benchmarks/multimodal.py --task half --methods ae concat_pca
-    python benchmarks/multimodal.py --task predict --methods ae knn totalvi --cells 3000
-    python benchmarks/multimodal.py --task foreground --data cite_teaseq --methods ae totalvi counts
+    python benchmarks/multimodal.py --tables multimodal_embed --methods aeverse pca_rna concat_pca wnn mofa
 
-Each run has a process of its own, one after another, with the same number of threads. SparseRows go to
-benchmarks/results/multimodal.csv as they are measured, in place of older ones of the same run, so that a method that
-takes an hour need not be run again; multimodal.md and multimodal.png are made from all of them.
+A table for each question:
 
 embed        scanpy's default call on the embedding: ari and nmi of its clusters with the published labels, their number,
              purity (balanced accuracy of the labels of a cell's 15 nearest cells, five folds); mixing: share of the 30
@@ -16,30 +11,25 @@ embed        scanpy's default call on the embedding: ari and nmi of its clusters
 half         the same when half of the cells lack one modality, whichever (lost = any), or one in particular; foscttm of
              the whole data: share of cells nearer to a cell's embedding from one modality than its own from the other
 predict      RNA to protein for a fifth of the cells that have both: Spearman, mean over proteins, and rmse of log1p
-foreground   protein counts: area under the ROC curve for the cell types known to carry a protein, mean over proteins;
-             agreement: share of the (cell, protein) pairs on whose side of 0.5 totalVI agrees
+foreground   protein counts: area under the ROC curve for the cell types known to carry a protein, mean over proteins
 seconds      wall time of the call;  cpu_seconds: processor time, which other work on the machine changes little;
 memory_mb    peak of the process beyond what it held before the call
+
+Written are benchmarks/results/multimodal_embed.csv, ..._half.csv, ..._predict.csv, ..._foreground.csv, multimodal.md and
+multimodal.png.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import resource
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import harness
 import numpy as np
+import pandas as pd
+from scores import default_scores, graph_scores
+from tables import markdown
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-RESULTS = ROOT / "benchmarks" / "results"
 DATA_SETS = ["cite_teaseq", "snare_cortex", "mosaic_pbmc15k"]
-METHODS = ["ae", "ae_batch", "pca_rna", "concat_pca", "wnn", "wnn_graph", "mofa", "totalvi", "multivi", "knn", "counts"]
 CARRIERS = {  # of the cell types of cite_teaseq; what a type carries only in part is left out
     "CD3": r"^T\.",
     "CD4": r"^T\.CD4|^Mono",
@@ -53,32 +43,38 @@ CARRIERS = {  # of the cell types of cite_teaseq; what a type carries only in pa
 
 # ---- tasks -------------------------------------------------------------------------------------------------------
 def embed(mdata, method: str, seed: int) -> np.ndarray:
-    """The code of the default call; ``pca_rna``: 30 components of RNA, ``ae_batch``: the batches are told."""
+    """The code of the default call; ``pca_rna``: 30 components of RNA, ``aeverse_batch``: the batches are told."""
     import mudata as md
 
     import aeverse as ae
 
     if method == "pca_rna":
         mdata, method = md.MuData({"rna": mdata["rna"]}), "concat_pca"
-    more = {"batch_key": "batch"} if method == "ae_batch" else {}
-    ae.tl.multimodal_embed(mdata, method=method.removesuffix("_batch"), random_state=seed, progress=False, **more)
+    more = {"batch_key": "batch"} if method == "aeverse_batch" else {}
+    method = "ae" if method.startswith(harness.OURS) else method
+    ae.tl.multimodal_embed(mdata, method=method, random_state=seed, progress=False, **more)
     return mdata.obsm["X_ae"]
 
 
-def run_embed(mdata, method: str, seed: int, args) -> dict:
-    """The default clusters, purity and mixing of all cells."""
-    from scores import default_scores, graph_scores
+def read(data: str):
+    """All cells."""
+    import mudata as md
 
+    return md.read_h5mu(harness.DATA / f"{data}.h5mu")
+
+
+def score_embed(data: str, method: str, seed: int) -> dict:
+    """The default clusters, purity and mixing of all cells."""
+    mdata = read(data)
     labels = mdata.obs["cell_type"].astype(str)
+    with harness.timed():
+        result = wnn_graph(mdata, seed) if method == "wnn_graph" else embed(mdata, method, seed)
     if method == "wnn_graph":
-        graph, cost = measured(lambda: wnn_graph(mdata, seed))
-        return {**graph_scores(graph, labels.to_numpy()), **cost}
-    embedding, cost = measured(lambda: embed(mdata, method, seed))
+        return graph_scores(result, labels.to_numpy())
     if method == "pca_rna":
-        labels = labels.loc[mdata["rna"].obs_names]
-    if "batch" in mdata.obs and method != "pca_rna":
-        cost["mixing"] = mixing(embedding, mdata.obs["batch"].astype(str).to_numpy())
-    return {**default_scores(embedding, labels.to_numpy()), **cost}
+        return default_scores(result, labels.loc[mdata["rna"].obs_names].to_numpy())
+    mixed = {"mixing": mixing(result, mdata.obs["batch"].astype(str).to_numpy())} if "batch" in mdata.obs else {}
+    return default_scores(result, labels.to_numpy()) | mixed
 
 
 def wnn_graph(mdata, seed: int):
@@ -87,7 +83,10 @@ def wnn_graph(mdata, seed: int):
     import mudata as md
     import muon as mu
     import scanpy as sc
+    import scipy.sparse as sp
 
+    if not hasattr(sp.csr_array, "getnnz"):  # scanpy 1.11 asks for it, newer versions of scipy no longer have it
+        sp.csr_array.getnnz = sp.csr_array._getnnz
     from aeverse import _slots, models
     from aeverse.methods._prepare import Components, Preparation
 
@@ -106,19 +105,19 @@ def wnn_graph(mdata, seed: int):
     return graph[mdata.obs_names].copy()
 
 
-def run_half(mdata, method: str, seed: int, args) -> list[dict]:
+def score_half(data: str, method: str, seed: int) -> list[dict]:
     """The same when half of the cells lack a modality; how near a cell's embeddings from two modalities are."""
-    from scores import default_scores
-
     import aeverse as ae
 
-    labels, rows = mdata.obs["cell_type"].astype(str), []
+    mdata, rows = read(data), []
+    labels = mdata.obs["cell_type"].astype(str)
     for lost in ("any", *mdata.mod):
         partial = half_lost(mdata, seed, lost)
-        embedding, cost = measured(lambda: embed(partial, method, seed))  # noqa: B023 (called at once)
+        with harness.timed():
+            embedding = embed(partial, method, seed)
         own = labels.reindex(partial.obs_names).to_numpy()
-        rows.append({"lost": lost, **default_scores(embedding, own), **cost})
-    if method == "ae":
+        rows.append({"lost": lost, **default_scores(embedding, own), **harness.cost()})
+    if method == "aeverse":
         model = ae.models.MultimodalAutoencoder(random_state=seed).fit(mdata, progress=False)
         first, second = (model.encode(mdata, modalities=[m]) for m in list(mdata.mod)[:2])
         paired = np.all([mdata.obs_names.isin(a.obs_names) for a in mdata.mod.values()], axis=0)
@@ -127,24 +126,21 @@ def run_half(mdata, method: str, seed: int, args) -> list[dict]:
     return rows
 
 
-def run_predict(mdata, method: str, seed: int, args) -> dict:
+def score_predict(data: str, method: str, seed: int) -> dict:
     """RNA to protein."""
     import mudata as md
     from scipy.stats import spearmanr
 
-    rng = np.random.default_rng(seed)
-    protein = mdata["prot"]
-    rna = mdata["rna"]
-    if args.cells:
-        protein = protein[np.sort(rng.permutation(protein.n_obs)[: args.cells])].copy()
-        rna = rna[protein.obs_names].copy()
-    hidden = rng.random(protein.n_obs) < 0.2
+    mdata = read(data)
+    protein, rna = mdata["prot"], mdata["rna"]
+    hidden = np.random.default_rng(seed).random(protein.n_obs) < 0.2
     truth = np.log1p(protein.X.toarray())
     partial = md.MuData({"rna": rna.copy(), "prot": protein[~hidden].copy()})
-    found, cost = measured(lambda: PREDICTORS[method](partial, truth, hidden, protein.obs_names, seed))
-    spearman = [spearmanr(found[:, j], truth[hidden, j])[0] for j in range(truth.shape[1])]
-    rmse = float(np.sqrt(((found - truth[hidden]) ** 2).mean()))
-    return {"n_cells": protein.n_obs, "spearman": float(np.mean(spearman)), "rmse": rmse, **cost}
+    with harness.timed():
+        predicted = PREDICTORS[method](partial, truth, hidden, protein.obs_names, seed)
+    spearman = [spearmanr(predicted[:, j], truth[hidden, j])[0] for j in range(truth.shape[1])]
+    rmse = float(np.sqrt(((predicted - truth[hidden]) ** 2).mean()))
+    return {"n_cells": protein.n_obs, "spearman": float(np.mean(spearman)), "rmse": rmse}
 
 
 def predict_ae(partial, truth, hidden, names, seed: int) -> np.ndarray:
@@ -179,33 +175,38 @@ def predict_totalvi(partial, truth, hidden, names, seed: int) -> np.ndarray:
     return np.log1p(protein[partial.obs_names.get_indexer(names[hidden])])
 
 
-PREDICTORS = {"ae": predict_ae, "knn": predict_knn, "totalvi": predict_totalvi}
+PREDICTORS = {"aeverse": predict_ae, "knn": predict_knn, "totalvi": predict_totalvi}
 
 
-def run_foreground(mdata, method: str, seed: int, args) -> dict:
+def foreground_ae(mdata, seed: int) -> np.ndarray:
+    import aeverse as ae
+
+    ae.tl.protein_foreground(mdata)
+    return mdata["prot"].layers["foreground_prob"]
+
+
+def foreground_totalvi(mdata, seed: int) -> np.ndarray:
+    return np.asarray(totalvi_model(mdata, seed).get_protein_foreground_probability(return_numpy=True))
+
+
+FOREGROUND = {
+    "aeverse": foreground_ae,
+    "totalvi": foreground_totalvi,
+    "counts": lambda mdata, seed: mdata["prot"].X.toarray(),
+}
+
+
+def score_foreground(data: str, method: str, seed: int) -> dict:
     """Probabilities of foreground against the types that are known to carry a protein."""
     from sklearn.metrics import roc_auc_score
 
-    import aeverse as ae
-
-    def found() -> np.ndarray:
-        if method == "totalvi":
-            return np.asarray(totalvi_model(mdata, seed).get_protein_foreground_probability(return_numpy=True))
-        if method == "counts":
-            return mdata["prot"].X.toarray()
-        ae.tl.protein_foreground(mdata)
-        return mdata["prot"].layers["foreground_prob"]
-
-    probability, cost = measured(found)
+    mdata = read(data)
+    with harness.timed():
+        probability = FOREGROUND[method](mdata, seed)
     labels = mdata.obs["cell_type"].astype(str).reindex(mdata["prot"].obs_names)
     names = list(mdata["prot"].var_names)
     area = {p: roc_auc_score(labels.str.contains(t), probability[:, names.index(p)]) for p, t in CARRIERS.items()}
-    kept = RESULTS / "multimodal_foreground.npy"  # not committed: for the agreement of the next run
-    if method == "totalvi":
-        np.save(kept, probability)
-    elif method == "ae" and kept.exists():
-        cost["agreement"] = float(((np.load(kept) > 0.5) == (probability > 0.5)).mean())
-    return {"auc": float(np.mean(list(area.values()))), **{f"auc_{p}": v for p, v in area.items()}, **cost}
+    return {"auc": float(np.mean(list(area.values()))), **{f"auc_{p}": v for p, v in area.items()}}
 
 
 def totalvi_model(mdata, seed: int):
@@ -218,23 +219,7 @@ def totalvi_model(mdata, seed: int):
     return train_totalvi(data, kinds, n_obs=mdata.n_obs, batches=None, n_latent=None, random_state=seed, progress=False)
 
 
-TASKS = {"embed": run_embed, "half": run_half, "predict": run_predict, "foreground": run_foreground}
-
-
 # ---- helpers -----------------------------------------------------------------------------------------------------
-def measured(call) -> tuple:
-    """What a call returns, and what it costs."""
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start, cpu = time.perf_counter(), time.process_time()
-    result = call()
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return result, {
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "memory_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) / 1024,
-    }
-
-
 def half_lost(mdata, seed: int, lost: str = "any"):
     """Half of the cells lose one of their modalities, whichever or the one named; rows of NaN would do as well."""
     import mudata as md
@@ -264,68 +249,59 @@ def foscttm(a: np.ndarray, b: np.ndarray) -> float:
     return float(((distance < own[:, None]).mean() + (distance < own[None]).mean()) / 2)
 
 
-def run(task: str, data: str, method: str, seed: int, args) -> list[dict]:
-    """One method on one data set, in this process."""
-    import warnings
-
-    import mudata as md
-    import scipy.sparse as sp
-    import torch
-
-    import aeverse.models  # noqa: F401 (loading it is no part of the time)
-
-    if not hasattr(sp.csr_array, "getnnz"):  # scanpy 1.11 asks for it, newer versions of scipy no longer have it
-        sp.csr_array.getnnz = sp.csr_array._getnnz
-    warnings.simplefilter("ignore")  # of mudata, scanpy and scib-metrics
-    torch.set_num_threads(args.threads)
-    rows = TASKS[task](md.read_h5mu(DATA / f"{data}.h5mu"), method, seed, args)
-    named = {"task": task, "data": data, "method": method, "seed": seed, "lost": ""}
-    return [{**named, **row} for row in (rows if isinstance(rows, list) else [rows])]
-
-
 # ---- tables ------------------------------------------------------------------------------------------------------
-RUN = ["task", "data", "method", "seed", "lost"]
+def applies(data: str, method: str, seed: int) -> bool:
+    """What takes long runs once; totalVI needs proteins, MultiVI peaks."""
+    needs = {"totalvi": "cite_teaseq mosaic_pbmc15k", "multivi": "snare_cortex"}
+    return data in needs.get(method, data) and (seed == 0 or method in ("aeverse", "pca_rna", "concat_pca", "knn"))
+
+
+EMBEDDERS = dict.fromkeys(
+    ["aeverse", "aeverse_batch", "pca_rna", "concat_pca", "wnn", "wnn_graph", "mofa", "totalvi", "multivi"]
+)
+LONG = ("aeverse_batch", "wnn", "mofa", "totalvi", "multivi")
+QUICK = ["cite_teaseq"], ["pca_rna", "concat_pca"]
+SEEDS = (0, 1, 2)
+CASES = [
+    harness.Cases("multimodal_embed", DATA_SETS, EMBEDDERS, score_embed, SEEDS, QUICK, applies, LONG),
+    harness.Cases(
+        "multimodal_half",
+        DATA_SETS[:2],
+        {m: None for m in EMBEDDERS if m in ("aeverse", "concat_pca")},
+        score_half,
+        SEEDS,
+    ),
+    harness.Cases(
+        "multimodal_predict", ["mosaic_pbmc15k", "cite_teaseq"], PREDICTORS, score_predict, SEEDS, ((), ()), applies
+    ),
+    harness.Cases("multimodal_foreground", ["cite_teaseq"], FOREGROUND, score_foreground),
+]
 COLUMNS = {
-    "embed": [
-        "ari", "nmi", "n_clusters", "purity", "mixing", "seconds", "cpu_seconds", "memory_mb",
-    ],
-    "half": ["lost", "ari", "nmi", "n_clusters", "purity", "foscttm", "seconds", "cpu_seconds"],
+    "embed": ["ari", "nmi", "n_clusters", "purity", "mixing", "seconds", "cpu_seconds", "memory_mb"],
+    "half": ["ari", "nmi", "n_clusters", "purity", "foscttm", "seconds", "cpu_seconds"],
     "predict": ["n_cells", "spearman", "rmse", "seconds", "cpu_seconds", "memory_mb"],
-    "foreground": ["auc", *(f"auc_{p}" for p in CARRIERS), "agreement", "seconds"],
-}  # fmt: skip
+    "foreground": ["auc", *(f"auc_{p}" for p in CARRIERS), "seconds"],
+}
 
 
-def report(rows: list[dict]) -> None:
-    """Put rows into the table on disk (in place of older ones) and write the summary and its picture."""
-    import pandas as pd
-    from tables import markdown
-
-    RESULTS.mkdir(exist_ok=True)
-    path, table = RESULTS / "multimodal.csv", pd.DataFrame(rows)
-    if path.exists():
-        old = pd.read_csv(path, keep_default_na=False, na_values=[""]).fillna({"lost": ""})
-        same = old[RUN].astype(str).apply(tuple, axis=1).isin(table[RUN].astype(str).apply(tuple, axis=1))
-        table = pd.concat([old[~same], table], ignore_index=True)
-    table = table.sort_values(RUN)
-    table.to_csv(path, index=False, float_format="%.5g")
-    text = ["Made by `python benchmarks/multimodal.py`, see there. The machine was shared: compare times roughly."]
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Means over the seeds, and a picture."""
+    lines = []
     for task, columns in COLUMNS.items():
-        part = table[table["task"] == task]
-        columns = [c for c in columns if c in part and part[c].notna().any()]
-        keys = ["data", "method", *(["lost"] if "lost" in columns else [])]
-        if part.empty:
+        table = tables.get(f"multimodal_{task}")
+        if table is None:
             continue
-        grouped = part.groupby(keys, sort=False)
-        mean = grouped[[c for c in columns if c != "lost"]].mean()
+        grouped = table.groupby(["data", "method", *(["lost"] if "lost" in table else [])], sort=False)
+        mean = grouped[[c for c in columns if c in table and table[c].notna().any()]].mean()
         mean.insert(0, "seeds", grouped.size())
         mean = mean.reset_index()
-        text += [f"\n## {task}\n", *markdown(mean)]
+        lines += [f"## {task}\n", *markdown(mean), ""]
         if task == "embed":
-            draw(mean)
-    (RESULTS / "multimodal.md").write_text("\n".join(text) + "\n")
+            draw(mean, folder)
+    return lines
 
 
-def draw(mean) -> None:
+def draw(mean: pd.DataFrame, folder: Path) -> None:
     """ARI of the default clusters against wall time, a panel a data set."""
     import matplotlib
 
@@ -340,45 +316,13 @@ def draw(mean) -> None:
             part["seconds"], part["ari"], c=["#d95f02" if m.startswith("ae") else "#7f7f7f" for m in part["method"]]
         )
         for row in part.itertuples():
-            place = (4, 4 if row.method == "ae_batch" else -11)  # where it is in nobody's way
+            place = (4, 4 if row.method == "aeverse_batch" else -11)  # where it is in nobody's way
             ax.annotate(row.method, (row.seconds, row.ari), xytext=place, textcoords="offset points", fontsize=8)
         ax.set(title=data, xscale="log", xlabel="seconds", ylabel="ARI of scanpy's default clusters")
         ax.margins(0.2)
-    fig.savefig(RESULTS / "multimodal.png", dpi=110)
+    fig.savefig(folder / "multimodal.png", dpi=110)
     plt.close(fig)
 
 
-def main() -> None:
-    """Run everything asked for, one process each; add to the table; draw it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default="embed", choices=list(TASKS))
-    parser.add_argument("--data", nargs="+", default=None, help="default: all, or those that the task is about")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--methods", nargs="+", default=["ae", "pca_rna", "concat_pca"], choices=METHODS)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cells", type=int, default=0, help="predict: a random part of the cells with protein; 0: all")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
-    own = {"predict": ["mosaic_pbmc15k"], "foreground": ["cite_teaseq"], "half": DATA_SETS[:2]}
-    data_sets = args.data or own.get(args.task, DATA_SETS)
-    if args.one:
-        print(json.dumps(run(args.task, data_sets[0], args.methods[0], args.seeds[0], args)))
-        return
-    for data, seed, method in [(d, s, m) for d in data_sets for s in args.seeds for m in args.methods]:
-        command = [sys.executable, __file__, "--one", "--task", args.task, "--data", data, "--seeds", str(seed)]
-        command += ["--methods", method, "--threads", str(args.threads), "--cells", str(args.cells)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "NUMBA_NUM_THREADS": str(args.threads)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode:
-            print(f"{args.task} {data} {method} {seed} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
-            continue
-        rows = json.loads(done.stdout.strip().splitlines()[-1])
-        for row in rows:
-            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
-        report(rows)
-
-
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)
