@@ -2,7 +2,7 @@
 
     python benchmarks/controls.py
 
-Three controls on celseq2_5cl (five cell lines, deep counts), for raw counts, aeverse (the default call), its decoder's
+A table for each of three controls on celseq2_5cl (five cell lines, deep counts), for raw counts, aeverse (the default call), its decoder's
 mean alone (the prior), and kNN smoothing:
 
 shuffled       500 genes are added a second time with their counts permuted among cells of like library size, and all is
@@ -18,38 +18,78 @@ correlations   a tenth of the molecules; correlations among 400 variable genes (
                and the share of pairs `invented` (above 0.5, below 0.2 in the full data); over all cells, and around the
                means of the lines.
 
-Written: benchmarks/results/controls.csv and controls.md.
+Written: benchmarks/results/controls_correlations.csv, ..._halves.csv, ..._shuffled.csv and controls.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
+from pathlib import Path
 
+import harness
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from denoise import knn_smoothing
-from dropouts import report, thin
-from harness import DATA, RESULTS
+from dropouts import thin
 from scipy.stats import false_discovery_control, ttest_ind
+from tables import markdown
 
 N_SHUFFLED, N_CUTS, N_TOLD, N_CORRELATED = 500, 20, 1, 400
 
 
 # ---- methods ---------------------------------------------------------------------------------------------------
-def by_method(counts: sp.csr_matrix):
-    """Name of each method and its matrix; aeverse is fitted once."""
+def aeverse(counts: sp.csr_matrix) -> np.ndarray:
+    """The default call."""
     from anndata import AnnData
 
     import aeverse as ae
 
-    yield "raw", counts.toarray()
+    return ae.tl.denoise(AnnData(counts.copy()), copy=True).layers["denoised"]
+
+
+def aeverse_prior(counts: sp.csr_matrix) -> np.ndarray:
+    """The decoder's mean instead of the posterior mean."""
+    from anndata import AnnData
+
+    import aeverse as ae
+
     adata = AnnData(counts.copy())
     model = ae.models.Autoencoder().fit(adata)
-    yield "aeverse", model.denoise(adata)
-    yield "aeverse, prior", model.decode(model.encode(adata), library=np.asarray(counts.sum(1)).ravel())
-    yield "kNN smoothing", knn_smoothing(counts)
+    return model.decode(model.encode(adata), library=np.asarray(counts.sum(1)).ravel())
+
+
+def told(counts: sp.csr_matrix, half: np.ndarray) -> np.ndarray:
+    """The default call, which is told the half."""
+    from anndata import AnnData
+
+    import aeverse as ae
+
+    adata = AnnData(counts.copy())
+    adata.obs["half"] = half.astype(str)
+    ae.tl.denoise(adata, batch_key="half")
+    return adata.layers["denoised"]
+
+
+METHODS = {
+    "raw": lambda counts: counts.toarray(),
+    "aeverse": aeverse,
+    "aeverse_prior": aeverse_prior,
+    "knn_smoothing": knn_smoothing,
+}
+
+
+def read(data: str) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Counts and lines."""
+    import anndata as ad
+
+    adata = ad.read_h5ad(harness.DATA / f"{data}.h5ad")
+    return adata.X, adata.obs["label"].astype(str).to_numpy()
+
+
+def denoised(method: str, counts: sp.csr_matrix) -> np.ndarray:
+    """By a method."""
+    with harness.timed():
+        return METHODS[method](counts)
 
 
 def per_10k(x: np.ndarray) -> np.ndarray:
@@ -59,9 +99,9 @@ def per_10k(x: np.ndarray) -> np.ndarray:
 
 
 # ---- controls --------------------------------------------------------------------------------------------------
-def shuffled(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
-    """SparseRows for real genes and their shuffled copies."""
-    rng = np.random.default_rng(seed)
+def shuffled(data: str, method: str, seed: int) -> list[dict]:
+    """Rows for real genes and their shuffled copies."""
+    rng, rows, (counts, lines) = np.random.default_rng(seed), [], read(data)
     chosen = rng.choice(np.flatnonzero(np.asarray(counts.mean(0)).ravel() > 0.1), N_SHUFFLED, replace=False)
     copies = counts[:, chosen].toarray()
     strata = pd.qcut(np.asarray(counts.sum(1)).ravel(), 20, labels=False)
@@ -69,49 +109,36 @@ def shuffled(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
         cells = np.flatnonzero(strata == stratum)
         copies[cells] = rng.permuted(copies[cells], axis=0)  # each gene on its own
     together = sp.hstack([counts, sp.csr_matrix(copies)], format="csr").astype(np.float32)
-    for method, values in by_method(together):
-        values = per_10k(values)
-        for genes, columns in (("real", chosen), ("shuffled", counts.shape[1] + np.arange(N_SHUFFLED))):
-            x = pd.DataFrame(values[:, columns])
-            mean = x.mean().to_numpy()
-            of_lines, size = x.groupby(lines).mean().to_numpy(), pd.Series(lines).value_counts(sort=False).sort_index()
-            between = np.average((of_lines / mean - 1) ** 2, axis=0, weights=size)
-            yield {
-                "method": method, "genes": genes, "cv2": np.median(x.var().to_numpy() / mean**2),
-                "lines": np.median(between), "lines_95": np.quantile(between, 0.95),
-            }  # fmt: skip
+    values = per_10k(denoised(method, together))
+    for genes, columns in (("real", chosen), ("shuffled", counts.shape[1] + np.arange(N_SHUFFLED))):
+        x = pd.DataFrame(values[:, columns])
+        mean = x.mean().to_numpy()
+        of_lines, size = x.groupby(lines).mean().to_numpy(), pd.Series(lines).value_counts(sort=False).sort_index()
+        between = np.average((of_lines / mean - 1) ** 2, axis=0, weights=size)
+        row = {"genes": genes, "cv2": np.median(x.var().to_numpy() / mean**2), "lines": np.median(between)}
+        rows.append({**row, "lines_95": np.quantile(between, 0.95)})
+    return rows
 
 
-def halves(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
-    """SparseRows for every way of cutting a homogeneous line into two."""
+def halves(data: str, method: str, seed: int) -> list[dict]:
+    """A row for every way of cutting a homogeneous line into two."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
 
-    rng = np.random.default_rng(seed)
+    rng, (counts, lines) = np.random.default_rng(seed), read(data)
     part, rest = thin(counts, 0.5, seed)
     line = np.flatnonzero(lines == pd.Series(lines).value_counts().index[0])
     tested = np.asarray(part[line].sum(0)).ravel() >= 50
     components = PCA(10, random_state=seed).fit_transform(np.log1p(per_10k(part[line].toarray())))
     at_random = [rng.permutation(len(line)) % 2 == 0 for _ in range(N_CUTS)]
     cuts = {"random": at_random, "2-means": [KMeans(2, random_state=seed).fit_predict(components) == 0]}
-    unseen = [("unseen", rest.toarray())]
-    for method, values in [*by_method(part), *unseen]:
-        x = np.log1p(per_10k(values[line]))[:, tested]
-        for cut, found in cuts.items():
-            yield {"method": method, "cut": cut, **_markers([(x, half) for half in found])}
-    told = [(_told(part[line], half, tested), half) for half in at_random[:N_TOLD]]
-    yield {"method": "aeverse", "cut": "random, told", **_markers(told)}
-
-
-def _told(counts: sp.csr_matrix, half: np.ndarray, tested: np.ndarray) -> np.ndarray:
-    from anndata import AnnData
-
-    import aeverse as ae
-
-    adata = AnnData(counts.copy())
-    adata.obs["half"] = half.astype(str)
-    ae.tl.denoise(adata, batch_key="half")
-    return np.log1p(per_10k(adata.layers["denoised"]))[:, tested]
+    values = rest.toarray() if method == "unseen" else denoised(method, part)
+    x = np.log1p(per_10k(values[line]))[:, tested]
+    rows = [{"cut": cut, **_markers([(x, half) for half in found])} for cut, found in cuts.items()]
+    if method == "aeverse":
+        of_told = [(np.log1p(per_10k(told(part[line], half)))[:, tested], half) for half in at_random[:N_TOLD]]
+        rows.append({"cut": "random, told", **_markers(of_told)})
+    return rows
 
 
 def _markers(cuts: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
@@ -122,8 +149,9 @@ def _markers(cuts: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
     return {"tested": x.shape[1], "cuts": len(cuts), "markers": np.mean(found), "any": np.mean(np.array(found) > 0)}
 
 
-def correlations(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
-    """SparseRows for correlations over all cells and within lines."""
+def correlations(data: str, method: str, seed: int) -> list[dict]:
+    """Rows for correlations over all cells and within lines."""
+    counts, lines = read(data)
     part, rest = thin(counts, 0.1, seed)
     full = np.log1p(per_10k((part + rest).toarray()))
     common = np.flatnonzero(np.asarray(part.mean(0)).ravel() > 0.1)
@@ -135,43 +163,31 @@ def correlations(counts: sp.csr_matrix, lines: np.ndarray, seed: int):
             x = x - pd.DataFrame(x).groupby(lines).transform("mean").to_numpy()
         return np.nan_to_num(np.corrcoef(x.T)[pairs])
 
-    for method, values in by_method(part):
-        x = np.log1p(per_10k(values))[:, genes]
-        for cells, within in (("all", False), ("within lines", True)):
-            found, truth = of(x, within), of(full[:, genes], within)
-            yield {
-                "cells": cells, "method": method, "r": np.corrcoef(found, truth)[0, 1],
-                "rmse": np.sqrt(np.mean((found - truth) ** 2)), "size": np.abs(found).mean(),
-                "true_size": np.abs(truth).mean(),
-                "invented": np.mean((np.abs(found) > 0.5) & (np.abs(truth) < 0.2)),
-            }  # fmt: skip
+    x, rows = np.log1p(per_10k(denoised(method, part)))[:, genes], []
+    for cells, within in (("all", False), ("within lines", True)):
+        found, truth = of(x, within), of(full[:, genes], within)
+        row = {"cells": cells, "r": np.corrcoef(found, truth)[0, 1], "rmse": np.sqrt(np.mean((found - truth) ** 2))}
+        row |= {"size": np.abs(found).mean(), "true_size": np.abs(truth).mean()}
+        rows.append({**row, "invented": np.mean((np.abs(found) > 0.5) & (np.abs(truth) < 0.2))})
+    return rows
 
 
-def main() -> None:
-    """Run the controls one after another."""
-    import anndata as ad
-    import torch
+QUICK = ["celseq2_5cl"], ["raw", "knn_smoothing"]
+CASES = [
+    harness.Cases("controls_correlations", QUICK[0], METHODS, correlations, quick=QUICK),
+    harness.Cases("controls_halves", QUICK[0], {**METHODS, "unseen": None}, halves),
+    harness.Cases("controls_shuffled", QUICK[0], METHODS, shuffled),
+]
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", nargs="+", default=["shuffled", "halves", "correlations"])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
-    torch.set_num_threads(args.threads)
-    adata = ad.read_h5ad(DATA / "celseq2_5cl.h5ad")
-    lines = adata.obs["label"].astype(str).to_numpy()
-    text = "`python benchmarks/controls.py`, where the columns are explained; celseq2_5cl."
-    for question in (correlations, halves, shuffled):
-        if question.__name__ not in args.questions:
-            continue
-        for row in question(adata.X, lines, args.seed):
-            row = {"question": question.__name__, "seed": args.seed, **row}
-            print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
-            keys = ["question", "cells", "cut", "method", "genes", "seed"]
-            report([row], keys, RESULTS / "controls.csv", text)
+
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """A table for each control."""
+    lines, costs = [], ["seed", "seconds", "cpu_seconds", "memory_mb"]
+    for name, table in tables.items():
+        shown = table.drop(columns=costs, errors="ignore")
+        lines += [f"## {name.removeprefix('controls_')}\n", *markdown(shown), ""]
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)

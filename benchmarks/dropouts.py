@@ -1,9 +1,8 @@
 """Dropouts and intervals: are the probabilities of aeverse true?
 
-    python benchmarks/dropouts.py --data celseq2_5cl mouse_bladder pbmc3k
-    python benchmarks/dropouts.py --questions thinned --depths 10 --methods scVI
+    python benchmarks/dropouts.py --tables dropouts_thinned --methods scVI
 
-Three questions, on real counts whose truth is known because molecules were taken away, and on simulated ones:
+A table for each of three questions, on real counts whose truth is known because molecules were taken away, and on simulated ones:
 
 thinned    a tenth (or half) of the molecules is kept. Which of the zeros are not zero in the full data?
            `ece` and `worst`: calibration of the probabilities at depth 10 (2), in 15 bins of equal width; mean and
@@ -17,28 +16,29 @@ intervals  a tenth of the molecules is held out: share of the entries that lie i
            closed interval, which discrete counts fill beyond 90 % where the mean is low; `without_sd` is `randomized`
            for a Poisson distribution with the same mean, as if that were known.
 
-Judged on 500 cells drawn at random (all cells are fitted). Written: benchmarks/results/dropouts.csv and dropouts.md.
+Judged on 500 cells drawn at random (all cells are fitted). Written: benchmarks/results/dropouts_thinned.csv, ..._structural.csv,
+..._intervals.csv and dropouts.md, means over the splits (seeds).
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import sys
 from pathlib import Path
 
+import harness
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from denoise import gene_means, knn_smoothing, magic, scvi_early_stopping
-from harness import DATA, RESULTS
 from scipy.stats import nbinom, poisson
 from sklearn.metrics import roc_auc_score
 from tables import markdown
 
+DATA_SETS, DEPTHS = ("celseq2_5cl", "mouse_bladder", "pbmc3k"), (10, 2)
 N_BINS, N_JUDGED = 15, 500
 MEANS = (0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, np.inf)
 PEERS = {"kNN smoothing": knn_smoothing, "MAGIC": magic, "gene means": gene_means, "scVI": scvi_early_stopping}
+METHODS = {"aeverse": None, **PEERS}
 
 
 # ---- the truth -------------------------------------------------------------------------------------------------
@@ -54,6 +54,13 @@ def thin(counts: sp.csr_matrix, share: float, seed: int) -> tuple[sp.csr_matrix,
     return part, rest
 
 
+def read(data: str) -> sp.csr_matrix:
+    """Counts."""
+    import anndata as ad
+
+    return ad.read_h5ad(harness.DATA / f"{data}.h5ad").X
+
+
 def dropout_probabilities(counts: sp.csr_matrix, depth: float) -> np.ndarray:
     """All of them, (cells, genes)."""
     from anndata import AnnData
@@ -67,7 +74,8 @@ def dropout_probabilities(counts: sp.csr_matrix, depth: float) -> np.ndarray:
 
 def score_of(method: str, counts: sp.csr_matrix, depth: float) -> np.ndarray:
     """What ranks the zeros: our probabilities, or a peer's denoised values, (cells, genes)."""
-    return np.asarray(PEERS[method](counts) if method in PEERS else dropout_probabilities(counts, depth))
+    with harness.timed():
+        return np.asarray(PEERS[method](counts) if method in PEERS else dropout_probabilities(counts, depth))
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------
@@ -88,27 +96,27 @@ def auc_within_genes(score: np.ndarray, truth: np.ndarray, zero: np.ndarray) -> 
     return float(np.mean(found))
 
 
-def thinned(data: str, counts: sp.csr_matrix, seed: int, depths: list[int], methods: list[str]):
-    """SparseRows for every depth and method."""
+def thinned(data: str, method: str, seed: int) -> list[dict]:
+    """A row for every depth."""
+    counts, rows = read(data), []
     judged = np.sort(np.random.default_rng(seed).permutation(counts.shape[0])[:N_JUDGED])
-    for depth in depths:
+    for depth in DEPTHS:
         part, rest = thin(counts, 1 / depth, seed)
         zero, truth = (part[judged].toarray() == 0), (rest[judged].toarray() > 0)
-        row = {"question": "thinned", "data": data, "seed": seed, "depth": depth, "share": truth[zero].mean()}
-        for name in methods:
-            score = score_of(name, part, depth)[judged]
-            found = {**row, "method": name, **_aucs(score, truth, zero)}
-            if name not in PEERS:  # theirs are no probabilities
-                found["ece"], found["worst"] = calibration(score[zero], truth[zero])
-            yield found
+        score = score_of(method, part, depth)[judged]
+        row = {"depth": depth, "share": truth[zero].mean(), **_aucs(score, truth, zero), **harness.cost()}
+        if method not in PEERS:  # theirs are no probabilities
+            row["ece"], row["worst"] = calibration(score[zero], truth[zero])
+        rows.append(row)
+    return rows
 
 
 def _aucs(score, truth, zero) -> dict[str, float]:
     return {"auc": roc_auc_score(truth[zero], score[zero]), "auc_gene": auc_within_genes(score, truth, zero)}
 
 
-def structural(seed: int, methods: list[str]):
-    """SparseRows for every method, on the simulator; `auc_deeper` and `ece` ask for what a tenfold draw of the rate shows."""
+def structural(data: str, method: str, seed: int) -> dict:
+    """The simulator; `auc_deeper` and `ece` ask for what a tenfold draw of the rate shows."""
     import aeverse as ae
 
     adata = ae.datasets.simulate_counts(2000, 1000, random_state=seed)
@@ -116,20 +124,19 @@ def structural(seed: int, methods: list[str]):
     counts, rate = adata.X[:, genes], adata.layers["rate"][:, genes]
     truth, deeper = rate > 0, np.random.default_rng(seed).poisson(9 * rate) > 0
     zero = counts.toarray() == 0
-    for name in methods:
-        row = {"question": "structural", "data": "simulated", "seed": seed, "method": name, "share": truth[zero].mean()}
-        score = score_of(name, counts, 10)
-        row |= {**_aucs(score, truth, zero), "auc_deeper": roc_auc_score(deeper[zero], score[zero])}
-        yield row if name in PEERS else {**row, "ece": calibration(score[zero], deeper[zero])[0]}
+    score = score_of(method, counts, 10)
+    row = {"share": truth[zero].mean(), **_aucs(score, truth, zero)}
+    row["auc_deeper"] = roc_auc_score(deeper[zero], score[zero])
+    return row if method in PEERS else {**row, "ece": calibration(score[zero], deeper[zero])[0]}
 
 
-def intervals(data: str, counts: sp.csr_matrix, seed: int):
-    """SparseRows for every bin of the predicted mean."""
+def intervals(data: str, method: str, seed: int) -> list[dict]:
+    """A row for every bin of the predicted mean."""
     from anndata import AnnData
 
     import aeverse as ae
 
-    rng = np.random.default_rng(seed)
+    rng, counts, rows = np.random.default_rng(seed), read(data), []
     part, rest = thin(counts, 0.9, seed)
     judged = np.sort(rng.permutation(counts.shape[0])[:N_JUDGED])
     adata = AnnData(part.copy())
@@ -148,63 +155,36 @@ def intervals(data: str, counts: sp.csr_matrix, seed: int):
         above, below = nbinom.cdf(count, shape, p), nbinom.cdf(count - 1, shape, p)
         u = below + at_random * (above - below)
         u_poisson = poisson.cdf(count - 1, m / 9) + at_random * poisson.pmf(count, m / 9)
-        yield {
-            "question": "intervals", "data": data, "seed": seed, "method": "aeverse",
+        row = {
             "means": f"{low:g} to {high:g}", "entries": len(entries),
             "randomized": np.mean((u > 0.05) & (u < 0.95)),
             "plain": np.mean((above >= 0.05) & (below < 0.95)),
             "too_low": np.mean(u <= 0.05), "too_high": np.mean(u >= 0.95),
             "without_sd": np.mean((u_poisson > 0.05) & (u_poisson < 0.95)),
         }  # fmt: skip
+        rows.append(row)
+    return rows
 
 
-# ---- the table -------------------------------------------------------------------------------------------------
-def report(rows: list[dict], keys: list[str], path: Path, text: str) -> None:
-    """Put rows into the table on disk, in place of older ones, and write its means over seeds as Markdown."""
-    path.parent.mkdir(exist_ok=True)
-    table = pd.DataFrame(rows)
-    if path.exists():
-        table = pd.concat([pd.read_csv(path), table], ignore_index=True)
-    table = table.reindex(columns=dict.fromkeys([*keys, *table.columns])).drop_duplicates(keys, keep="last")
-    table.to_csv(path, index=False, float_format="%.5g")
-    lines = [text]
-    for question, part in table.groupby("question", sort=False):
-        part = part.dropna(axis=1, how="all").drop(columns="question")
-        groups = part.groupby([k for k in keys if k in part and k != "seed"], sort=False)
-        mean = groups.mean(numeric_only=True).drop(columns="seed")
+QUICK = ["simulated"], ["gene means", "kNN smoothing"]
+ONCE = {"applies": lambda data, method, seed: method != "scVI" or seed == 0}
+CASES = [
+    harness.Cases("dropouts_thinned", DATA_SETS, METHODS, thinned, **ONCE),
+    harness.Cases("dropouts_intervals", DATA_SETS, {"aeverse": None}, intervals),
+    harness.Cases("dropouts_structural", ["simulated"], METHODS, structural, quick=QUICK, **ONCE),
+]
+
+
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Means over the splits."""
+    lines = []
+    for name, table in tables.items():
+        groups = table.groupby([c for c in ("data", "depth", "means", "method") if c in table], sort=False)
+        mean = groups.mean(numeric_only=True).drop(columns=["seed", "seconds", "memory_mb"], errors="ignore")
         mean.insert(0, "seeds", groups.size())
-        lines += [f"\n## {question}\n", *markdown(mean.reset_index())]
-    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
-
-
-def main() -> None:
-    """Ask all questions of all data."""
-    import anndata as ad
-    import torch
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="*", default=["celseq2_5cl", "mouse_bladder", "pbmc3k"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--questions", nargs="+", default=["structural", "thinned", "intervals"])
-    parser.add_argument("--depths", nargs="+", type=int, default=[10, 2])
-    parser.add_argument("--methods", nargs="+", default=["aeverse", *PEERS], choices=["aeverse", *PEERS])
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
-    torch.set_num_threads(args.threads)
-    jobs = [(structural, (seed, args.methods)) for seed in args.seeds if "structural" in args.questions]
-    for data in args.data:
-        counts = ad.read_h5ad(DATA / f"{data}.h5ad").X
-        for seed in args.seeds:
-            jobs += [(thinned, (data, counts, seed, args.depths, args.methods))] if "thinned" in args.questions else []
-            jobs += [(intervals, (data, counts, seed))] if "intervals" in args.questions else []
-    text = "`python benchmarks/dropouts.py`, where the columns are explained. Means over the splits (seeds)."
-    for question, arguments in jobs:
-        for row in question(*arguments):
-            print("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
-            report([row], ["question", "data", "depth", "means", "method", "seed"], RESULTS / "dropouts.csv", text)
+        lines += [f"## {name.removeprefix('dropouts_')}\n", *markdown(mean.reset_index()), ""]
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)
