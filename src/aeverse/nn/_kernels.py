@@ -28,9 +28,10 @@ _E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7 = _EXP
 _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8 = _LOG
 _LOG2E, _LN2, _SQRT2 = np.float32(math.log2(math.e)), np.float32(math.log(2)), np.float32(math.sqrt(2))
 _HALF, _ONE, _LEAST = np.float32(0.5), np.float32(1), np.float32(-127)
+_LOG_FACTORIALS, _HALF_LOG_2PI = np.array([math.lgamma(x + 1) for x in range(256)]), 0.5 * math.log(2 * math.pi)
 _TINY, _SMALL = np.float32(1e-30), np.float32(0.4)
 NEAR = 256  # columns that are gone through together
-FEW = 8  # molecules up to which the gamma functions of a count are a product
+FEW = 8  # molecules up to which a ratio of gamma functions is a product, term by term
 
 compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
 # A function that another one calls is made part of it: linked, it would be optimized in another way when it is compiled than
@@ -113,16 +114,37 @@ def _exp(x, memory):
 
 
 @part
+def _stirling(z):
+    """Logarithm of the gamma function of `z` of at least 8, up to a constant, to seven decimals."""
+    inverse = 1 / z
+    return (z - 0.5) * math.log(z) - z + inverse * (1 / 12 - inverse * inverse / 360)
+
+
+@part
+def _log_factorial(x):
+    """Of a count."""
+    return _LOG_FACTORIALS[int(x)] if x < len(_LOG_FACTORIALS) else _stirling(x + 1.0) + _HALF_LOG_2PI
+
+
+@part
+def _log_rising(t, x):
+    """``log(Gamma(t + x) / Gamma(t))`` of a count beyond `FEW`."""
+    product = t * (t + 1) * (t + 2) * (t + 3) * (t + 4) * (t + 5) * (t + 6) * (t + 7)
+    return math.log(product) + _stirling(t + x) - _stirling(t + 8)
+
+
+@part
 def _of_count(x, mu, theta):
     """What a count of at least one adds to the loss of a zero."""
     ratio = (theta + mu) / mu
     if x > FEW:
-        return x * math.log(ratio) + math.lgamma(x + 1) - math.lgamma(theta + x) + math.lgamma(theta)
-    product, j = 1.0, 0.0
+        return x * math.log(ratio) + _log_factorial(x) - _log_rising(theta, x)
+    above, below, j = 1.0, 1.0, 0.0
     while j < x:
-        product *= ratio * (j + 1) / (theta + j)
+        above *= ratio * (j + 1)
+        below *= theta + j
         j += 1
-    return math.log(product)
+    return math.log(above / below)
 
 
 @compiled
@@ -182,7 +204,7 @@ def poisson(logits, pointers, columns, values, library):
         for k in range(pointers[i], pointers[i + 1]):
             x, m = np.float64(values[k]), np.float64(max(mu[columns[k]], _TINY))
             molecules += values[k]
-            loss += math.lgamma(x + 1) - x * math.log(m)
+            loss += _log_factorial(x) - x * math.log(m)
         share = molecules / max(library[i], _TINY)
         for g in range(n_genes):
             mu[g] *= share
@@ -195,10 +217,10 @@ def poisson(logits, pointers, columns, values, library):
 def _beyond_zero(t, x, mu):
     """``log(Gamma(t + x) / Gamma(t) / (mu + t) ** x)`` of a count."""
     if x > FEW:
-        return math.lgamma(t + x) - math.lgamma(t) - x * math.log(mu + t)
-    product, j = 1.0, 0.0
+        return _log_rising(t, x) - x * math.log(mu + t)
+    inverse, product, j = 1 / (mu + t), 1.0, 0.0
     while j < x:
-        product *= (t + j) / (mu + t)
+        product *= (t + j) * inverse
         j += 1
     return math.log(product)
 
