@@ -97,11 +97,41 @@ def test_bits_of_large_data_do_not_depend_on_the_number_of_threads(few_steps):
     try:
         for n_threads in (1, 2):
             torch.set_num_threads(n_threads)
-            found.append(ae.tl.denoise(x, n_models=1, progress=False, copy=True))
+            found.append(
+                ae.tl.denoise(x, progress=False, copy=True)
+            )  # three members: each on a thread, if there are some
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(found[0].layers["denoised"], found[1].layers["denoised"])
     np.testing.assert_array_equal(found[0].obsm["X_ae"], found[1].obsm["X_ae"])
+
+
+def test_calls_are_spread_over_as_many_threads_as_torch_had():
+    from aeverse import _runtime
+
+    together, before = threading.Barrier(2, timeout=60), torch.get_num_threads()
+
+    def work(i):
+        together.wait()  # for a second thread
+        return i, torch.get_num_threads(), torch.is_grad_enabled()
+
+    def elsewhere():
+        with _runtime.one_thread(), _runtime.threads() as spread:
+            maps.append(spread)
+
+    maps: list = []
+    torch.set_num_threads(2)
+    try:
+        with _runtime.one_thread(), _runtime.one_thread(), _runtime.threads() as spread, torch.no_grad():
+            assert list(spread(work, range(6))) == [(i, 1, False) for i in range(6)]
+            with pytest.raises(ZeroDivisionError):
+                list(spread(lambda i: 1 // i, [1, 0, 1]))
+        thread = threading.Thread(target=elsewhere)  # of somebody who runs several
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert maps == [map]
 
 
 def test_a_fit_that_ends_leaves_other_threads_on_one():

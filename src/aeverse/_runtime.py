@@ -8,11 +8,16 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+MOST_THREADS = 8
+
 _computing, _n_computing = threading.Lock(), 0
+_caller = threading.local()  # n_threads: of torch, before it was put on one
 
 
 def resolve_device(device: str = "auto"):
@@ -75,13 +80,16 @@ def one_thread() -> Iterator[None]:
     import torch
 
     global _n_computing
+    of_caller = getattr(_caller, "n_threads", 1)
     with _computing:
         before = torch.get_num_threads()
+        _caller.n_threads = max(before, of_caller)
         _n_computing += 1
         torch.set_num_threads(1)
     try:
         yield
     finally:
+        _caller.n_threads = of_caller
         with _computing:
             _n_computing -= 1
             torch.set_num_threads(before)
@@ -90,6 +98,42 @@ def one_thread() -> Iterator[None]:
                 other = threading.Thread(target=torch.set_num_threads, args=(1,))
                 other.start()
                 other.join()
+
+
+@contextlib.contextmanager
+def threads() -> Iterator[Callable[[Callable, Iterable], Iterable]]:
+    """Within `one_thread`: a ``map`` whose calls run on as many threads as the caller had of torch's; results come in order.
+
+    Each computes with torch on one thread, so that bits do not depend on their number, and waits without spinning. Where the
+    caller is itself not the main thread, somebody else runs several already, and all is done on this one.
+    """
+    import torch
+
+    n_threads = min(getattr(_caller, "n_threads", 1), MOST_THREADS)
+    if n_threads == 1 or threading.current_thread() is not threading.main_thread():
+        yield map
+        return
+    pool = ThreadPoolExecutor(n_threads, "aeverse", torch.set_num_threads, (1,))
+
+    def spread(function: Callable, items: Iterable) -> Iterator:
+        with_gradients = torch.is_grad_enabled()
+
+        def work(item):
+            with torch.set_grad_enabled(with_gradients):
+                return function(item)
+
+        coming: deque[Future] = deque()
+        for item in items:
+            coming.append(pool.submit(work, item))
+            if len(coming) > n_threads:  # what waits takes memory
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+    try:
+        yield spread
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager

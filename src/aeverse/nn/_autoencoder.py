@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -101,9 +102,18 @@ class AutoencoderNet(nn.Module):
         if self.decoder.mask is not None:
             self.rotate(torch.where((self.decoder.loadings * self.decoder.mask).sum(0) < 0, -1.0, 1.0).diag())
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood, prior and penalties, by sample."""
-        inputs = batch if self.corrupt is None else self.corrupt(batch)
+    @property
+    def draws(self) -> bool:
+        """Whether the loss draws random numbers even when its inputs are corrupted already."""
+        return self.encoder.variational or bool(self.penalties)
+
+    def corrupted(self, batch: Batch) -> Batch:
+        """What the encoder is given of a training batch."""
+        return batch if self.corrupt is None else self.corrupt(batch)
+
+    def loss(self, batch: Batch, inputs: Batch | None = None) -> Tensor:
+        """Negative log-likelihood, prior and penalties, by sample; `inputs`: the batch as it was `corrupted`."""
+        inputs = self.corrupted(batch) if inputs is None else inputs
         code = self.encoder.coded(inputs.x, inputs.library, inputs.covariate)
         hidden = self.decoder(code.draw(batch.generator), batch.covariate)
         if self.training:
@@ -129,12 +139,26 @@ class Ensemble(nn.Module):
         self.correction: Correction | None = None
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean of the members' losses. Each learns from a part of the batch of its own, so that any number costs 1.5."""
+        """Mean of the members' losses."""
+        return torch.stack([share() for share in self.losses(batch)]).sum()
+
+    def losses(self, batch: Batch) -> list[Callable[[], Tensor]]:
+        """What adds up to the loss: the share of each member, which any thread may compute; random numbers are drawn here.
+
+        Each learns from a part of the batch of its own, so that any number costs 1.5. Members that draw further numbers have
+        one share together, since these depend on their order.
+        """
         n, k = len(batch), len(self.members)
         size = math.ceil(n * min(1, 1.5 / k))
         starts = [round(i * (n - size) / max(k - 1, 1)) for i in range(k)]
-        losses = [m.loss(batch.part(a, a + size)) for m, a in zip(self.members, starts, strict=True)]
-        return torch.stack(losses).mean()
+        parts = [(member, batch.part(a, a + size)) for member, a in zip(self.members, starts, strict=True)]
+        if any(member.draws for member in self.members):
+            return [lambda: torch.stack([member.loss(part) for member, part in parts]).mean()]
+
+        def share(member: AutoencoderNet, part: Batch, inputs: Batch) -> Tensor:
+            return member.loss(part, inputs) / k
+
+        return [functools.partial(share, member, part, member.corrupted(part)) for member, part in parts]
 
     def latent(self, batch: Batch) -> Tensor:
         """Latent values of all members side by side, (samples, members x latent)."""

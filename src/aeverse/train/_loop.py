@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,8 +105,8 @@ class AveragedWeights:
 class _Run:
     """Training under way: weights, their average, the best of them, and where the schedule stands."""
 
-    def __init__(self, module: nn.Module, schedule: Schedule):
-        self.module, self.schedule = module, schedule
+    def __init__(self, module: nn.Module, schedule: Schedule, spread: Callable = map):
+        self.module, self.schedule, self.spread = module, schedule, spread
         parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, schedule.learning_rate, betas=(0.9, 0.99), fused=True)
         self.averaged = AveragedWeights(module, schedule.average)
@@ -121,13 +122,11 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step, self.last)
         self.optimizer.zero_grad()
-        loss: Tensor = self.module.loss(batch)  # type: ignore[operator] # a Module does not say which methods it has
-        value = loss.item()
+        value = sum(self.spread(_descend, _losses(self.module, batch)))
         if not math.isfinite(value):
             raise FloatingPointError(
                 "the loss is not finite; look for extreme values in the data or lower the learning rate"
             )
-        loss.backward()
         _clip([p.grad for p in self.module.parameters() if p.grad is not None], self.schedule.clip)
         self.optimizer.step()
         self.averaged.update()
@@ -180,7 +179,8 @@ def train(
     Parameters
     ----------
     module
-        Has ``loss(batch)``, a scalar.
+        Has ``loss(batch)``, a scalar; or ``losses(batch)``, functions without arguments that give its summands, which are
+        called on several threads.
     batches
         Gives batches without end.
     judge
@@ -206,7 +206,20 @@ def train(
     KeyboardInterrupt
         Interrupted before the first judgment. Later, training stops with a warning and keeps the best weights.
     """
-    run = _Run(module, schedule)
+    with _runtime.threads() as spread:
+        return _trained(_Run(module, schedule, spread), batches, judge, callback, checkpoint, progress)
+
+
+def _trained(
+    run: _Run,
+    batches: Iterator,
+    judge: Callable[[], float],
+    callback: Callable[[History], bool | None] | None,
+    checkpoint: Checkpoint | None,
+    progress: bool | None,
+) -> History:
+    """See `train`."""
+    module, schedule = run.module, run.schedule
     if checkpoint is not None and checkpoint.state is not None:
         restore(run, checkpoint.state)
     elif schedule.keep_start:
@@ -236,6 +249,18 @@ def train(
     module.load_state_dict(run.best_weights)
     module.eval()
     return run.history
+
+
+def _losses(module: Any, batch) -> list[Callable[[], Tensor]]:
+    """What adds up to the loss of a batch: of an ensemble, the shares of its members; else the loss."""
+    return module.losses(batch) if hasattr(module, "losses") else [lambda: module.loss(batch)]
+
+
+def _descend(share: Callable[[], Tensor]) -> float:
+    """A part of the loss; its gradient is added to those of the parameters."""
+    loss = share()
+    loss.backward()
+    return loss.item()
 
 
 def _clip(gradients: list[Tensor], largest: float) -> None:

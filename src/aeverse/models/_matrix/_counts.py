@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aeverse import _runtime, _slots
-from aeverse.models._matrix._network import Block, Matrix, NetParts, Network
+from aeverse.models._matrix._network import Matrix, NetParts, Network
 from aeverse.models._matrix._rare_genes import RareGenes
 from aeverse.models._matrix._settings import Settings
 from aeverse.models._shared._arrays import arrays_of, load_arrays
@@ -230,9 +230,12 @@ class CountNetwork(Network):
         share, frequency = float(heldout.sum() / samples.data.sum()), profile(samples)
         model = torch.zeros(len(frequency), dtype=torch.float64, device=self.device)
         null = torch.zeros_like(model)
-        for rows, batch, _, mu in self.means(samples, self.encode(samples)):
+
+        def expected_in(rows: slice, batch: Batch, _, mu: Tensor) -> tuple[slice, Batch, Tensor, Tensor]:
+            return rows, batch, mu, self.posterior.given(mu, batch.counts).mean()
+
+        for rows, batch, mu, expected in self.over_blocks(expected_in, samples, self.encode(samples)):
             x = SparseRows.from_scipy(heldout[rows], self.device)
-            expected = self.posterior.given(mu, batch.counts).mean()
             if calibration is not None:
                 calibration.add(expected, mu.sum(1, keepdim=True), batch.counts, x, share)
             model += Poisson.deviance_of_rows(x, expected.mul_(share))
@@ -304,18 +307,6 @@ class CountNetwork(Network):
         self.to(self.device)
 
     # ---- what only counts have -------------------------------------------------------------------------------
-    @torch.no_grad()
-    def priors(
-        self, samples: Samples | StoredSamples, measured: np.ndarray, code: np.ndarray | None
-    ) -> Iterator[Block]:
-        """As `means`, with the library shared by the genes that were measured, (genes,) booleans."""
-        measured_on_device = torch.as_tensor(measured, device=self.device)
-        for rows, batch, z, mu in self.means(samples, code):
-            if not measured_on_device.all():
-                mu *= measured_on_device
-                mu *= batch.depth / mu.sum(1, keepdim=True).clamp_min(1e-30)
-            yield rows, batch, z, mu
-
     @_runtime.one_thread()
     @torch.no_grad()
     def denoise(
@@ -336,7 +327,8 @@ class CountNetwork(Network):
         """
         values = np.empty((len(samples), len(columns)), np.float32)
         sd = np.empty_like(values) if return_sd else None
-        for rows, batch, z, mu in self.priors(samples, measured, code):
+
+        def write(rows: slice, batch: Batch, z: Tensor, mu: Tensor) -> None:
             expression = self.posterior.given(mu, batch.counts)
             ratio = self._to_covariate(z, batch, mu, target)
             mean = expression.mean() * ratio
@@ -346,6 +338,9 @@ class CountNetwork(Network):
             if sd is not None:
                 spread = self.ensemble.variance(mu, z, batch.depth, batch.covariate)
                 sd[rows] = (expression.variance(spread).sqrt_() * ratio * scale)[:, columns].cpu().numpy()
+
+        for _ in self.over_blocks(write, samples, code, measured):
+            pass
         return values if sd is None else (values, sd)
 
     def _to_covariate(self, z: Tensor, batch: Batch, mu: Tensor, target: np.ndarray | None) -> Tensor | float:
@@ -371,10 +366,13 @@ class CountNetwork(Network):
         blocks = [sp.csr_matrix((0, len(columns)), dtype=np.float32)]
         by_gene, n_zeros = np.zeros(len(columns)), np.zeros(len(columns))
         by_cell = np.full(len(samples), np.nan)
-        for rows, batch, _, mu in self.priors(samples, measured, code):
+
+        def probabilities(rows: slice, batch: Batch, _, mu: Tensor) -> tuple[slice, np.ndarray]:
             probability = self.posterior.given(mu, batch.counts).detection_probability(depth)
             probability[batch.counts.row_index(), batch.counts.columns] = torch.nan  # not zero
-            values = probability[:, columns].cpu().numpy()
+            return rows, probability[:, columns].cpu().numpy()
+
+        for rows, values in self.over_blocks(probabilities, samples, code, measured):
             is_zero, p = ~np.isnan(values), np.nan_to_num(values)
             by_gene += p.sum(0)
             n_zeros += is_zero.sum(0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from aeverse.train import Deviances, Samples, StoredSamples
 ENCODED_ROWS = 4096  # samples that are encoded at a time
 BLOCK_ENTRIES = 1_000_000  # entries of a block of decoded values: what stays in cache
 
+T = TypeVar("T")
 Block = tuple[slice, Batch, Tensor, Tensor]  # which samples, their batch, their codes, their means
 
 
@@ -84,15 +85,46 @@ class Network(ABC):
     def encode(self, samples: Samples | StoredSamples, *, raw: bool = False) -> np.ndarray:
         """Codes, (samples, n_code); `raw`: the latent values of the members, in no units and with what covariates do to them."""
         encode = self.ensemble.latent if raw else self.ensemble.encode
-        blocks = [encode(batch) for _, batch in samples.blocks(ENCODED_ROWS)]
+        with _runtime.threads() as spread:
+            blocks = list(spread(encode, (batch for _, batch in samples.blocks(ENCODED_ROWS))))
         return torch.cat(blocks).cpu().numpy() if blocks else np.zeros((0, self.settings.n_code), np.float32)
 
-    @torch.no_grad()
     def means(self, samples: Samples | StoredSamples, code: np.ndarray | None = None) -> Iterator[Block]:
         """The decoder's means, block by block, for the samples' own codes or for those given."""
-        for rows, batch in samples.blocks(self.block_rows):
+        return self.over_blocks(lambda *block: block, samples, code)
+
+    @torch.no_grad()
+    def over_blocks(
+        self,
+        work: Callable[..., T],
+        samples: Samples | StoredSamples,
+        code: np.ndarray | None = None,
+        measured: np.ndarray | None = None,
+    ) -> Iterator[T]:
+        """Results of a function of each block, in order, computed on several threads.
+
+        Parameters
+        ----------
+        work
+            Called with what `means` yields.
+        samples, code
+            As for `means`.
+        measured
+            Genes of which counts can say anything, (genes,) booleans: they share the library. None: all.
+        """
+        seen = None if measured is None or measured.all() else torch.as_tensor(measured, device=self.device)
+
+        def of_block(item: tuple[slice, Batch]) -> T:
+            rows, batch = item
             z = self.ensemble.encode(batch) if code is None else torch.as_tensor(code[rows], device=self.device)
-            yield rows, batch, z, self.ensemble.mean(z, batch.library, batch.covariate)
+            mu = self.ensemble.mean(z, batch.library, batch.covariate)
+            if seen is not None:
+                mu *= seen
+                mu *= batch.depth / mu.sum(1, keepdim=True).clamp_min(1e-30)
+            return work(rows, batch, z, mu)
+
+        with _runtime.threads() as spread:
+            yield from spread(of_block, samples.blocks(self.block_rows))
 
     @_runtime.one_thread()
     @torch.no_grad()
