@@ -464,3 +464,12 @@ def test_thinned_counts_are_binomial_and_the_generator_decides(count):
     torch.testing.assert_close(molecules.var(1), variance, rtol=0.06, atol=0)
     assert torch.corrcoef(molecules)[0, 1].abs() < 5 / n**0.5
     assert torch.corrcoef(torch.stack([molecules[0, :-1], molecules[0, 1:]]))[0, 1].abs() < 5 / n**0.5
+
+
+def test_weighted_squares_have_the_gradient_of_what_they_are():
+    from aeverse.nn._decoder import _WeightedSquares
+
+    rng = np.random.default_rng(0)
+    x, weight = torch.tensor(rng.normal(size=(5, 3)), requires_grad=True), torch.tensor(rng.uniform(size=(5, 1)))
+    assert _WeightedSquares.apply(x, weight).item() == pytest.approx(float((weight * x.square()).sum()))
+    assert torch.autograd.gradcheck(lambda x: _WeightedSquares.apply(x, weight), x)

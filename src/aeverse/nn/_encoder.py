@@ -54,10 +54,10 @@ class CountInput(InputLayer):
         """Scaled log-normalized values of the stored entries."""
         factor = (self.median_library / library.clamp_min(1.0)).ravel()
         if runs_compiled(counts.values):
-            from aeverse.nn import _row_kernels  # numba takes a second to load
+            from aeverse.nn import _kernels  # numba takes a second to load
 
             entries = (t.numpy() for t in (counts.values, counts.pointers, counts.columns, factor, self.scale))
-            return counts.with_values(torch.from_numpy(_row_kernels.log_normalized(*entries)))
+            return counts.with_values(torch.from_numpy(_kernels.log_normalized(*entries)))
         values = torch.log1p(counts.values * factor[counts.row_index()])
         return counts.with_values(values * self.scale[counts.columns])
 

@@ -30,7 +30,6 @@ _LOG2E, _LN2, _SQRT2 = np.float32(math.log2(math.e)), np.float32(math.log(2)), n
 _HALF, _ONE, _LEAST = np.float32(0.5), np.float32(1), np.float32(-127)
 _LOG_FACTORIALS, _HALF_LOG_2PI = np.array([math.lgamma(x + 1) for x in range(256)]), 0.5 * math.log(2 * math.pi)
 _TINY, _SMALL = np.float32(1e-30), np.float32(0.4)
-NEAR = 256  # columns that are gone through together
 FEW = 8  # molecules up to which a ratio of gamma functions is a product, term by term
 
 compiled: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
@@ -213,6 +212,19 @@ def poisson(logits, pointers, columns, values, library):
     return loss
 
 
+@compiled
+def log_normalized(values, pointers, columns, factor, scale):
+    """``log1p(values * factor of the row) * scale of the column``."""
+    result, memory, more = np.empty((3, len(values)), np.float32)
+    for i in range(len(pointers) - 1):
+        for k in range(pointers[i], pointers[i + 1]):
+            result[k] = values[k] * factor[i]
+    _log1p(result, memory, more)
+    for k in range(len(values)):
+        result[k] *= scale[columns[k]]
+    return result
+
+
 @part
 def _beyond_zero(t, x, mu):
     """``log(Gamma(t + x) / Gamma(t) / (mu + t) ** x)`` of a count."""
@@ -262,57 +274,6 @@ def sums_of_log1p(x, linear, constant, grid):
                 total += logs[j] * (grid[k] * a[j] + b[j])
             result[k, i] = total
     return result
-
-
-@compiled
-def add_to_histogram(values, weights, singles, rows, first, sums, totals, single):
-    """Add a block of weights, and of weights times values, to the bins of the values: see `_posterior._Histogram`.
-
-    Parameters
-    ----------
-    values, weights
-        (rows, columns), single precision.
-    singles
-        Positions of entries with one molecule, row by row.
-    rows
-        Histogram of each entry, (rows, columns).
-    first
-        What the first bin is in the bits of a number.
-    sums, totals, single
-        Weights, weights times values and entries with one molecule of each bin, (histograms, bins); added to.
-    """
-    n_columns, first, last = values.shape[1], np.int32(first), np.int32(sums.shape[1] - 1)
-    for start in range(0, n_columns, NEAR):  # so that the bins of these columns stay near the processor
-        for i in range(len(values)):
-            bits = values[i].view(np.int32)
-            for g in range(start, min(start + NEAR, n_columns)):
-                h, b = rows[i, g], min(max((bits[g] >> np.int32(21)) - first, np.int32(0)), last)
-                sums[h, b] += weights[i, g]
-                totals[h, b] += weights[i, g] * values[i, g]
-    for position in singles:
-        i, g = position // n_columns, position % n_columns
-        b = min(max((values[i].view(np.int32)[g] >> np.int32(21)) - first, np.int32(0)), last)
-        single[rows[i, g], b] += _ONE
-
-
-@compiled
-def npmle(likelihood, n_steps):
-    """Probabilities of the columns that make rows of likelihoods most likely, by so many steps of expectation-maximization."""
-    n_rows, n = likelihood.shape
-    prior, share = np.full(n, _ONE / np.float32(n)), np.empty(n, np.float32)
-    for _ in range(n_steps):
-        sums = np.zeros(n, np.float64)
-        for i in range(n_rows):
-            total = np.float32(0)
-            for j in range(n):
-                share[j] = likelihood[i, j] * prior[j]
-                total += share[j]
-            inverse = _ONE / total
-            for j in range(n):
-                sums[j] += share[j] * inverse
-        for j in range(n):
-            prior[j] = sums[j] / n_rows
-    return prior
 
 
 @compiled

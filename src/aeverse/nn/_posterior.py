@@ -53,11 +53,11 @@ class _Histogram:
     def add(self, values: Tensor, row: Tensor, weights: Tensor, single: Tensor) -> None:
         """Add values (a, b) to the rows that `row` (broadcast) names; `single`: positions of those with one molecule."""
         if runs_compiled(values):
-            from aeverse.nn import _kernels  # numba takes a second to load
+            from aeverse.nn import _posterior_kernels  # numba takes a second to load
 
             block = (values, weights, single, row.expand_as(values))
             bins = (self.weights, self.totals, self.single)
-            _kernels.add_to_histogram(*(t.numpy() for t in block), self.first, *(t.numpy() for t in bins))
+            _posterior_kernels.add_to_histogram(*(t.numpy() for t in block), self.first, *(t.numpy() for t in bins))
             return
         index = self._bin(values, row)
         one = index[single]
@@ -258,9 +258,9 @@ def npmle(log_likelihood: Tensor, n_steps: int = 100) -> Tensor:
     """
     likelihood = torch.exp(log_likelihood - log_likelihood.amax(1, keepdim=True))
     if runs_compiled(likelihood):
-        from aeverse.nn import _kernels
+        from aeverse.nn import _posterior_kernels
 
-        return torch.from_numpy(_kernels.npmle(likelihood.contiguous().numpy(), n_steps))
+        return torch.from_numpy(_posterior_kernels.npmle(likelihood.contiguous().numpy(), n_steps))
     prior = likelihood.new_full((likelihood.shape[1],), 1 / likelihood.shape[1])
     for _ in range(n_steps):
         posterior = likelihood * prior

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from aeverse.nn._kernels import compiled
@@ -29,17 +27,6 @@ def thinned(values, pointers, keep, seed):
                 n += ((z ^ (z >> np.uint64(31))) >> np.uint64(32)) < threshold
             survivors[k] = n / keep[i]
     return survivors
-
-
-@compiled
-def log_normalized(values, pointers, columns, factor, scale):
-    """``log1p(values * factor of the row) * scale of the column``."""
-    result = np.zeros(len(values), np.float32)
-    for i in range(len(pointers) - 1):
-        for k in range(pointers[i], pointers[i + 1]):
-            if values[k] != 0:
-                result[k] = np.float32(math.log1p(values[k] * factor[i])) * scale[columns[k]]
-    return result
 
 
 @compiled
