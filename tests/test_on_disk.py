@@ -218,6 +218,16 @@ def test_the_command_goes_from_file_to_file(cells, files, tmp_path, large, sourc
     np.testing.assert_allclose(ae.get.denoised(again, genes), again[:, genes].layers["denoised"], rtol=1e-4, atol=1e-6)
 
 
+def test_jobs_with_a_file_each_and_one_model_embed_what_one_process_does(cells, tmp_path, few_steps):
+    parts = {"whole": slice(None), "a": slice(0, 250), "b": slice(250, None)}
+    for name, rows in parts.items():
+        ad.AnnData(cells.X[rows], obs=cells.obs[rows], var=cells.var).write_h5ad(tmp_path / f"{name}.h5ad")
+        model = ["--save-model" if name == "whole" else "--model", str(tmp_path / "fit.ae")]
+        assert main(["embed", str(tmp_path / f"{name}.h5ad"), str(tmp_path / f"{name}_embedded.h5ad"), *model]) == 0
+    whole, *codes = (ad.read_h5ad(tmp_path / f"{name}_embedded.h5ad").obsm["X_ae"] for name in parts)
+    np.testing.assert_allclose(np.concatenate(codes), whole, rtol=1e-4, atol=1e-4 * np.abs(whole).max())
+
+
 def test_the_command_keeps_layers_and_raw(cells, tmp_path, large):
     pytest.importorskip("dask.array")
     adata = cells.copy()
