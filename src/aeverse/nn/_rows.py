@@ -72,6 +72,8 @@ class SparseRows:
 
     def rows(self, start: int, stop: int) -> SparseRows:
         """SparseRows ``start`` to ``stop``."""
+        if start == 0 and stop >= self.shape[0]:
+            return self
         first, last = int(self.pointers[start]), int(self.pointers[min(stop, self.shape[0])])
         pointers = self.pointers[start : stop + 1] - first
         return SparseRows(pointers, self.columns[first:last], self.values[first:last], self.n_columns)

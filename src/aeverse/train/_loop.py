@@ -107,8 +107,8 @@ class _Run:
 
     def __init__(self, module: nn.Module, schedule: Schedule, spread: Callable = map):
         self.module, self.schedule, self.spread = module, schedule, spread
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(parameters, schedule.learning_rate, betas=(0.9, 0.99), fused=True)
+        self.parameters = [p for p in module.parameters() if p.requires_grad]  # looking for them takes time
+        self.optimizer = torch.optim.Adam(self.parameters, schedule.learning_rate, betas=(0.9, 0.99), fused=True)
         self.averaged = AveragedWeights(module, schedule.average)
         self.history: History = {"step": [], "loss": [], "heldout": []}
         self.step, self.last, self.total = 0, schedule.n_steps, 0.0
@@ -121,13 +121,14 @@ class _Run:
         self.step += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(self.step, self.last)
-        self.optimizer.zero_grad()
+        for parameter in self.parameters:
+            parameter.grad = None
         value = sum(self.spread(_descend, _losses(self.module, batch)))
         if not math.isfinite(value):
             raise FloatingPointError(
                 "the loss is not finite; look for extreme values in the data or lower the learning rate"
             )
-        _clip([p.grad for p in self.module.parameters() if p.grad is not None], self.schedule.clip)
+        _clip([p.grad for p in self.parameters if p.grad is not None], self.schedule.clip)
         self.optimizer.step()
         self.averaged.update()
         self.total += value
