@@ -14,7 +14,7 @@ import torch
 
 import aeverse as ae
 from aeverse.models._matrix import _choices
-from aeverse.models._shared._kinds import KINDS, Kind
+from aeverse.models import KINDS, Kind
 from aeverse.nn import LIKELIHOODS, Gaussian, fraction_logit
 
 
@@ -27,7 +27,7 @@ class Percent(Kind):
     def recognized(values):
         return not values.is_whole and values.low == 0 and 1 < values.high <= 100
 
-    def prepare(self, x, found=slice(None)):
+    def prepare(self, x, columns=slice(None)):
         return fraction_logit(torch.as_tensor(x / 100)).numpy()
 
 

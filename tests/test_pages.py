@@ -105,15 +105,17 @@ def nothing_stays(monkeypatch, tmp_path):
     import matplotlib
     import matplotlib.pyplot
 
+    from aeverse.models import KINDS
     from aeverse.nn import LIKELIHOODS
 
     monkeypatch.chdir(tmp_path)
-    before = dict(LIKELIHOODS)
+    before = [(table, dict(table)) for table in (LIKELIHOODS, KINDS)]
     matplotlib.use("Agg")
     yield
     matplotlib.pyplot.close("all")
-    LIKELIHOODS.clear()
-    LIKELIHOODS.update(before)
+    for table, entries in before:
+        table.clear()
+        table.update(entries)
 
 
 def run(page: Path) -> None:

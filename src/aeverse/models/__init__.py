@@ -6,11 +6,14 @@ from aeverse.models._joint._data import kinds_of
 from aeverse.models._load import load
 from aeverse.models._matrix._settings import Config
 from aeverse.models._multimodal import MultimodalAutoencoder, MultimodalConfig
-from aeverse.models._shared._kinds import kind_of
+from aeverse.models._shared._kinds import KINDS, Kind, MatrixSummary, kind_of
 
 __all__ = [
     "Autoencoder",
     "Config",
+    "KINDS",
+    "Kind",
+    "MatrixSummary",
     "MultimodalAutoencoder",
     "MultimodalConfig",
     "kind_of",

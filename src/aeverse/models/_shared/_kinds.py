@@ -31,8 +31,26 @@ TERM_FREQUENCY = 1e4  # of a peak whose cell has no other
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What the kind of a matrix is recognized by. `low` is at most zero; missing entries are left out."""
+class MatrixSummary:
+    """What the kind of a matrix is recognized by.
+
+    Attributes
+    ----------
+    low
+        The smallest value, or zero where all are positive. Missing entries are left out.
+    high
+        The largest value; minus infinity where none was measured.
+    is_whole
+        Whether all values are whole numbers.
+    is_sparse
+        Whether the matrix is sparse.
+    n_features
+        Number of features.
+    share_positive
+        Share of the entries, missing ones counted, that are above zero.
+    names
+        Names of the features.
+    """
 
     low: float
     high: float
@@ -43,7 +61,7 @@ class Summary:
     names: pd.Index
 
     @classmethod
-    def of(cls, x: Matrix, names: pd.Index) -> Summary:
+    def of(cls, x: Matrix, names: pd.Index) -> MatrixSummary:
         """Summary of a matrix (samples, features)."""
         values = x[np.isfinite(x)] if isinstance(x, np.ndarray) else x.data
         low = float(values.min(initial=0))
@@ -59,7 +77,11 @@ class Summary:
 
 
 class Kind:
-    """What all kinds answer, see above: here, of values that are taken as they are."""
+    """A kind of modality; here, with the answers for values that are taken as they are.
+
+    A kind of your own inherits them, sets ``name``, says which values it recognizes, and takes its place in
+    ``aeverse.models.KINDS``. :doc:`/extend` lists what each method takes and returns.
+    """
 
     name: ClassVar[str]
     is_count: ClassVar[bool] = False  # of molecules: a sample without one says nothing, and the rest can be halved
@@ -68,12 +90,12 @@ class Kind:
     has_unit: ClassVar[bool] = False  # that the features share: their spreads can be compared
 
     @staticmethod
-    def recognized(values: Summary) -> bool:
+    def recognized(values: MatrixSummary) -> bool:
         """Whether values look like this kind."""
         raise NotImplementedError
 
     @staticmethod
-    def likelihood(values: Summary) -> str:
+    def likelihood(values: MatrixSummary) -> str:
         """Likelihood of an autoencoder of such values."""
         return "gaussian"
 
@@ -114,12 +136,12 @@ class Counts(Kind):
     depth: float
 
     @staticmethod
-    def recognized(values: Summary) -> bool:
+    def recognized(values: MatrixSummary) -> bool:
         """Any other counts."""
         return values.are_counts
 
     @staticmethod
-    def likelihood(values: Summary) -> str:
+    def likelihood(values: MatrixSummary) -> str:
         """Negative binomial."""
         return "nb"
 
@@ -151,13 +173,13 @@ class Protein(Kind):
     is_alone: bool
 
     @staticmethod
-    def recognized(values: Summary) -> bool:
+    def recognized(values: MatrixSummary) -> bool:
         """Counts of few features, most of which are found in a cell; of a panel of genes most are not."""
         few = values.n_features <= FEW_FEATURES and values.high > FEW_LEVELS
         return values.are_counts and few and values.share_positive > 0.5
 
     @staticmethod
-    def likelihood(values: Summary) -> str:
+    def likelihood(values: MatrixSummary) -> str:
         """Negative binomial."""
         return "nb"
 
@@ -185,7 +207,7 @@ class Peaks(Kind):
     idf: np.ndarray
 
     @staticmethod
-    def recognized(values: Summary) -> bool:
+    def recognized(values: MatrixSummary) -> bool:
         """Counts of features that are named as places in a genome, or 0 and 1 of many features."""
         if not values.are_counts:
             return False
@@ -194,7 +216,7 @@ class Peaks(Kind):
         ).mean() > 0.5
 
     @staticmethod
-    def likelihood(values: Summary) -> str:
+    def likelihood(values: MatrixSummary) -> str:
         """Poisson."""
         return "poisson"
 
@@ -220,12 +242,12 @@ class Binary(Kind):
     name = "binary"
 
     @staticmethod
-    def recognized(values: Summary) -> bool:
+    def recognized(values: MatrixSummary) -> bool:
         """0 and 1."""
         return values.are_counts and values.high <= 1
 
     @staticmethod
-    def likelihood(values: Summary) -> str:
+    def likelihood(values: MatrixSummary) -> str:
         """Bernoulli."""
         return "bernoulli"
 
@@ -236,13 +258,13 @@ class Ordinal(Kind):
     name = "ordinal"
 
     @staticmethod
-    def recognized(values: Summary) -> bool:
+    def recognized(values: MatrixSummary) -> bool:
         """Few whole numbers, with negative ones or of few features."""
         few = values.is_whole and values.high - values.low <= FEW_LEVELS
         return few and (values.low < 0 or values.n_features <= FEW_FEATURES)
 
     @staticmethod
-    def likelihood(values: Summary) -> str:
+    def likelihood(values: MatrixSummary) -> str:
         """Gaussian; sparse ones without negative numbers are a panel of counts."""
         return "nb" if values.is_sparse and values.low == 0 else "gaussian"
 
@@ -253,12 +275,12 @@ class Fractions(Kind):
     name = "fractions"
 
     @staticmethod
-    def recognized(values: Summary) -> bool:
+    def recognized(values: MatrixSummary) -> bool:
         """Between 0 and 1, and not whole."""
         return not values.is_whole and not values.is_sparse and values.low == 0 and values.high <= 1
 
     @staticmethod
-    def likelihood(values: Summary) -> str:
+    def likelihood(values: MatrixSummary) -> str:
         """Gaussian on the logit."""
         return "fractions"
 
@@ -273,7 +295,7 @@ class Continuous(Kind):
     name = "continuous"
 
     @staticmethod
-    def recognized(values: Summary) -> bool:
+    def recognized(values: MatrixSummary) -> bool:
         """Anything."""
         return True
 
@@ -285,7 +307,7 @@ KINDS: dict[str, type[Kind]] = {
 
 def kind_of(x: Matrix, names: pd.Index) -> str:
     """Kind of data that a matrix holds, from its values (and, for peaks, from the names of its features)."""
-    values = Summary.of(x, names)
+    values = MatrixSummary.of(x, names)
     if values.high == -np.inf:  # nothing to go by
         return Continuous.name
     return next(name for name, kind in KINDS.items() if kind.recognized(values))
@@ -293,7 +315,7 @@ def kind_of(x: Matrix, names: pd.Index) -> str:
 
 def likelihood_of(x: Matrix, names: pd.Index) -> str:
     """The likelihood that suits the values of a matrix."""
-    return KINDS[kind_of(x, names)].likelihood(Summary.of(x, names))
+    return KINDS[kind_of(x, names)].likelihood(MatrixSummary.of(x, names))
 
 
 def kind_for(likelihood: str) -> str:
