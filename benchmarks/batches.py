@@ -158,13 +158,13 @@ def picture(table: pd.DataFrame, folder: Path) -> None:
     names = list(dict.fromkeys(table["data"]))
     figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names), 3.2), layout="constrained", squeeze=False)
     for ax, name in zip(axes[0], names, strict=True):
-        for method, own in table[table["data"] == name].groupby("method", sort=False):
+        for method, own in table[table["data"] == name].dropna(subset=["ari"]).groupby("method", sort=False):
             ax.scatter(own["batch"], own["ari"], s=36, color=colors[method], label=method)
         ax.set(title=name, xlabel="batch score: mixed →", ylabel="ARI of the default clusters →")
         ax.grid(color="#e2e8f0", lw=0.7)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0, -1].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.savefig(folder / "batches.png", dpi=150)
 
 
