@@ -40,7 +40,7 @@ A folder, .h5 or .mtx from Cell Ranger and a .loom file are read, too. Lists are
 --config FILE.toml reads options from a file, such as n_latent = 16; those of the command line count more.
 
 exit codes: 0 done, 1 a mistake in the input (said in one line), 2 wrong usage, 130 interrupted
-'aeverse COMMAND --help' tells the options of a command."""
+'aeverse COMMAND --help' lists the options of a command."""
 
 DEMO = """\
 Denoise the real blood cells that come inside scanpy (700 cells, 765 genes; no download), cluster

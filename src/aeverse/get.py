@@ -115,7 +115,9 @@ def denoised(adata: AnnData, genes: Sequence[str] | str, *, key: str = "denoised
     if not {"genes_found", "writes"} <= set(record):
         raise ValueError(f"uns['ae'][{key!r}] is not whole, as after anndata.concat; call aeverse.tl.denoise again.")
     if "embedding" not in source or "X_ae" not in adata.obsm:
-        raise ValueError(f"the code of {key!r} in obsm['X_ae'] was replaced by a later run or deleted; denoise again.")
+        raise ValueError(
+            f"the embedding of {key!r} in obsm['X_ae'] was replaced by a later run or deleted; denoise again."
+        )
     n_missing = int(record["genes_found"]) - int(fitted.var_names.isin(adata.var_names).sum())
     if n_missing > 0:
         raise ValueError(

@@ -48,7 +48,7 @@ def cohort_from_tables(
 
     Tables are data frames or files (TSV or CSV, also gzipped; leading lines that start with ``#`` are skipped). Samples
     may be rows or columns: columns named ``Hugo_Symbol`` and the like, TCGA barcodes, or names that the clinical table
-    knows tell which; where nothing tells, rows are samples. Patients are the observations: of TCGA barcodes of any
+    knows decide which; where nothing decides, rows are samples. Patients are the observations: of TCGA barcodes of any
     length the first 12 characters count, normal tissue is dropped, and of several samples of one patient the primary
     tumor is kept (then the first vial). Of several rows with the same gene symbol the most variable one is kept.
 
@@ -72,7 +72,7 @@ def cohort_from_tables(
     (months, float) and ``OS_event`` (1: it happened, 0: censored), likewise for DSS, DFS, DFI, PFS and PFI, made from
     ``OS_MONTHS`` and ``OS_STATUS`` (cBioPortal), ``OS.time`` in days and ``OS`` (Xena), or ``days_to_death``,
     ``days_to_last_followup`` and ``vital_status`` (GDC), unless such columns exist. ``uns["ae"]["cohort"]["dropped"]``
-    is a data frame that says for each table what was dropped, how often, and names examples; ``["survival"]`` which
+    is a data frame that lists for each table what was dropped, how often, and names examples; ``["survival"]`` which
     columns the times come from.
 
     Raises
@@ -80,7 +80,7 @@ def cohort_from_tables(
     FileNotFoundError
         A file does not exist.
     KeyError, TypeError, ValueError
-        A table is empty, holds text instead of numbers, lacks a column that it needs, or no patient is in any layer.
+        A table is empty, holds text instead of numbers, does not have a column that it needs, or no patient is in any layer.
 
     Examples
     --------

@@ -124,7 +124,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             Layer to read; None is ``adata.X``.
         mask_var
             Column of ``adata.var`` or boolean array: features that the encoder reads. ``"auto"``: ``highly_variable``
-            where present, else of counts the `n_inputs` most overdispersed, of other values all. All features are decoded.
+            where present, else the `n_inputs` most overdispersed features of counts, and all of other values. All features are decoded.
         batch_key
             Column of ``adata.obs`` with the batches, inputs of encoder and decoder; in the embedding, samples that match are brought
             together [Haghverdi2018]_, but not with ``"sparse"`` or `gene_sets`, whose single dimensions mean something.

@@ -67,8 +67,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
 
     Single cells: each modality has an embedding in units of its sampling noise (RNA by a count `Autoencoder`, others by
     principal components), and these stand side by side, each as long as its share of signal. A modality with less
-    than a quarter of the largest share is left out of the embedding: its weight is 0, and it only tells where cells lie that
-    have no other. In a missing modality, a cell is placed at the mean of the five training cells most like it in the others.
+    than a quarter of the largest share is left out of the embedding: its weight is 0, and it only places cells that have no other. In a missing modality, a cell is placed at the mean of the five training cells most like it in the others.
 
     Cohorts: each modality is reduced to its significant principal components. Encoders, one for each modality, lead into one
     latent space, from which decoders give every modality back, and a head predicts where the sample lies in the neighbor
@@ -148,14 +147,14 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         modalities
             Names of the modalities to use; None: all.
         kind
-            ``"auto"`` tells the kind of data of each modality from its values; a dict names it for some:
+            ``"auto"`` infers the kind of data of each modality from its values; a dict names it for some:
             ``"counts"`` (RNA), ``"protein"`` (protein counts), ``"peaks"`` (chromatin), ``"binary"`` (mutations),
             ``"ordinal"`` (copy number), ``"fractions"`` (methylation), ``"continuous"``.
         layer
             Modality -> layer to read; those not named are read from ``X``.
         mask_var
             Modality -> column of its ``var`` (or boolean array) with the features that the encoder reads. Default:
-            ``highly_variable`` where present, else all (of counts the most overdispersed).
+            ``highly_variable`` where present, else all (for counts, the most overdispersed).
         batch_key
             Column of ``mdata.obs``: the components of a modality are shifted, each region of them by itself, so that
             matching samples of different batches meet, neighbors are sought in every batch alike, and the decoders
@@ -249,7 +248,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     ) -> pd.DataFrame:
         """How much each modality counts in the embedding of each sample: (samples, modalities), rows summing to one.
 
-        Zero where the sample lacks the modality. Parameters as in `encode`.
+        Zero where the modality is missing. Parameters as in `encode`.
         """
         return self.fitted.weights(mdata, modalities, layer)
 
@@ -266,7 +265,7 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
         """Predict one modality from the others, for every sample of ``mdata.obs``.
 
         The values of the training samples nearest to it, in the embedding, in the components that the other modalities give,
-        and in what a linear regression on these says of the target; a sample never predicts itself. Counts are predicted
+        and in what a linear regression on these predicts of the target; a sample never predicts itself. Counts are predicted
         as log1p (RNA after normalization to the median depth), peaks and mutations as probabilities, anything else on
         its own scale.
 

@@ -39,7 +39,7 @@ class Decoder(nn.Module):
     n_latent, n_hidden, n_features
         Widths; ``n_hidden=()`` is a linear decoder, whose weights are loadings.
     bias
-        Start of the output bias, (features,): what the decoder says when the code says nothing.
+        Start of the output bias, (features,): what the decoder returns for a code of zero.
     n_covariates
         Columns of covariates (one-hot categories, numbers), each with an output of its own for every feature.
     mask

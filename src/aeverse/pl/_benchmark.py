@@ -58,7 +58,7 @@ def benchmark(
     Raises
     ------
     KeyError, ValueError
-        The table is no benchmark, or lacks a score.
+        The table is no benchmark, or a score is missing.
 
     Examples
     --------

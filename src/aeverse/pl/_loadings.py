@@ -39,7 +39,7 @@ def loadings(
 ) -> Axes | np.ndarray | Figure:
     """The features with the largest loadings of each dimension, one panel for each dimension.
 
-    As `scanpy.pl.pca_loadings`, for ``varm["ae_loadings"]``: the sign says in which direction along the dimension the
+    As `scanpy.pl.pca_loadings`, for ``varm["ae_loadings"]``: the sign shows in which direction along the dimension the
     feature grows.
 
     Parameters

@@ -39,7 +39,7 @@ def modality_weights(
     """How much each modality counts in the embedding, mean over the samples of each group.
 
     A modality counts by how much structure it holds over all samples (`aeverse.tl.multimodal_embed`), and nothing in a sample
-    that lacks it: groups in which it is missing more often show a smaller share. Nothing else makes groups differ, so those
+    without it: groups in which it is missing more often show a smaller share. Nothing else makes groups differ, so those
     with the same shares are one bar. Samples without any modality are left out.
 
     Parameters

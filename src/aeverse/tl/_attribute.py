@@ -40,7 +40,7 @@ def attribute(
 
     Without `groupby`, each dimension of the embedding is explained; the baseline is the mean sample. The value of a feature is
     the slope of its attributions on its own values, for one standard deviation of the feature and in standard deviations
-    of the dimension: +0.2 says that a cell with one standard deviation more of the gene (log-normalized, for counts) lies
+    of the dimension: +0.2 means that a cell with one standard deviation more of the gene (log-normalized, for counts) lies
     0.2 standard deviations higher in that dimension. For a linear encoder it is the weight itself.
 
     With `groupby`, each group is explained; the baseline is the mean of the samples of all other groups, the output how

@@ -59,8 +59,8 @@ def benchmark(
         Names, or a dict from a name of your own to options. ``"ae"`` takes the options of `aeverse.models.Config`, with
         ``regularizer="auto"`` where none is given (for MuData of `aeverse.models.MultimodalConfig`); beside it there are, for AnnData, ``"pca"``, ``"kernel_pca"``,
         ``"scvi"``, and for MuData ``"concat_pca"``, ``"kernel_pca"``, ``"mfa"``, ``"mofa"``, ``"snf"``, ``"wnn"``,
-        ``"totalvi"``, ``"multivi"``, which take ``n_latent``. Under a name of your own, the option ``"method"`` tells which
-        one is meant: ``{"sparse": {"method": "ae", "regularizer": "sparse"}, "pca": {}}``.
+        ``"totalvi"``, ``"multivi"``, which take ``n_latent``. Under a name of your own, the option ``"method"`` names the
+    method: ``{"sparse": {"method": "ae", "regularizer": "sparse"}, "pca": {}}``.
     label_key
         Column of ``obs`` with known types: the scores of labels are computed. Those unknown (NaN, ``"NA"``,
         ``"unknown"``, …) are not judged.
@@ -74,8 +74,8 @@ def benchmark(
     n_latent
         Dimensions of every method; None: the default of each. An ensemble of autoencoders has as many for each member.
     drop_modalities
-        For MuData: also code the test samples without each modality, and from each modality alone; the column
-        ``modalities`` tells the rows apart.
+        For MuData: also embed the test samples without each modality, and from each modality alone; the column
+        ``modalities`` distinguishes the rows.
     layer
         Layer to read; for MuData modality -> layer.
     random_state
@@ -91,8 +91,9 @@ def benchmark(
     ``method``, ``split``, ``modalities``
         What the row is about; ``modalities`` only with `drop_modalities`.
     ``variance_explained``
-        Share of the variance of the held-out samples' features (of counts 2,000 highly variable ones, log-normalized)
-        that a linear map from the embedding explains (`aeverse.metrics.variance_explained`); of several modalities the mean.
+        Share of the variance of the held-out samples' features (for counts, of 2,000 highly variable ones, log-normalized)
+        that a linear map from the embedding explains (`aeverse.metrics.variance_explained`); for
+        several modalities, the mean.
     ``deviance_explained``
         ``"ae"`` on one matrix: of a tenth of the molecules (or entries) of the held-out samples, hidden from the encoder,
         the share of the deviance that the model explains beyond the feature means; NaN for methods that do not decode.

@@ -93,7 +93,7 @@ def denoise(
         should. Without it, a few cells with many molecules take up the whole range of colors. A second call with another
         `key_added` writes this layer beside the one with counts, and trains nothing.
     transform_batch
-        Of a model with `batch_key` or `covariates`: denoise as if every cell came from this batch, or from the ``"average"``
+        With `batch_key` or `covariates`: denoise as if every cell came from this batch, or from the ``"average"``
         one, and were average in all other covariates. What the cell's own counts say beyond what the decoder expects with its
         own covariates is kept. None: each cell has its own.
     n_latent
@@ -119,7 +119,7 @@ def denoise(
     random_state
         Seed. The same seed gives the same result on a CPU; global random states are not touched.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, … With `model`, that is moved there; ``"auto"`` leaves an estimator where it is.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, … A fitted `model` is moved there; ``"auto"`` leaves an estimator where it is.
     progress
         Show a progress bar; None: on a terminal or in a notebook.
     copy

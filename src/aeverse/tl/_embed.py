@@ -46,7 +46,7 @@ def embed(
     progress: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed samples with an autoencoder: its latent space (in its literature: the embedding) instead of principal components.
+    """Embed samples in the latent space of an autoencoder (its literature calls it the code), not in principal components.
 
     For raw counts, the model and its embedding are those of `aeverse.tl.denoise`: one unit is about one standard deviation of
     sampling noise, and populations are round, so that `scanpy.tl.leiden` leaves them whole at its default resolution. Other
@@ -60,9 +60,9 @@ def embed(
         Samples x features; sparse, dense, a view, or backed.
     method
         ``"ae"``, or for comparison ``"pca"`` [Pearson1901]_, ``"kernel_pca"`` (RBF kernel
-        [Schoelkopf1998]_, of many samples approximated [Williams2001]_) or ``"scvi"`` (raw counts [Lopez2018]_), each on a
-        copy with its own recommended settings. They take `n_latent`, `likelihood`, `layer`, `mask_var`, `random_state` and,
-        of them, scVI `batch_key`; options of the autoencoder are refused.
+        [Schoelkopf1998]_, approximated for many samples [Williams2001]_) or ``"scvi"`` (raw counts [Lopez2018]_), each on a
+        copy with its own recommended settings. They take `n_latent`, `likelihood`, `layer`, `mask_var`, `random_state`;
+        scVI also takes `batch_key`. Options of the autoencoder are refused.
     likelihood
         ``"nb"`` or ``"poisson"`` (raw counts), ``"gaussian"`` (continuous; standardized inside), ``"bernoulli"`` (0 and
         1), ``"fractions"`` (0 to 1; Gaussian on the logit [Du2010]_). ``"auto"`` infers the likelihood from the values, records
@@ -82,7 +82,7 @@ def embed(
         Layer to read; None is ``adata.X``.
     mask_var
         Column of ``adata.var`` or boolean array: the features that the encoder reads. ``"auto"``: ``highly_variable`` where
-        present, else of counts the 3,000 most overdispersed genes, of other values all. None: all.
+        present, else the 3,000 most overdispersed genes of counts, and all features of other values. None: all.
     batch_key
         Column of ``adata.obs``: encoder and decoder are given the batch of a sample, so that the embedding need not hold it, and
         samples that match (mutual nearest neighbors [Haghverdi2018]_) are brought together, but not with ``"sparse"`` or

@@ -65,7 +65,7 @@ def multimodal_embed(
     modalities
         Names of the modalities to use; None: all.
     kind
-        ``"auto"`` tells the kind of data of each modality from its values; a dict names it for some: ``"counts"``,
+        ``"auto"`` infers the kind of data of each modality from its values; a dict names it for some: ``"counts"``,
         ``"protein"``, ``"peaks"``, ``"binary"``, ``"ordinal"``, ``"fractions"``, ``"continuous"``. What was taken is in
         ``uns["ae"][key_added]["kinds"]``.
     layer

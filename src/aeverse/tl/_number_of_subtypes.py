@@ -20,7 +20,7 @@ SHARE_OF_VARIANCE = 0.99
 def choose_number(curve: pd.DataFrame, evidence: pd.DataFrame | None, n: int) -> int:
     """The largest of the highly stable numbers for which there is evidence, or the most stable one, or 1."""
     if curve.empty:
-        _slots.warn(f"{n} patients with these codes are too few to tell subtypes apart: one subtype.")
+        _slots.warn(f"{n} patients with these embeddings are too few to distinguish subtypes: one subtype.")
         return 1
     judged = curve if evidence is None else evidence
     if not (_evident(judged) & _stable(judged)).any():

@@ -39,7 +39,7 @@ def protein_foreground(
     layer
         Layer of that modality with the counts; None: ``X``.
     use_rep
-        Key of an embedding in ``mdata.obsm`` that says which cells are alike, such as ``"X_ae"``; None: the significant
+        Key of an embedding in ``mdata.obsm`` that shows which cells are alike, such as ``"X_ae"``; None: the significant
         principal components of the proteins themselves.
     key_added
         Name of the layer.
@@ -61,7 +61,7 @@ def protein_foreground(
     Raises
     ------
     KeyError, TypeError, ValueError
-        The modality, layer or code does not exist, or values are no counts. `mdata` is then as it was.
+        The modality, layer or embedding does not exist, or values are no counts. `mdata` is then as it was.
 
     Examples
     --------

@@ -50,14 +50,14 @@ def subtypes(
 
     The embedding is clustered by k-means in many resamples of 80 % of the patients. Each of these clusterings then votes on
     every patient, and the subtype is the majority's (bagged clustering, [Dudoit2003]_); the consensus matrix
-    [Monti2003]_ says how often two patients fell together.
+    [Monti2003]_ holds how often two patients fell together.
 
     The number of subtypes is judged against structureless cohorts, drawn from one normal distribution with the embedding's
     own covariance (as in [John2020]_, so that an embedding which is merely longer in one direction is not cut in two). A
     number is a candidate if its clusters are more compact than in those cohorts (Monte-Carlo p of at most 0.05, the
     maximum over all numbers taken into account), if two of them hold at least 5 patients, and if their stability, the
     mean Jaccard index between a cluster and its best match in the resamples [Hennig2007]_, is at least 0.6 and above
-    that in the structureless cohorts. Taken is the largest candidate that is highly stable (0.85 and more [Hennig2007]_),
+    that in the structureless cohorts. The largest candidate that is highly stable (0.85 and more [Hennig2007]_) is taken,
     or if there is none the most stable one. Without a candidate there is one subtype, and a warning.
 
     Parameters
@@ -73,7 +73,8 @@ def subtypes(
         Where to judge whether there are subtypes at all. An embedding that was learned together with the patients'
         neighborhoods, as that of `aeverse.tl.multimodal_embed`, draws them together and holds groups even where the
         data have none. So ``"auto"`` judges an embedding that aeverse made by the significant principal components of the
-        data that it was made of (read again from `data`), and any other code, or one that is itself linear, by the embedding.
+        data that it was made of (read again from `data`), and any other embedding, or one that is itself linear,
+        as it is.
         Else the key of a linear embedding in ``data.obsm``; None: always `use_rep`. The number of subtypes is chosen by the
         stability of `use_rep`, among those up to the largest for which there is evidence.
     max_subtypes
@@ -112,7 +113,7 @@ def subtypes(
     Raises
     ------
     KeyError, TypeError, ValueError
-        There is no such code, it has missing values, there are fewer different patients than subtypes, or a result
+        There is no such embedding, it has missing values, there are fewer different patients than subtypes, or a result
         would overwrite what aeverse did not write. `data` is then as it was.
 
     Examples
@@ -204,7 +205,7 @@ def _read_centroids(record: Mapping[str, Any], n_dims: int) -> np.ndarray:
         )
     if centroids.shape[-1] != n_dims:
         raise ValueError(
-            f"the subtypes were found in a code of {centroids.shape[-1]} dimensions, this one has {n_dims}: make both "
+            f"the subtypes were found in an embedding of {centroids.shape[-1]} dimensions, this one has {n_dims}: make both "
             "with the same fitted model."
         )
     return centroids
@@ -242,7 +243,7 @@ def _find(
     most = min(distinct, MAX_SUBTYPES)
     if n_subtypes is not None and n_subtypes > most:
         raise ValueError(
-            f"n_subtypes={n_subtypes}: must be between 1 and {most} (there are {distinct} different codes)."
+            f"n_subtypes={n_subtypes}: must be between 1 and {most} (there are {distinct} different embeddings)."
         )
     if max_subtypes > MAX_SUBTYPES:
         raise ValueError(f"max_subtypes={max_subtypes}: must be at most {MAX_SUBTYPES}.")
