@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import aeverse as ae
-from aeverse.models._matrix import _choices
 from aeverse.models import KINDS, Kind
+from aeverse.models._matrix import _choices
 from aeverse.nn import LIKELIHOODS, Gaussian, fraction_logit
 
 
