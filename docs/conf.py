@@ -29,10 +29,13 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-if os.environ.get("READTHEDOCS"):  # links to other packages need the network
+links_to_others = bool(os.environ.get("READTHEDOCS"))  # they need the network
+if links_to_others:
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
         "anndata": ("https://anndata.readthedocs.io/en/stable/", None),
+        "matplotlib": ("https://matplotlib.org/stable/", None),
+        "mudata": ("https://mudata.readthedocs.io/stable/", None),
         "numpy": ("https://numpy.org/doc/stable/", None),
         "pandas": ("https://pandas.pydata.org/pandas-docs/stable/", None),
         "python": ("https://docs.python.org/3", None),
@@ -45,6 +48,18 @@ exclude_patterns = ["_build", "_templates", "paper.md"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:(obj|class)", r"[a-z_]\w*"),  # parameters and attributes, which numpydoc writes as it writes references
+    ("py:class", r"(choices|nn|np|pd|sp|torch)\..*"),  # names as the source abbreviates them
+    ("py:class", r"AnnData|Axes|Colormap|Figure|MuData|Path|Tensor"),  # imported for type checkers only
+    ("py:class", r"Array|Corruption|History|Palette|Penalty|Probabilities|Table"),  # aliases of types
+    ("py:class", r"(aeverse\.(\w+\.)*_.*|Settings)"),  # what estimators keep, and has no page
+]
+if not links_to_others:
+    others = "anndata|collections|matplotlib|mudata|numpy|pandas|pathlib|scanpy|scipy|torch"
+    nitpick_ignore_regex += [("py:.*", rf"({others})\..*")]
+
 autosummary_generate = True
 autosummary_ignore_module_all = False  # the pages of modules list what __all__ does
 autosummary_imported_members = True
@@ -55,7 +70,7 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
-napoleon_use_rtype = True
+napoleon_custom_sections = ["Returns"]  # prose, which napoleon would take for the name of a type
 napoleon_use_param = True
 napoleon_use_ivar = True  # attributes are properties, which have an entry of their own
 

@@ -50,7 +50,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
     config
         The frozen `Config`: what was asked for.
     settings
-        What was done: the same with everything decided that was left open (``"auto"``, None).
+        The same, with everything decided that was left open (``"auto"``, None).
     var_names
         Features, in the order of the decoder's output.
     history
@@ -189,7 +189,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         return f"{p} features -> {n} dimensions, {kind}, {self.heldout_deviance_explained:.1%} of held-out deviance explained"
 
     # ---- what the fit learned -----------------------------------------------------------------------------------
-    settings: Settings = from_fit("settings", "What was done: the configuration with everything decided.")
+    settings: Settings = from_fit("settings", "The configuration with everything decided.")
     var_names: pd.Index = from_fit("features.names", "Features, in the order of the decoder's output.")
     inputs: np.ndarray = from_fit("features.inputs", "Positions of the features that the encoder reads.")
     batch_key: str | None = from_fit("covariates.batch_key", "Column of ``obs`` with the batches.")

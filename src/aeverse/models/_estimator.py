@@ -112,7 +112,7 @@ class Estimator(Generic[ConfigType, FitType]):
     # ---- keeping -----------------------------------------------------------------------------------------------
     @checked
     def save(self, path: str | Path) -> None:
-        """Write the model to one file (safetensors with a JSON header), which `models.load` reads.
+        """Write the model to one file (safetensors with a JSON header), which `aeverse.models.load` reads.
 
         An existing file is replaced. The file also holds the embeddings of training samples and the categorical columns of
         their ``obs``, for `aeverse.tl.map_query`.

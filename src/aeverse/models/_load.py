@@ -43,7 +43,7 @@ def load(path: str | Path) -> Autoencoder | MultimodalAutoencoder:
 
     Examples
     --------
-    See `Autoencoder.save`.
+    See `aeverse.models.Autoencoder.save`.
     """
     if isinstance(path, str) and path.startswith(SCHEME):
         path = downloaded(path)

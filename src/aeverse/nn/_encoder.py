@@ -226,7 +226,7 @@ class Code:
     log_variance
         Of a variational encoder, the logarithm of the variance of its posterior around the mean; else None.
     hidden
-        Output of the first layer, before any activation: what `Contractive` differentiates by.
+        Output of the first layer, before any activation: what `Contraction` differentiates by.
     """
 
     mean: Tensor

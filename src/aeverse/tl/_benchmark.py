@@ -60,7 +60,7 @@ def benchmark(
         ``regularizer="auto"`` where none is given (for MuData of `aeverse.models.MultimodalConfig`); beside it there are, for AnnData, ``"pca"``, ``"kernel_pca"``,
         ``"scvi"``, and for MuData ``"concat_pca"``, ``"kernel_pca"``, ``"mfa"``, ``"mofa"``, ``"snf"``, ``"wnn"``,
         ``"totalvi"``, ``"multivi"``, which take ``n_latent``. Under a name of your own, the option ``"method"`` names the
-    method: ``{"sparse": {"method": "ae", "regularizer": "sparse"}, "pca": {}}``.
+        method: ``{"sparse": {"method": "ae", "regularizer": "sparse"}, "pca": {}}``.
     label_key
         Column of ``obs`` with known types: the scores of labels are computed. Those unknown (NaN, ``"NA"``,
         ``"unknown"``, …) are not judged.
