@@ -14,7 +14,8 @@ scvi         scVI on the counts in memory. Two epochs are run; the time is that 
 seconds      wall time, imports not counted
 cpu          seconds of CPU of the process, which depend less on what else the machine does
 memory       largest resident size beyond imports, MB
-load         load average of the machine at the end: above its number of cores, wall time says little
+load         load average of the machine at the end: above its number of cores, wall time says little, and seconds of CPU
+             are up to three times those of a quiet machine
 
 The second command holds out a tenth of the molecules of mosaic_pbmc15k's RNA (10,849 cells, 4,000 genes), sorts the cells by
 type (the worst order for blocks), and trains one member from the file with different block sizes. D2 is the Poisson deviance
@@ -37,6 +38,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from harness import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -150,6 +152,7 @@ def run(path: Path, method: str) -> dict:
         "memory": peak.largest - peak.base,
         "extrapolated": factor != 1,
         "load": os.getloadavg()[0],
+        "commit": commit(),
     }
 
 
