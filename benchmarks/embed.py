@@ -159,12 +159,16 @@ CASES = [
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Over the seeds, and below over the sets that every method has."""
+    """Over the seeds; below over all sets, of methods that have them, and over the sets that every method has."""
     by_set = table.groupby(["data", "method"], sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
-    methods = by_set.groupby("data")["method"].nunique()
-    shared = methods.index[methods == by_set["method"].nunique()]
-    overall = by_set[by_set["data"].isin(shared)].groupby("method", sort=False).mean(numeric_only=True).reset_index()
-    return pd.concat([by_set, overall.assign(data=f"mean of {len(shared)}")[by_set.columns]])
+    n_sets = by_set["data"].nunique()
+    complete = by_set[by_set.groupby("method")["data"].transform("size") == n_sets]
+    shared = by_set[by_set.groupby("data")["method"].transform("size") == by_set["method"].nunique()]
+    pages = [by_set]
+    for part in (complete, shared) if shared["data"].nunique() < n_sets else (complete,):
+        overall = part.groupby("method", sort=False).mean(numeric_only=True).reset_index()
+        pages.append(overall.assign(data=f"mean of {part['data'].nunique()}")[by_set.columns])
+    return pd.concat(pages)
 
 
 def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
