@@ -35,6 +35,7 @@ SCORES = {  # table: scores; a minus: lower is better
     "mapping": ("accuracy", "auroc"),
     "proteins": ("pearson", "spearman", "within"),
     "dropouts_thinned": ("auc", "auc_gene"),
+    "embed_values": ("mean",),
     "cohorts": ("ari", "knn", "lr", "c", "-ibs"),
 }
 PAIRED_BY = ("seed", "fold", "depth", "left_out")

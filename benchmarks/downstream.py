@@ -152,7 +152,7 @@ def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
     lines = []
     for name, table in tables.items():
         groups = table.groupby(["data", "method"], sort=False)
-        mean = groups.mean(numeric_only=True).drop(columns=["seed", "seconds", "memory_mb"])
+        mean = groups.mean(numeric_only=True).drop(columns=["seed", "seconds", "memory_mb"], errors="ignore")
         mean.insert(0, "seeds", groups.size())
         lines += [f"## {name.removeprefix('downstream_')}\n", *markdown(mean.reset_index()), ""]
     return lines

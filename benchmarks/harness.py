@@ -2,8 +2,8 @@
 
 A case is a data set, a method and a seed. It runs in a fresh process with a given number of threads. Its rows hold the scores,
 seconds (wall), cpu_seconds, memory_mb (peak of the process beyond what it held after imports and reading), the versions of
-what it depends on, the commit that measured it, and a key: a hash of the code that the case runs, of the data and, for our own
-methods, of the package. A case whose rows have the same key is not run again.
+what it depends on, the commit that measured it, and a key: a hash of the code that the case runs, of the data and of the package
+(for peers, of `aeverse.methods`). A case whose rows have the same key is not run again.
 
 A script declares its cases and how to score one::
 
@@ -178,15 +178,14 @@ def _score(declared: Cases, case: tuple[str, str, int]) -> list[dict[str, Any]]:
 
 # ---- what a row depends on -----------------------------------------------------------------------------------------
 def content_key(declared: Cases, data: str, method: str) -> str:
-    """Hash of the code that a case runs, of its data and, for our own methods, of the package."""
+    """Hash of the code that a case runs, of its data, and of the package: for peers only of what runs them."""
     known = hashlib.sha256()
     for text in sorted({*_sources(declared.score), *_sources(declared.methods[method])}):
         known.update(text.encode())
     for source in sorted(DATA.glob("*.h5*")):
         if source.stem in data:
             known.update(_digest(source))
-    if method.startswith(OURS):
-        known.update(_package())
+    known.update(_package("" if method.startswith(OURS) else "methods"))
     return known.hexdigest()[:12]
 
 
@@ -245,9 +244,9 @@ def _digest(path: Path) -> bytes:
 
 
 @functools.cache
-def _package() -> bytes:
+def _package(folder: str) -> bytes:
     known = hashlib.sha256()
-    for source in sorted((ROOT / "src" / "aeverse").rglob("*.py")):
+    for source in sorted((ROOT / "src" / "aeverse" / folder).rglob("*.py")):
         known.update(_without_words(source.read_text()).encode())
     return known.digest()
 

@@ -1,11 +1,10 @@
 """Markers of clusters that come from the same counts: false ones where there are none, and how many real ones are found.
 
-    python benchmarks/markers.py            # about two minutes on one quiet core
-    python benchmarks/markers.py --quick    # one set of each table, three splits
+    python benchmarks/markers.py
 
 Two tables and a picture:
 
-nothing   Counts without types. *profile*: negative binomial counts of one profile, with the profile, the dispersions and the
+markers   Counts without types. *profile*: negative binomial counts of one profile, with the profile, the dispersions and the
           depths of the 1,000 most abundant genes of real counts. *shuffled*: one cell line, in which the counts of each gene
           are shuffled among cells of similar depth, so that no two genes go together. *line*: the cell line itself, which is
           one type, but whose cells cycle. Clusters, markers (adjusted p below 0.05 and more in the cluster), and the share of
@@ -13,23 +12,22 @@ nothing   Counts without types. *profile*: negative binomial counts of one profi
           ``sc.tl.rank_genes_groups`` with Wilcoxon's test, on all molecules); poisson halves and negative binomial halves (one
           split: clusters of the first half, tested on the second, without asking whether they agree with others); aeverse
           (``ae.tl.markers``).
-types     Published types. The cells are divided in two sets. The truth: markers of the published types in the second set
+types     Published types (markers_types). The cells are divided in two sets. The truth: markers of the published types in the second set
           (adjusted p below 0.05, at least twice as much). Of these, the share found in the first set by scanpy, which is given
           the published types, and by ``ae.tl.markers(groupby=...)``; and the share of all that each finds (adjusted p below
           0.05) which differs in the same direction in the second set (adjusted p below 0.05).
-picture   docs/_static/markers_qq.png: p-values of *profile* of celseq2_5cl against uniform ones.
+picture   docs/_static/markers_qq.png: p-values of *profile* of celseq2_5cl against uniform ones; made by --picture.
 
-Data are read from ../shared/data. Written are benchmarks/results/markers.csv, markers_types.csv and markers.md; with --quick
-the tables are printed only.
+Data are read from ../shared/data. Written are benchmarks/results/markers.csv, markers_types.csv and markers.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import warnings
+import sys
 from pathlib import Path
 
 import anndata as ad
+import harness
 import numpy as np
 import pandas as pd
 import scanpy as sc
@@ -40,12 +38,10 @@ import aeverse as ae
 from aeverse.tl import _marker_tests, _markers
 from aeverse.tl._multiple_testing import benjamini_hochberg
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-RESULTS = ROOT / "benchmarks" / "results"
 LINES = {"celseq2_5cl": "H2228", "dropseq_3cl": "H1975"}
 TYPES = ("celseq2_5cl", "dropseq_3cl", "pbmc68k")
 ABUNDANT = 1000  # genes of the counts of one profile
+N_SPLITS = 5
 FEWEST = 20  # molecules of a gene, whose p-values are counted
 
 
@@ -55,7 +51,7 @@ def read(name: str) -> ad.AnnData:
         adata = ae.datasets.pbmc68k_counts()
         adata.obs["label"] = adata.obs["bulk_labels"].astype(str)
     else:
-        adata = ad.read_h5ad(DATA / f"{name}.h5ad")
+        adata = ad.read_h5ad(harness.DATA / f"{name}.h5ad")
     adata = ad.AnnData(sp.csr_matrix(adata.X, dtype=np.float32), obs=adata.obs, var=adata.var[[]])
     sc.pp.filter_genes(adata, min_counts=FEWEST)
     return adata
@@ -100,9 +96,9 @@ def by_scanpy(adata: ad.AnnData, groups) -> pd.DataFrame:
     return sc.get.rank_genes_groups_df(normalized, None)
 
 
-def by_aeverse(adata: ad.AnnData, groupby: str | None, n_splits: int) -> pd.DataFrame:
+def by_aeverse(adata: ad.AnnData, groupby: str | None) -> pd.DataFrame:
     """``ae.tl.markers``, with ``group`` also where there is one group only."""
-    ae.tl.markers(adata, groupby=groupby, n_splits=n_splits)
+    ae.tl.markers(adata, groupby=groupby, n_splits=N_SPLITS)
     names = adata.uns["markers"]["names"].dtype.names
     return pd.concat([sc.get.rank_genes_groups_df(adata, g, key="markers").assign(group=g) for g in names])
 
@@ -124,61 +120,49 @@ def by_halves(adata: ad.AnnData, dispersion: np.ndarray) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def nothing(sets: list[tuple[str, str]], n_splits: int) -> pd.DataFrame:
+def nothing(data: str, method: str, seed: int) -> dict:
     """Markers where there are none."""
-    rows = []
-    for kind, name in sets:
-        adata = {"profile": profile, "shuffled": shuffled}[kind](name, 0) if kind != "line" else line(name)
-        [clusters] = _markers._clusterings(adata.X, "pca", [1.0], 0)
-        dispersion = _marker_tests.dispersions(adata.X, clusters)
-        found = {
-            "scanpy": by_scanpy(adata, clusters.astype(str)),
-            "poisson halves": by_halves(adata, 0 * dispersion),
-            "negative binomial halves": by_halves(adata, dispersion),
-            "aeverse": by_aeverse(adata, None, n_splits),
-        }
-        for method, table in found.items():
-            markers = table[(table["pvals_adj"] < 0.05) & (table["scores"] > 0)]
-            row = {"counts": kind, "of": name, "cells": adata.n_obs, "genes": adata.n_vars, "method": method}
-            row |= {"clusters": int(clusters.max()) + 1, "markers": markers["names"].nunique()}
-            rows.append(row | {"share of p < 0.05": float((table["pvals"] < 0.05).mean())})
-            print(rows[-1], flush=True)
-    return pd.DataFrame(rows)
+    kind, name = data.split(" of ")
+    adata = {"profile": profile, "shuffled": shuffled}[kind](name, seed) if kind != "line" else line(name)
+    [clusters] = _markers._clusterings(adata.X, "pca", [1.0], 0)
+    dispersion = _marker_tests.dispersions(adata.X, clusters)
+    with harness.timed():
+        table = NOTHING[method](adata, clusters, dispersion)
+    markers = table[(table["pvals_adj"] < 0.05) & (table["scores"] > 0)]
+    row = {"cells": adata.n_obs, "genes": adata.n_vars, "clusters": int(clusters.max()) + 1}
+    return {**row, "markers": markers["names"].nunique(), "share of p < 0.05": float((table["pvals"] < 0.05).mean())}
+
+
+NOTHING = {
+    "scanpy": lambda adata, clusters, dispersion: by_scanpy(adata, clusters.astype(str)),
+    "poisson halves": lambda adata, clusters, dispersion: by_halves(adata, 0 * dispersion),
+    "negative binomial halves": lambda adata, clusters, dispersion: by_halves(adata, dispersion),
+    "aeverse": lambda adata, clusters, dispersion: by_aeverse(adata, None),
+}
 
 
 # ---- published types ---------------------------------------------------------------------------------------------
-def types(names: list[str], n_splits: int) -> pd.DataFrame:
+def types(data: str, method: str, seed: int) -> dict:
     """Markers of published types in one half of the cells, compared with those in the other half."""
-    rows = []
-    for name in names:
-        adata = read(name)
-        adata.obs["label"] = adata.obs["label"].astype(str)
-        first = np.random.default_rng(0).random(adata.n_obs) < 0.5
-        large = adata.obs["label"].value_counts()
-        kept = adata.obs["label"].isin(large.index[large >= 20]).to_numpy()
-        a, b = adata[first & kept].copy(), adata[~first & kept].copy()
-        truth = by_scanpy(b, b.obs["label"]).set_index(["group", "names"])
-        real = truth[(truth["pvals_adj"] < 0.05) & (truth["logfoldchanges"] > 1)].index
-        significant = truth["pvals_adj"] < 0.05
-        up, down = truth.index[significant & (truth["scores"] > 0)], truth.index[significant & (truth["scores"] < 0)]
-        for method in ("scanpy", "aeverse"):
-            table = by_scanpy(a, a.obs["label"]) if method == "scanpy" else by_aeverse(a, "label", n_splits)
-            table = table[table["pvals_adj"] < 0.05].set_index(["group", "names"])
-            higher, lower = table.index[table["scores"] > 0], table.index[table["scores"] < 0]
-            agreeing = higher.isin(up).sum() + lower.isin(down).sum()
-            row = {
-                "of": name,
-                "method": method,
-                "types": a.obs["label"].nunique(),
-                "types found": np.nan,
-                "real markers": len(real),
-            }
-            if method == "aeverse":
-                row["types found"] = int((a.uns["ae"]["markers"]["groups"]["found"] > 0.5).sum())
-            row |= {"found": float(real.isin(higher).mean()), "agreeing": float(agreeing / max(len(table), 1))}
-            rows.append(row)
-            print(rows[-1], flush=True)
-    return pd.DataFrame(rows)
+    adata = read(data)
+    adata.obs["label"] = adata.obs["label"].astype(str)
+    first = np.random.default_rng(seed).random(adata.n_obs) < 0.5
+    large = adata.obs["label"].value_counts()
+    kept = adata.obs["label"].isin(large.index[large >= 20]).to_numpy()
+    a, b = adata[first & kept].copy(), adata[~first & kept].copy()
+    truth = by_scanpy(b, b.obs["label"]).set_index(["group", "names"])
+    real = truth[(truth["pvals_adj"] < 0.05) & (truth["logfoldchanges"] > 1)].index
+    significant = truth["pvals_adj"] < 0.05
+    up, down = truth.index[significant & (truth["scores"] > 0)], truth.index[significant & (truth["scores"] < 0)]
+    with harness.timed():
+        table = by_scanpy(a, a.obs["label"]) if method == "scanpy" else by_aeverse(a, "label")
+    table = table[table["pvals_adj"] < 0.05].set_index(["group", "names"])
+    higher, lower = table.index[table["scores"] > 0], table.index[table["scores"] < 0]
+    agreeing = higher.isin(up).sum() + lower.isin(down).sum()
+    row = {"types": a.obs["label"].nunique(), "types found": None, "real markers": len(real)}
+    if method == "aeverse":
+        row["types found"] = int((a.uns["ae"]["markers"]["groups"]["found"] > 0.5).sum())
+    return {**row, "found": float(real.isin(higher).mean()), "agreeing": float(agreeing / max(len(table), 1))}
 
 
 # ---- picture -----------------------------------------------------------------------------------------------------
@@ -212,24 +196,25 @@ def picture(adata: ad.AnnData, path: Path) -> None:
     fig.savefig(path, dpi=150)
 
 
-def main() -> None:
-    """Run everything, print and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one set of each table, three splits")
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    splits = 3 if args.quick else 5
-    sets = [("profile", "pbmc3k"), ("profile", "celseq2_5cl"), ("shuffled", "celseq2_5cl"), ("line", "celseq2_5cl")]
-    none = nothing(sets[:1] if args.quick else [*sets, ("line", "dropseq_3cl")], splits)
-    real = types(["pbmc68k"] if args.quick else list(TYPES), splits)
-    page = ["`python benchmarks/markers.py`, see there.", "", "### Counts without types", "", *markdown(none), ""]
-    print(text := "\n".join([*page, "### Published types", "", *markdown(real), ""]))
-    if not args.quick:
-        picture(profile("celseq2_5cl", 1), ROOT / "docs" / "_static" / "markers_qq.png")
-        none.to_csv(RESULTS / "markers.csv", index=False, float_format="%.4g")
-        real.to_csv(RESULTS / "markers_types.csv", index=False, float_format="%.4g")
-        (RESULTS / "markers.md").write_text(text)
+SETS = ["profile of pbmc3k", "profile of celseq2_5cl", "shuffled of celseq2_5cl", "line of celseq2_5cl"]
+BY_TYPE = {"scanpy": None, "aeverse": None}
+CASES = [
+    harness.Cases("markers", [*SETS, "line of dropseq_3cl"], NOTHING, nothing, quick=(SETS[3:], ["scanpy"])),
+    harness.Cases("markers_types", TYPES, BY_TYPE, types, quick=(TYPES[2:], ["scanpy"])),
+]
+
+
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Both tables, and the picture of p-values."""
+    lines = []
+    for name, heading in (("markers", "Counts without types"), ("markers_types", "Published types")):
+        shown = tables[name].drop(columns=["seed", "seconds", "cpu_seconds", "memory_mb"], errors="ignore")
+        lines += [f"### {heading}", "", *markdown(shown), ""]
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    if "--picture" in sys.argv:
+        picture(profile("celseq2_5cl", 1), harness.ROOT / "docs" / "_static" / "markers_qq.png")
+    else:
+        harness.main(__file__, __doc__, CASES, write)

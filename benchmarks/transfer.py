@@ -17,17 +17,13 @@ Written are benchmarks/results/transfer.csv and transfer.md.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import warnings
 from pathlib import Path
 
+import harness
 import numpy as np
 import pandas as pd
+from tables import markdown
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-RESULTS = ROOT / "benchmarks" / "results"
 N_TEST = 500
 
 
@@ -35,7 +31,7 @@ def cells():
     """(source, target) of the first pair."""
     import mudata as md
 
-    mdata = md.read_h5mu(DATA / "mosaic_pbmc15k.h5mu")
+    mdata = md.read_h5mu(harness.DATA / "mosaic_pbmc15k.h5mu")
     rna = mdata["rna"].copy()
     batch = mdata.obs["batch"].reindex(rna.obs_names).astype(str).to_numpy()
     names = pd.Series(batch).value_counts().index
@@ -49,7 +45,7 @@ def tumors(kind: str):
     """(source, target) of the second pair: all other types, and one."""
     import mudata as md
 
-    mdata = md.read_h5mu(DATA / "pancan_mut.h5mu")
+    mdata = md.read_h5mu(harness.DATA / "pancan_mut.h5mu")
     mut = mdata["mut"].copy()
     mut.X = np.asarray(mut.X.toarray() if hasattr(mut.X, "toarray") else mut.X, np.float32)
     own = mdata.obs["label"].reindex(mut.obs_names).astype(str).to_numpy() == kind
@@ -88,53 +84,47 @@ def first_passing(history: dict, level: float) -> float:
     return passed[0] if passed else np.nan
 
 
-def main() -> None:
-    """Run both pairs and write the table."""
+PAIRS = {"PBMC 10k to 5k": "mosaic_pbmc15k", "tumors to BRCA": "pancan_mut"}
+NUMBERS = (50, 100, 200)
+
+
+def score(data: str, method: str, seed: int) -> list[dict]:
+    """A row for every number of samples and every start."""
     import aeverse as ae
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--kinds", nargs="+", default=["BRCA"], help="tumor types to be the new data")
-    parser.add_argument("--pairs", nargs="+", default=["cells", "tumors"], choices=["cells", "tumors"])
-    args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
-    warnings.simplefilter("ignore")
-    pairs = {}
-    if "cells" in args.pairs:
-        pairs["PBMC 10k to 5k"] = cells(), judge_cells, {"likelihood": "nb", "n_models": 1}
-    for kind in args.kinds if "tumors" in args.pairs else ():
+    if PAIRS[data] == "mosaic_pbmc15k":
+        (source, target), judge, options = cells(), judge_cells, {"likelihood": "nb", "n_models": 1}
+    else:
         options = {"likelihood": "bernoulli", "regularizer": "denoising"}
-        pairs[f"tumors to {kind}"] = tumors(kind), judge_tumors, options
-    rows = []
-    for name, ((source, target), judge, options) in pairs.items():
-        other = ae.models.Autoencoder(**options).fit(source)
-        for seed in args.seeds:
-            order = np.random.default_rng(seed).permutation(target.n_obs)
-            test = target[np.sort(order[-min(N_TEST, target.n_obs - 200) :])].copy()
-            for n in (50, 100, 200):
-                few = target[np.sort(order[:n])].copy()
-                scratch = ae.models.Autoencoder(**options, random_state=seed).fit(few)
-                started = ae.models.Autoencoder(random_state=seed).fit(few, init=other)
-                best = max(scratch.history["heldout"])
-                for method, model in (("scratch", scratch), ("source", other), ("init", started)):
-                    row = {"pair": name, "n": n, "seed": seed, "method": method, "d2": judge(model, few, test, seed)}
-                    if method != "source":
-                        history = model.history
-                        row["steps"] = history["step"][int(np.argmax(history["heldout"]))]
-                        row["same"] = first_passing(history, best)
-                    rows.append(row)
-                    print(row, flush=True)
-    table = pd.DataFrame(rows)
-    table.to_csv(RESULTS / "transfer.csv", index=False, float_format="%.4g")
-    mean = table.groupby(["pair", "n", "method"], sort=False)[["d2", "steps", "same"]].mean().reset_index()
-    spread = table.groupby(["pair", "n", "method"], sort=False)["d2"].std().to_numpy()
-    lines = ["| pair | n | method | d2 | sd | steps | same |", "|" + "---|" * 7]
-    for row, sd in zip(mean.itertuples(index=False), spread, strict=True):
-        steps = ["" if v != v else f"{v:.0f}" for v in (row.steps, row.same)]
-        lines.append(f"| {row.pair} | {row.n} | {row.method} | {row.d2:.4f} | {sd:.4f} | {steps[0]} | {steps[1]} |")
-    (RESULTS / "transfer.md").write_text("`python benchmarks/transfer.py`, see there.\n\n" + "\n".join(lines) + "\n")
+        (source, target), judge = tumors(data.split()[-1]), judge_tumors
+    other, rows = ae.models.Autoencoder(**options).fit(source), []
+    order = np.random.default_rng(seed).permutation(target.n_obs)
+    test = target[np.sort(order[-min(N_TEST, target.n_obs - 200) :])].copy()
+    for n in NUMBERS:
+        few = target[np.sort(order[:n])].copy()
+        scratch = ae.models.Autoencoder(**options, random_state=seed).fit(few)
+        started = ae.models.Autoencoder(random_state=seed).fit(few, init=other)
+        best = max(scratch.history["heldout"])
+        for start, model in (("scratch", scratch), ("source", other), ("init", started)):
+            row = {"n": n, "start": start, "d2": judge(model, few, test, seed)}
+            if start != "source":
+                history = model.history
+                row["steps"] = history["step"][int(np.argmax(history["heldout"]))]
+                row["same"] = first_passing(history, best)
+            rows.append(row)
+    return rows
+
+
+CASES = [harness.Cases("transfer", list(PAIRS), {"aeverse": None}, score, (0, 1, 2))]
+
+
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Means over the seeds, and the standard deviation of d2."""
+    groups = tables["transfer"].groupby(["data", "n", "start"], sort=False)
+    mean = groups[["d2", "steps", "same"]].mean()
+    mean.insert(1, "sd", groups["d2"].std())
+    return markdown(mean.round({"steps": 0, "same": 0}).reset_index(), decimals=4)
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)
