@@ -5,14 +5,13 @@
 Cells of a simulation whose truth is known (three types; three donors and a number each change a third of the genes, whatever
 the type; tests/test_covariates.py) and of celseq2_5cl (five cell lines, three plates, library sizes), embedded with the defaults:
 
-without       no covariates
-covariates    covariates=[category, number]
+aeverse               no covariates
+aeverse_covariates    covariates=[category, number]
 
 types      accuracy of the 15 nearest neighbors, five-fold
-category   the same for donor or plate; in brackets what one gets by naming the most frequent one
+category   the same for donor or plate; most: what one gets by naming the most frequent one
 number     share of the variance of percent_mito or log library size that ridge regression explains, five-fold; within: mean over
            the types of the same within a type, which a difference between types does not enter
-seconds    of CPU, one thread
 
 Then the cells of the simulation and of snare_cortex (RNA, 12 batches) are denoised with the covariates, each cell as it is
 (own) and as if all were average (transform_batch="average"), and log1p of counts per 10,000 is taken:
@@ -27,10 +26,10 @@ Written are benchmarks/results/covariates.csv, covariates_denoised.csv and covar
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import anndata as ad
+import harness
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import RidgeCV
@@ -40,9 +39,8 @@ from tables import markdown
 
 import aeverse as ae
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(harness.ROOT / "tests"))
+METHODS = {"aeverse": False, "aeverse_covariates": True}
 
 
 def simulated():
@@ -54,7 +52,7 @@ def simulated():
 
 def cell_lines():
     """The same of CEL-seq2."""
-    adata = ad.read_h5ad(ROOT.parent / "shared" / "data" / "celseq2_5cl.h5ad")
+    adata = ad.read_h5ad(harness.DATA / "celseq2_5cl.h5ad")
     adata.obs["log_library"] = np.log(np.asarray(adata.X.sum(1)).ravel())
     return adata, "label", "plate", "log_library"
 
@@ -68,7 +66,7 @@ def cortex():
     """Cells of snare_cortex, and the names of their type and batch."""
     import mudata as md
 
-    mdata = md.read_h5mu(ROOT.parent / "shared" / "data" / "snare_cortex.h5mu")
+    mdata = md.read_h5mu(harness.DATA / "snare_cortex.h5mu")
     adata = mdata["rna"].copy()
     for column in ("cell_type", "batch"):
         adata.obs[column] = mdata.obs[column].reindex(adata.obs_names).astype(str).to_numpy()
@@ -95,53 +93,54 @@ def shares(values: np.ndarray, obs: pd.DataFrame, kind: str, batch: str) -> dict
     return {"batches": of_batches[0], "shuffled": of_batches[1], "types": 1 - within / total}
 
 
-def denoised() -> pd.DataFrame:
+READERS = {"simulation": simulated, "celseq2_5cl": cell_lines, "snare_cortex": cortex}
+
+
+def score(data: str, method: str, seed: int) -> dict:
+    """What an embedding holds of a type, a category and a number."""
+    adata, kind, category, number = READERS[data]()
+    with harness.timed():
+        covariates = [category, number] if METHODS[method] else None
+        ae.tl.embed(adata, covariates=covariates, key_added="X_own", random_state=seed, progress=False)
+    embedding, values, types = adata.obsm["X_own"], adata.obs[number].to_numpy(), adata.obs[kind].to_numpy()
+    knn = [cross_val_score(KNeighborsClassifier(15), embedding, adata.obs[c]).mean() for c in (kind, category)]
+    return {
+        "cells": adata.n_obs,
+        "types": knn[0],
+        "category": knn[1],
+        "most": adata.obs[category].value_counts(normalize=True).max(),
+        "number": explained(embedding, values),
+        "within": np.mean([explained(embedding[types == t], values[types == t]) for t in np.unique(types)]),
+    }
+
+
+def score_denoised(data: str, method: str, seed: int) -> list[dict]:
     """Rows for cells as they are, and as average ones."""
+    adata, kind, *covariates = READERS[data]()
     rows = []
-    for name, (adata, kind, *covariates) in {"simulation": simulated(), "snare_cortex": cortex()}.items():
-        for values, transform_batch in {"own": None, "average": "average"}.items():
-            options = {"covariates": covariates, "transform_batch": transform_batch, "log1p": True, "progress": False}
-            ae.tl.denoise(adata, **options)
-            found = shares(np.asarray(adata.layers["denoised"], np.float64), adata.obs, kind, covariates[0])
-            rows.append({"data": name, "cells": adata.n_obs, "values": values, **found})
-    return pd.DataFrame(rows)
+    for values, transform_batch in {"own": None, "average": "average"}.items():
+        options = {"covariates": covariates, "transform_batch": transform_batch, "log1p": True, "progress": False}
+        with harness.timed():
+            ae.tl.denoise(adata, **options, random_state=seed)
+        found = shares(np.asarray(adata.layers["denoised"], np.float64), adata.obs, kind, covariates[0])
+        rows.append({"cells": adata.n_obs, "values": values, **found, **harness.cost()})
+    return rows
 
 
-def main() -> None:
-    """Run everything, and write the tables."""
-    rows = []
-    for name, read in {"simulation": simulated, "celseq2_5cl": cell_lines}.items():
-        adata, kind, category, number = read()
-        for method, covariates in {"without": None, "covariates": [category, number]}.items():
-            start = time.process_time()
-            ae.tl.embed(adata, covariates=covariates, key_added="X_own", progress=False)
-            seconds, embedding = time.process_time() - start, adata.obsm["X_own"]
-            knn = {
-                c: cross_val_score(KNeighborsClassifier(15), embedding, adata.obs[c]).mean() for c in (kind, category)
-            }
-            values, types = adata.obs[number].to_numpy(), adata.obs[kind].to_numpy()
-            within = [explained(embedding[types == t], values[types == t]) for t in np.unique(types)]
-            most = adata.obs[category].value_counts(normalize=True).max()
-            rows.append(
-                {
-                    "data": name,
-                    "cells": adata.n_obs,
-                    "method": method,
-                    "types": knn[kind],
-                    "category": f"{knn[category]:.3f} ({most:.3f})",
-                    "number": explained(embedding, values),
-                    "within": np.mean(within),
-                    "seconds": seconds,
-                }
-            )
-    table = pd.DataFrame(rows)
-    table.to_csv(RESULTS / "covariates.csv", index=False)
-    second = denoised()
-    second.to_csv(RESULTS / "covariates_denoised.csv", index=False)
-    lines = ["`python benchmarks/covariates.py`, see there.", "", *markdown(table), "", *markdown(second), ""]
-    (RESULTS / "covariates.md").write_text("\n".join(lines))
-    print(table.to_string(), second.to_string(), sep="\n")
+CASES = [
+    harness.Cases("covariates", ["simulation", "celseq2_5cl"], METHODS, score),
+    harness.Cases("covariates_denoised", ["simulation", "snare_cortex"], {"aeverse_covariates": True}, score_denoised),
+]
+
+
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Both tables."""
+    lines = []
+    for table in tables.values():
+        shown = table.drop(columns=["seed", "seconds", "cpu_seconds", "memory_mb"], errors="ignore")
+        lines += [*markdown(shown), ""]
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)

@@ -35,6 +35,8 @@ SCORES = {  # table: scores; a minus: lower is better
     "mapping": ("accuracy", "auroc"),
     "proteins": ("pearson", "spearman", "within"),
     "dropouts_thinned": ("auc", "auc_gene"),
+    "downstream_types": ("ap", "ari", "purity"),
+    "downstream_trajectory": ("order",),
     "embed_values": ("mean",),
     "cohorts": ("ari", "knn", "lr", "c", "-ibs"),
 }

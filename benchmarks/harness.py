@@ -113,6 +113,9 @@ def main(file: str, doc: str | None, cases: Sequence[Cases], write: Write) -> No
         if declared.table in args.tables:
             _run(file, declared, folder, args)
     tables = {c.table: read(c.table, folder) for c in cases if (folder / f"{c.table}.csv").exists()}
+    if not tables:
+        print("no cases")
+        return
     scores = {name: table.drop(columns=RECORD) for name, table in tables.items()}
     commits = pd.concat([table["commit"] for table in tables.values()]).value_counts()
     measured = ", ".join(f"{name} ({n})" for name, n in commits.items())

@@ -5,20 +5,19 @@
 The default call of tl.denoise on real counts that were changed: few cells, few genes, variable genes only, a fifth of the
 molecules, ambient molecules added to every cell, plates as batches, genes permuted among the cells, where only a cell's own
 count tells anything, and counts drawn from the gene means, where nothing does. D2 (deviance of a tenth of the molecules explained beyond library size x gene mean) is that of
-benchmarks/denoise.py; `warned`: the call said that there is little to give. Written: benchmarks/results/robustness.md.
+benchmarks/denoise.py; `warned`: the call said that there is little to give. Written: benchmarks/results/robustness.csv and robustness.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
 import warnings
+from pathlib import Path
 
+import harness
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from harness import DATA, RESULTS
 from tables import markdown
 
 
@@ -80,7 +79,7 @@ def gene_means(counts, rng):
     return sp.csr_matrix(rng.poisson(mean).astype(np.float32))
 
 
-CASES = {
+CHANGES = {
     "as it is": lambda counts, rng: counts,
     "200 cells": some_cells,
     "30 abundant genes": abundant_genes,
@@ -99,7 +98,7 @@ def judged(counts: sp.csr_matrix, seed: int, batches=None) -> dict:
 
     import aeverse as ae
 
-    sys.path.insert(0, str(DATA.parent))
+    sys.path.insert(0, str(harness.DATA.parent))
     from scoring import deviance_explained, split_molecules
 
     counts = counts[np.asarray(counts.sum(1)).ravel() > 0]
@@ -107,41 +106,35 @@ def judged(counts: sp.csr_matrix, seed: int, batches=None) -> dict:
     adata = ad.AnnData(train.copy())
     if batches is not None:
         adata.obs["batch"] = batches
-    start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, harness.timed():
         warnings.simplefilter("always")
         ae.tl.denoise(adata, batch_key=None if batches is None else "batch", progress=False)
     said = any("little structure" in str(w.message) for w in caught)
     d2 = deviance_explained(adata.layers["denoised"], train, test)
     shape = {"cells": counts.shape[0], "genes": train.shape[1], "molecules": int(counts.sum())}
-    return {**shape, "D2": d2, "warned": said, "seconds": time.perf_counter() - start}
+    return {**shape, "D2": d2, "warned": said, **harness.cost()}
 
 
-def main() -> None:
-    """Every case of every data set."""
+def score(data: str, method: str, seed: int) -> list[dict]:
+    """A row for every change."""
     import anndata as ad
-    import torch
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=["pbmc3k", "celseq2_5cl"])
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"needs the data sets in {DATA}")
-    torch.set_num_threads(args.threads)
-    rows = []
-    for data in args.data:
-        adata = ad.read_h5ad(DATA / f"{data}.h5ad")
-        counts = sp.csr_matrix(adata.X, dtype=np.float32)
-        jobs = {case: (change(counts, np.random.default_rng(0)), None) for case, change in CASES.items()}
-        if "plate" in adata.obs:
-            jobs["plates as batches"] = counts, adata.obs["plate"].astype(str).to_numpy()
-        for case, (changed, batches) in jobs.items():
-            rows.append({"data": data, "case": case, **judged(changed, 0, batches)})
-            print(rows[-1], flush=True)
-    text = ["`python benchmarks/robustness.py`, see there; one split, one thread of a shared machine.", ""]
-    (RESULTS / "robustness.md").write_text("\n".join([*text, *markdown(pd.DataFrame(rows), decimals=4)]) + "\n")
+    adata = ad.read_h5ad(harness.DATA / f"{data}.h5ad")
+    counts = sp.csr_matrix(adata.X, dtype=np.float32)
+    jobs = {case: (change(counts, np.random.default_rng(0)), None) for case, change in CHANGES.items()}
+    if "plate" in adata.obs:
+        jobs["plates as batches"] = counts, adata.obs["plate"].astype(str).to_numpy()
+    return [{"case": case, **judged(changed, seed, batches)} for case, (changed, batches) in jobs.items()]
+
+
+CASES = [harness.Cases("robustness", ["pbmc3k", "celseq2_5cl"], {"aeverse": None}, score)]
+
+
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> list[str]:
+    """All rows."""
+    columns = ["data", "case", "cells", "genes", "molecules", "D2", "warned", "seconds"]
+    return markdown(tables["robustness"][columns], decimals=4)
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(__file__, __doc__, CASES, write)
