@@ -321,7 +321,7 @@ COHORTS: dict[str, tuple[Made, str]] = {
     "a modality without cells": (mods(lambda m: {"a": m["rna"], "b": m["prot"][:0].copy()}), NO),
     "some cells in one modality only": (mods(lambda m: {"a": m["rna"], "b": m["prot"][:20].copy()}), OK),
     "cells of equal names": (mods(lambda m: {"a": renamed(m["rna"], ["c"] * 30), "b": m["prot"]}), NO),
-    "no modality": (Made(lambda: md.MuData({})), NO),
+    "no modality": (after(lambda m: [m.mod.pop(name) for name in list(m.mod)] and m), NO),
     "out of date": (after(lambda m: m.mod.__setitem__("rna", m.mod["rna"][:9].copy()) or m), EITHER),
     "texts": (mods(lambda m: {"a": m["rna"], "b": ad.AnnData(m["prot"].X.astype(str), obs=m["prot"].obs)}), NO),
     "uns['ae'] of others": (after(lambda m: m.uns.__setitem__("ae", 5)), EITHER),

@@ -62,7 +62,7 @@ def with_huge(value: float) -> ad.AnnData:
 def with_levels() -> ad.AnnData:
     """Features with names of two levels."""
     adata = ad.AnnData(VALUES.copy())
-    adata.var_names = pd.MultiIndex.from_product([["a"], range(12)])
+    adata.var.index = pd.MultiIndex.from_product([["a"], range(12)])
     return adata
 
 

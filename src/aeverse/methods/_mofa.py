@@ -34,8 +34,8 @@ def mofa(
     n_factors = min(n_latent or N_FACTORS, n_obs - 1)
     views = {m: _View(d, kinds[m]) for m, d in data.items()}
     mods = {}
-    for m, d in data.items():
-        x = views[m](d)
+    for m in sorted(data):  # muon 0.2 gives the weights back by the alphabet, whatever the order of the modalities
+        x, d = views[m](data[m]), data[m]
         mods[m] = AnnData(
             x, pd.DataFrame(index=d.rows.astype(str)), pd.DataFrame(index=np.arange(x.shape[1]).astype(str))
         )
@@ -47,7 +47,7 @@ def mofa(
             joint,
             n_factors=n_factors,
             use_obs="union",
-            likelihoods=["bernoulli" if kinds[m] == "binary" else "gaussian" for m in data],
+            likelihoods=["bernoulli" if kinds[m] == "binary" else "gaussian" for m in mods],
             seed=random_state,
             outfile=str(Path(folder) / "mofa.hdf5"),
             quiet=True,

@@ -14,7 +14,7 @@ MOST_SAMPLES = 5000  # to learn from
 N_NEIGHBORS, SHARE_NEAR = 20, 0.025  # of a batch: what counts as near is at least so many samples, and such a share
 FAR = 2.0  # matches further apart than this many times the median one are none
 ROUNDS = 17
-MOST_PAIRS = 300  # of batches that are compared in a round
+MOST_PAIRS = 100  # of batches that are compared in a round
 SAMPLES_PER_CLUSTER, MOST_CLUSTERS = 15, 100
 NEAR_CLUSTERS = 3
 
