@@ -444,3 +444,20 @@ def test_what_was_inferred_goes_to_scanpys_log(monkeypatch):
     model = ae.models.Autoencoder(n_models=1, n_latent=2, max_epochs=1)
     model.fit(ae.datasets.simulate_counts(60, 30), progress=False)
     assert said == ["aeverse: inferred from the data: likelihood='nb'"]
+
+
+# ---- next to nothing to learn from -------------------------------------------------------------------------------
+@pytest.mark.parametrize("likelihood", ["nb", "gaussian"])
+@pytest.mark.parametrize("shape", [(2, 13), (14, 1), (14, 2)])
+def test_a_graph_of_samples_that_are_all_alike(shape, likelihood):
+    adata = ae.datasets.simulate_counts(*shape, n_types=1)
+    adata.X[:, 1:2] = 0  # of two genes, one is expressed: the profiles of all cells are the same
+    ae.tl.embed(adata, likelihood=likelihood, regularizer="graph", n_models=1, n_latent=4, progress=False)
+    assert np.isfinite(adata.obsm["X_ae"]).all()
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "gaussian"])
+def test_one_sample_has_no_graph(likelihood):
+    adata = ae.datasets.simulate_counts(1, 13, n_types=1)
+    with pytest.raises(ValueError, match="holds one"):
+        ae.tl.embed(adata, likelihood=likelihood, regularizer="graph", progress=False)

@@ -233,6 +233,25 @@ def test_inside(tmp_path):
     assert not _files.inside(tmp_path / "a.zarr2", folder)
 
 
+def test_what_a_thread_still_writes_after_an_error_is_removed_too(tmp_path):
+    def late(folder):
+        time.sleep(0.05)
+        folder.mkdir(parents=True, exist_ok=True)  # as zarr's threads do
+        (folder / "chunk").write_text("late")
+
+    def fail(folder):
+        folder.mkdir()
+        threads.append(threading.Thread(target=late, args=(folder,)))
+        threads[0].start()
+        raise OSError("disk full")
+
+    threads = []
+    with pytest.raises(OSError, match="disk full"), _files.replacing(tmp_path / "out.zarr") as new:
+        fail(new)
+    threads[0].join()
+    assert not list(tmp_path.iterdir())
+
+
 # ---- what aeverse writes: models, .h5ad, .zarr --------------------------------------------------------------------
 def save_model(path: Path, which: str) -> None:
     ae.io.save_arrays(path, "Example", {"which": which}, {"x": np.full(3000, float(which == NEW))})

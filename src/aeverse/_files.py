@@ -27,7 +27,8 @@ except ImportError:  # Windows, where leftovers stay
 PREFIX = ".aeverse-"
 LONGEST_NAME = 255  # bytes
 LOCK, NEW, OLD = "lock", "new", "old"  # what is in such a folder
-PATIENCE = 2.0  # seconds in which a folder must be removed
+PATIENCE = 5.0  # seconds in which a folder must be removed
+TIMES_GONE = 20  # a hundredth of a second apart, until what was not finished counts as removed
 AT_WORKING_FOLDER, EXCHANGE = -100, 2  # AT_FDCWD, and the flag of renameat2 (Linux) and renamex_np (macOS)
 
 
@@ -180,13 +181,14 @@ def remove_own() -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, into which threads of a library (zarr) may still write for a moment after an error."""
-    end = time.monotonic() + PATIENCE
-    while folder.exists():
+    """Remove a folder, into which threads of a library (zarr) may still write for a moment after an error, and make it anew."""
+    is_unfinished = any((folder / NEW).glob("*"))
+    wanted, gone, end = TIMES_GONE if is_unfinished else 1, 0, time.monotonic() + PATIENCE
+    while gone < wanted and time.monotonic() < end:
         shutil.rmtree(folder, ignore_errors=True)
-        if time.monotonic() > end:
-            return
-        time.sleep(0.01)
+        gone = 0 if folder.exists() else gone + 1
+        if gone < wanted:
+            time.sleep(0.01)
 
 
 def _new_folder(parent: Path) -> Path:

@@ -128,6 +128,8 @@ class Counts:
         mask: np.ndarray | None,
     ) -> np.ndarray:
         """What the leading dimensions of the code are to predict of each cell."""
+        if len(self) == 1:
+            raise ValueError(f"{self.place} holds one cell, which has no neighbors; choose another regularizer.")
         columns = None if mask is None else np.flatnonzero(mask)
         return smoothed_target(self.x, features.names, settings.n_guided, batches, columns)
 

@@ -134,8 +134,10 @@ def _shorten_unguided(network: Network, samples: Samples) -> None:
     """Scale what is beside the guided dimensions to `UNGUIDED_LENGTH` of their length."""
     members, n = network.ensemble.members, network.settings.n_guided
     for member, code in zip(members, np.split(network.encode(samples), len(members), 1), strict=True):
-        variance = code.var(0)
-        ratio = float(np.sqrt(variance[:n].sum() / max(variance[n:].sum(), 1e-12)))
+        guided, unguided = code[:, :n].var(0).sum(), code[:, n:].var(0).sum()
+        if not guided:  # all samples lie in one place there
+            continue
+        ratio = float(np.sqrt(guided / max(unguided, 1e-12)))
         matrix = torch.eye(code.shape[1], dtype=torch.float64)
         matrix[n:, n:] *= UNGUIDED_LENGTH * ratio
         member.rotate(matrix.to(network.device))
