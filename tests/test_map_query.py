@@ -115,7 +115,7 @@ def test_p_values_are_uniform_for_samples_like_the_training_data():
 
 
 def test_samples_for_calibration_are_kept_out_of_training():
-    for n, size in ((2, 0), (100, 8), (1000, 50), (4000, 200), (50_000, 500)):
+    for n, size in ((2, 0), (100, 20), (450, 50), (1000, 50), (4000, 200), (50_000, 500)):
         learned, kept_out = calibration_rows(n, 0.05, 0)
         assert len(kept_out) == size
         assert sorted([*learned, *kept_out]) == list(range(n))
@@ -183,6 +183,23 @@ def test_a_sample_between_two_labels_has_both_and_a_strange_one_has_none():
         [True, False, False, False],
         [False, False, False, False],
     ]
+
+
+def test_strange_samples_have_no_label_though_few_unseen_samples_set_the_level():
+    """Unseen samples lie further out than those that a net has learned: some beyond all of them, but near."""
+    rng = np.random.default_rng(0)
+    empty, covered = [], []
+    for _ in range(20):
+        kind = rng.integers(0, 3, 600)
+        spread = np.where(np.arange(600) < 200, 1.0, 1.6)[:, None]  # the first 200 are learned, 24 unseen, the rest new
+        code = np.eye(3)[kind] * 20 + rng.normal(size=(600, 3)) * spread
+        labels = pd.Categorical.from_codes(kind[:224], list("abc"))
+        reference = Reference.of(code[:224], {"kind": labels}, n_unseen=24)
+        possible = reference.possible("kind", code[224:], 0.1)
+        covered.append(possible[np.arange(376), kind[224:]].mean())
+        empty.append(not reference.possible("kind", np.full((1, 3), 60.0), 0.1).any())
+    assert all(empty)
+    assert 0.9 < np.mean(covered) < 0.96  # 24 samples cannot set a level more finely
 
 
 def test_prediction_sets_in_words(fitted, query, known):

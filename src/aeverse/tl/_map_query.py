@@ -52,7 +52,7 @@ def map_query(
     sample is unlike the training samples of every label, as a share of at most `alpha` of known kinds is, too. How well a
     sample conforms to a label is compared within that label, where it has 30 samples, so that rare labels are covered as
     well as frequent ones. The level comes from the samples that an `aeverse.models.Autoencoder` keeps out of training (a
-    twentieth, at most 500), if they are at least 2 / `alpha`; else, and with an `aeverse.models.MultimodalAutoencoder` or
+    twentieth, but 50 to 500 of them, or a fifth), if they are at least 2 / `alpha`; else, and with an `aeverse.models.MultimodalAutoencoder` or
     `reference`, from the training samples, and the sets are somewhat larger than they need be.
 
     **Typicality.** A p-value: the share of the training samples that lie at least as far from the others as the new sample

@@ -136,8 +136,8 @@ class Config:
         Share of the molecules or entries that training does not see; they decide which weights are kept and are what is
         reported.
     share_calibration
-        Share of the samples that training does not see (at most 500; of few samples up to 8 %): against them
-        `aeverse.tl.map_query` measures how unlike the training data a new sample is. 0: all are learned from.
+        Share of the samples that training does not see (at most 500; at least 50, or a fifth of fewer than 250 samples):
+        against them `aeverse.tl.map_query` measures how unlike the training data a new sample is. 0: all are learned from.
     random_state
         Seed.
     """

@@ -100,13 +100,20 @@ def _ratios(distances: np.ndarray) -> np.ndarray:
 
 
 def _ranks(reference_distances: np.ndarray, labels: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Share of the reference samples of each label that are at least as far from it, (samples, labels)."""
+    """Share of the reference samples of each label that are at least as far from it, (samples, labels).
+
+    Beyond the furthest of them it goes on falling with the distance: else a sample just outside a label would conform as
+    little as one of another kind, and a few unseen samples of the former sort would let all of the latter in.
+    """
     of_own_label = reference_distances[np.arange(len(reference_distances)), labels]
     ranks = np.zeros(distances.shape)
     for label in range(distances.shape[1]):
         members = labels == label
         peers = of_own_label[members] if members.sum() >= FEWEST_OF_LABEL else of_own_label
-        ranks[:, label] = _share_at_most(-peers[np.isfinite(peers)], -distances[:, label])
+        peers = peers[np.isfinite(peers)]
+        furthest = peers.max() if len(peers) else np.inf
+        beyond = furthest / np.maximum(distances[:, label], max(furthest, 1e-12)) if np.isfinite(furthest) else 1
+        ranks[:, label] = _share_at_most(-peers, -distances[:, label]) * beyond
     return np.where(np.isfinite(distances), ranks, 0)
 
 

@@ -15,7 +15,7 @@ from aeverse.nn import nearest
 
 MOST_KEPT = 5000  # samples
 MOST_CALIBRATION = 500  # samples that training does not see
-FEWEST_CALIBRATION, SHARE_FEW = 50, 0.08  # of few samples, rather so many, but no larger a share
+FEWEST_CALIBRATION, SHARE_FEW = 50, 0.2  # of few samples, rather so many, but no larger a share
 MOST_CATEGORIES = 500  # of a column of labels; more are names of samples
 N_NEIGHBORS = 15
 CALIBRATED_AT = (0.7, 0.8, 0.9)  # quantiles: near the tail that counts, and not too noisy
