@@ -385,6 +385,7 @@ VALID: dict[str, dict[str, Any]] = {
 EXPECTED: dict[tuple[str, str, str], str] = {
     **{("pl.latent", "layer", name): "any" for name in ("'nope'", "''")},  # no gene is drawn there
     **{("tl.predict_modality", "batch_key", name): "any" for name in ("'nope'", "''")},  # unused with model=: it warns
+    **{("tl.predict_modality", "covariates", name): "any" for name in ("'nope'", "''")},  # likewise
 }
 WORDS: dict[str, tuple[str, ...]] = {
     "layer": ("layers",),

@@ -179,3 +179,9 @@ def test_the_command_line_takes_them(cells, tmp_path):
     assert main(["embed", str(tmp_path / "in.h5ad"), str(tmp_path / "out.h5ad"), *options]) == 0
     params = ad.read_h5ad(tmp_path / "out.h5ad").uns["ae"]["X_ae"]["params"]
     assert list(params["covariates"]) == ASKED
+
+
+def test_a_covariate_that_is_no_column_is_refused_by_the_name_of_the_argument():
+    adata = ae.datasets.simulate_counts(40, 20)
+    with pytest.raises(KeyError, match="covariates: 'nope' is not a column of obs"):
+        ae.tl.denoise(adata, covariates=["nope"], n_models=1, progress=False)
