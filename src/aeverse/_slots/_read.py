@@ -294,7 +294,10 @@ def read_categories(adata, key: str | None) -> pd.Categorical | None:
 def read_covariate(adata, key: str, *, categorical: bool | None = None) -> pd.Categorical | np.ndarray:
     """Column `key` of ``obs`` as categories, or as numbers; `categorical` None: as its dtype is."""
     if key not in adata.obs:
-        raise KeyError(f"{key!r} is not a column of obs; columns are: {list(adata.obs.columns)}.")
+        columns = list(adata.obs.columns)
+        raise KeyError(
+            f"{key!r} is not a column of obs; columns are: {columns}. batch_key= and covariates= name columns."
+        )
     dtype = adata.obs[key].dtype
     is_number = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
     if categorical or (categorical is None and not is_number):

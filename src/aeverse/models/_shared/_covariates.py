@@ -71,8 +71,6 @@ class Covariates:
         categories: dict[str, tuple[str, ...]] = {}
         scales, table = {}, {}
         for key in names if batch_key is None else [batch_key, *names]:
-            if key != batch_key and key not in data.obs:
-                raise KeyError(f"covariates: {key!r} is not a column of obs; columns are: {list(data.obs.columns)}.")
             values = _slots.read_covariate(data, key, categorical=True if key == batch_key else None)
             table[key] = values
             if isinstance(values, pd.Categorical):
