@@ -80,7 +80,7 @@ def cohort_from_tables(
     FileNotFoundError
         A file does not exist.
     KeyError, TypeError, ValueError
-        A table is empty, holds text instead of numbers, does not have a column that it needs, or no patient is in any layer.
+        A table is empty, holds text instead of numbers, does not have a column that it needs, or no patient is in any table.
 
     Examples
     --------

@@ -66,15 +66,16 @@ class MultimodalAutoencoder(Estimator[MultimodalConfig, FittedMultimodal]):
     """Autoencoder over several modalities, any of which a sample may lack: fit, encode, predict, save.
 
     Single cells: each modality has an embedding in units of its sampling noise (RNA by a count `Autoencoder`, others by
-    principal components), and these stand side by side, each as long as its share of signal. A modality with less
-    than a quarter of the largest share is left out of the embedding: its weight is 0, and it only places cells that have no other. In a missing modality, a cell is placed at the mean of the five training cells most like it in the others.
+    principal components), and these stand side by side, each as long as its share of signal. A modality with less than a
+    quarter of the largest share is left out of the embedding: its weight is 0, and it only places cells that have no other.
+    In a missing modality, a cell is placed at the mean of the five training cells most like it in the others.
 
-    Cohorts: each modality is reduced to its significant principal components. Encoders, one for each modality, lead into one
-    latent space, from which decoders give every modality back, and a head predicts where the sample lies in the neighbor
-    graph of all modalities. Training hides entries and whole modalities, so that any subset of them gives the same kind of
-    embedding. It holds the predicted place in the graph, the principal components of what was decoded and, a tenth as long,
-    those of what was measured: neighbors and clusters do not feel the last, linear models (regression, Cox), which
-    standardize their inputs, do.
+    Cohorts: each modality is reduced to its significant principal components. Encoders, one for each modality, lead into
+    one latent space, from which decoders give every modality back, and from which the place of the sample in the neighbor
+    graph of all modalities is predicted. Training hides entries and whole modalities, so that any subset of them gives the
+    same kind of embedding. It holds the predicted place in the graph, the principal components of what was decoded and, a
+    tenth as long, those of what was measured: neighbors and clusters do not feel the last, linear models (regression, Cox),
+    which standardize their inputs, do.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ class Run:
     seed: int
 
     def fit(self, method: methods.Method, data: Mapping[str, _slots.Modality], kinds, adata) -> methods.Fitted:
-        """One of `aeverse.methods` on the modalities of `adata`, told the batches if it can take them."""
+        """One of `aeverse.methods` on the modalities of `adata`, with the batches if it can take them."""
         return method(
             data,
             kinds,
