@@ -78,5 +78,5 @@ def test_wrong_batches_are_named(simulated, model, small):
     adata, of_batches, _ = simulated
     with pytest.raises(ValueError, match=r"must be 'average' or a batch of the model: \['a', 'b'\]"):
         of_batches.denoise(adata, transform_batch="c")
-    with pytest.raises(ValueError, match="needs a model that was told the batches"):
+    with pytest.raises(ValueError, match="needs a model that was trained with batch_key"):
         ae.tl.denoise(small, model=model, transform_batch="average")

@@ -54,7 +54,7 @@ def check(tree: Any, schema: Schema, *, place: str = "", sizes: Mapping[str, int
     Raises
     ------
     ValueError
-        A value differs from the schema; the message tells the place, what was found, and what was expected.
+        A value differs from the schema; the message names the place, what was found, and what was expected.
     """
     known = dict(sizes or {})
     schema.check(tree, place, known)

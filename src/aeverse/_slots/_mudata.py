@@ -119,7 +119,7 @@ def require_linked(data: Mapping[str, Modality]) -> None:
         if not near:
             raise ValueError(
                 f"modalities {sorted(linked)} and {sorted(waiting)} have fewer than {FEWEST_COMMON} cells in common: nothing "
-                "tells which cells of the one are like which of the other. Add cells measured in both (a bridge), with the "
+                "says which cells of the one are like which of the other. Add cells measured in both (a bridge), with the "
                 "same obs_names in both modalities, or embed them one by one with modalities=."
             )
         linked, waiting = linked | near, waiting - near

@@ -26,7 +26,7 @@ def read_record(data, name: str) -> Mapping[str, Any]:
 
 
 def embedding_model(data, use_rep: str) -> str | None:
-    """Checksum of the model that gave ``obsm[use_rep]``, where a record tells it."""
+    """Checksum of the model that gave ``obsm[use_rep]``, where a record holds it."""
     for record in data.uns.get("ae", {}).values():
         if f"obsm/{use_rep}" in {str(key) for key in record.get("writes", ())}:
             checksum = record.get("model_checksum", record.get("model", {}).get("checksum"))

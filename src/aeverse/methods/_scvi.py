@@ -20,7 +20,7 @@ def scvi(
 ) -> Fitted:
     """ScVI [Lopez2018]_ on the raw counts of 2,000 highly variable genes, with its defaults (10 dimensions).
 
-    By these defaults its decoder is told the batch and its encoder is not, so that a new sample has the same code whatever
+    By these defaults its decoder reads the batch and its encoder does not, so that a new sample has the same code whatever
     batch it is said to be of.
     """
     [(name, d)] = data.items()

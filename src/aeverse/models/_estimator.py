@@ -41,7 +41,7 @@ class Fit(Protocol):
 
     @staticmethod
     def check_model(tree: Any) -> None:
-        """Raise a ValueError that tells where a tree is not what `Estimator.save` keeps of such a model."""
+        """Raise a ValueError that names the place where a tree is not what `Estimator.save` keeps of such a model."""
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any]) -> Self:

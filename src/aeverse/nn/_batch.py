@@ -11,7 +11,7 @@ from aeverse.nn._rows import SparseRows
 
 @dataclass(frozen=True)
 class Batch:
-    """A mini-batch: what the encoder reads, what the decoder has to explain, what both are told, and what guides the code.
+    """A mini-batch: what the encoder reads, what the decoder has to explain, the covariates that both read, and what guides the code.
 
     `generator` is where corruptions and draws of the code come from while training; None: torch's global generator.
     """

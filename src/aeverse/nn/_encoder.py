@@ -250,7 +250,7 @@ class Encoder(nn.Module):
     n_inputs, n_hidden, n_latent
         Widths; ``n_hidden=()`` gives one affine map.
     n_covariates
-        Columns of covariates (one-hot categories, numbers) that the first layer is told.
+        Columns of covariates (one-hot categories, numbers) that the first layer also reads.
     activation
         Class of the activation between layers.
     code_layer
@@ -262,7 +262,7 @@ class Encoder(nn.Module):
     n_guided
         So many leading dimensions are spared by the `code_layer` (those that `GraphTarget` asks for).
     variational
-        The encoder also tells how far the code may lie off its mean.
+        The encoder also returns a standard deviation of the code (variational autoencoder).
     generator
         Where the weights that training starts from are drawn; None: torch's global generator.
 

@@ -91,7 +91,7 @@ class FusionNet(nn.Module):
     n_members, n_hidden, n_latent
         Size of the ensemble, of the hidden layers, of the code.
     n_covariates
-        Columns of covariates (one-hot categories, numbers) that the decoders are told.
+        Columns of covariates (one-hot categories, numbers) that the decoders also read.
     masking
         Share of the input entries that are set to zero while training.
     modality_dropout

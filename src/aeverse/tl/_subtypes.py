@@ -217,7 +217,7 @@ def _check_same_model(earlier: Mapping[str, Any], data, use_rep: str) -> None:
     if then is not None and now is not None and str(then) != now:
         raise ValueError(
             f"obsm[{use_rep!r}] was made with another model than the embedding in which the subtypes were found, as its "
-            "record in uns['ae'] tells; embed these patients with that model: aeverse.tl.map_query(data, model). An embedding "
+            "record in uns['ae'] shows; embed these patients with that model: aeverse.tl.map_query(data, model). An embedding "
             f"that you made yourself belongs under another key, which use_rep= names: obsm[{use_rep!r}] is that of the record."
         )
 

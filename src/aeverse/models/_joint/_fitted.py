@@ -213,7 +213,7 @@ class FittedMultimodal:
 
     @staticmethod
     def check_model(tree: Any) -> None:
-        """Raise a ValueError that tells where a tree is not what `MultimodalAutoencoder.save` keeps."""
+        """Raise a ValueError that names the place where a tree is not what `MultimodalAutoencoder.save` keeps."""
         check_model(tree)
 
     @classmethod

@@ -110,7 +110,7 @@ def ridge_space(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a ridge regression on components says of the target: a space in which only what matters to it is near.
 
-    A reference lies where the regression on all the others puts it, so that its own value tells nothing.
+    A reference lies where the regression on all the others puts it, so that its own value says nothing.
 
     Parameters
     ----------

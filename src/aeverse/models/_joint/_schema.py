@@ -51,7 +51,7 @@ def check_model(tree: Any) -> None:
     Raises
     ------
     ValueError
-        Something is missing, or does not fit the rest; the message tells where.
+        Something is missing, or does not fit the rest; the message names the place.
     """
     sizes = check(tree, Fields({"config": Fields(CONFIG), "fit": Fields(PARTS)}))
     fit = tree["fit"]

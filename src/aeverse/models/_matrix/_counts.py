@@ -40,7 +40,7 @@ NOISE_CELLS, MOST_DRAWS = 5000, 5  # cells that show what sampling noise does, a
 SD_CELLS = 10_000  # whose thinned places are kept at a time
 SD_DRAWS, KEPT = 12, 0.8  # how often a cell is thinned to see its own noise, and the share of the molecules that stays
 SMALLEST_MEAN = 1e-12
-FEWEST_CELLS = 30  # below, populations cannot be told from noise
+FEWEST_CELLS = 30  # below, populations cannot be distinguished from noise
 CODE_VARIANCE = 0.7  # of one dimension, about, where LayerNorm has made codes of mean square one
 
 

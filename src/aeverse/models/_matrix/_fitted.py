@@ -181,7 +181,7 @@ class FittedAutoencoder:
             return None
         if not self.covariates.keys:
             raise ValueError(
-                f"transform_batch={transform_batch!r} needs a model that was told the batches: batch_key=, or other covariates=."
+                f"transform_batch={transform_batch!r} needs a model that was trained with batch_key=, or other covariates=."
             )
         names = self.covariates.batches or []
         if transform_batch not in (AVERAGE, *names):
@@ -279,7 +279,7 @@ class FittedAutoencoder:
 
     @staticmethod
     def check_model(tree: Any) -> None:
-        """Raise a ValueError that tells where a tree is not what `Autoencoder.save` keeps."""
+        """Raise a ValueError that names the place where a tree is not what `Autoencoder.save` keeps."""
         check_model(tree)
 
     @classmethod

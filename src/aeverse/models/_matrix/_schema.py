@@ -124,7 +124,7 @@ def check_model(tree: Any) -> None:
     Raises
     ------
     ValueError
-        Something is missing, or is not what the settings ask for; the message tells where.
+        Something is missing, or is not what the settings ask for; the message names the place.
     """
     config = CONFIG | {"likelihood": Text(("auto", *LIKELIHOODS))}
     sizes = check(tree, Fields({"config": Fields(config), "fit": Fields(FIT)}))
