@@ -63,7 +63,7 @@ def ended(work, step: int | None, end) -> int:
         sys.addaudithook(hook)
         try:
             work()
-        except KeyboardInterrupt:
+        except BaseException:  # noqa: BLE001 (a child must not go on with the tests)
             pass
         else:
             os._exit(0)
@@ -107,6 +107,23 @@ def test_ended_at_any_step_old_or_new_is_there(tmp_path, monkeypatch, folder, en
     assert step > 8
     assert set(found) == {OLD, NEW}
     assert found[-1] == NEW
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+def test_another_run_that_cleans_at_any_step_does_no_harm(tmp_path, folder):
+    def clean():
+        child = os.fork()
+        if child == 0:
+            _files.remove_leftovers(tmp_path)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    path = tmp_path / "out"
+    put(path, OLD, folder=folder)
+    for step in range(1, 60):
+        assert ended(lambda: replace(path, NEW, folder=folder), step, clean) == 0, f"at step {step}"
+        assert content(path) == {NEW}
+        assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_error_leaves_the_old_content(tmp_path):

@@ -182,7 +182,10 @@ def remove_own() -> None:
 
 def _remove(folder: Path) -> None:
     """Remove a folder, into which threads of a library (zarr) may still write for a moment after an error, and make it anew."""
-    is_unfinished = any((folder / NEW).glob("*"))
+    try:
+        is_unfinished = bool(os.listdir(folder / NEW))
+    except OSError:  # another run takes it for a leftover, and removes it in this moment
+        is_unfinished = False
     wanted, gone, end = TIMES_GONE if is_unfinished else 1, 0, time.monotonic() + PATIENCE
     while gone < wanted and time.monotonic() < end:
         shutil.rmtree(folder, ignore_errors=True)
