@@ -375,7 +375,7 @@ VALID: dict[str, dict[str, Any]] = {
     "io.save_arrays": {"path": path("saved.ae"), "kind": "x", "config": {}, "arrays": {"a": np.zeros(3)}},
     "io.pack": {"tree": {"a": np.zeros(3)}},
     "io.unpack": {"header": {"a": {"$array": "a"}}, "arrays": {"a": np.zeros(3)}},
-    "datasets.cohort_from_tables": {"layers": Made(lambda: {"rna": pd.DataFrame(np.ones((3, 4)))})},
+    "datasets.cohort_from_tables": {"modalities": Made(lambda: {"rna": pd.DataFrame(np.ones((3, 4)))})},
     "datasets.pbmc68k_counts": {},
     "datasets.simulate_counts": {"n_obs": 10, "n_vars": 5},
     "datasets.simulate_citeseq": {"n_obs": 10},

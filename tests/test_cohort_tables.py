@@ -78,7 +78,7 @@ def test_cbioportal(write):
     assert "EMPTY" not in mdata.obs
     assert report(mdata) == {
         ("clinical", "columns without any value"): 1,
-        ("clinical", "patients without any layer"): 1,
+        ("clinical", "patients without any modality"): 1,
         ("rna", "features without any value"): 1,
         ("rna", "further samples of a patient"): 1,
         ("rna", "rows of a feature that occurs more than once"): 1,
@@ -130,7 +130,7 @@ def test_mutations(write):
     assert report(mdata)["mut", "further samples of a patient"] == 1
 
 
-def test_all_orientations_give_the_same_layer(write, tmp_path):
+def test_all_orientations_give_the_same_modality(write, tmp_path):
     expected = ae.datasets.cohort_from_tables({"rna": write("x.tsv", XENA_RNA)})["rna"]
     features_by_samples = pd.read_csv(tmp_path / "x.tsv", sep="\t")
     samples_by_features = features_by_samples.set_index("sample").T
@@ -152,7 +152,7 @@ def test_all_orientations_give_the_same_layer(write, tmp_path):
         assert rna.to_df().equals(expected.to_df()), flavour
 
 
-def test_no_patient_is_dropped_because_a_layer_is_missing(write, tmp_path):
+def test_no_patient_is_dropped_because_a_modality_is_missing(write, tmp_path):
     protein = pd.DataFrame({"p1": [1.0, np.nan], "p2": [2.0, np.nan]}, index=["TCGA-3C-AALK-01A", "TCGA-3C-AALI-01A"])
     mdata = ae.datasets.cohort_from_tables({"rna": write("x.tsv", XENA_RNA), "protein": protein})
     assert set(mdata.obs_names) == {"TCGA-3C-AALI", "TCGA-3C-AALJ", "TCGA-3C-AALK"}
@@ -186,7 +186,7 @@ def test_existing_survival_columns_are_kept():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ae.datasets.cohort_from_tables({}), ValueError, "layers is empty; pass a dict"),
+        (lambda: ae.datasets.cohort_from_tables({}), ValueError, "modalities is empty; pass a dict"),
         (lambda: ae.datasets.cohort_from_tables({"rna": "no_such.tsv"}), FileNotFoundError, "rna.*no_such"),
         (lambda: ae.datasets.cohort_from_tables({"rna": pd.DataFrame()}), ValueError, "rna: the table is empty"),
         (

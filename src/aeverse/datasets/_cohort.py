@@ -42,9 +42,9 @@ SILENT = {
 
 @checked
 def cohort_from_tables(
-    layers: Mapping[str, Table], clinical: Table | Sequence[Table] | None = None, *, maf: Table | None = None
+    modalities: Mapping[str, Table], clinical: Table | Sequence[Table] | None = None, *, maf: Table | None = None
 ) -> MuData:
-    """Make a cohort from one table per layer, clinical tables and mutations in MAF form.
+    """Make a cohort from one table per modality, clinical tables and mutations in MAF form.
 
     Tables are data frames or files (TSV or CSV, also gzipped; leading lines that start with ``#`` are skipped). Samples
     may be rows or columns: columns named ``Hugo_Symbol`` and the like, TCGA barcodes, or names that the clinical table
@@ -52,18 +52,18 @@ def cohort_from_tables(
     length the first 12 characters count, normal tissue is dropped, and of several samples of one patient the primary
     tumor is kept (then the first vial). Of several rows with the same gene symbol the most variable one is kept.
 
-    No patient is dropped because a layer is missing; patients of the clinical table without any layer are.
+    No patient is dropped because a modality is missing; patients of the clinical table without any modality are.
 
     Parameters
     ----------
-    layers
-        Table of each layer by the name that the layer shall have, such as ``{"rna": "data_mrna_seq_v2_rsem.txt"}``.
+    modalities
+        Table of each modality by the name that the modality shall have, such as ``{"rna": "data_mrna_seq_v2_rsem.txt"}``.
         Words that say that nothing is known (``NA``, ``[Not Available]``, …) become NaN; other text is refused.
     clinical
         Clinical table, or several (cBioPortal has one of patients and one of samples).
     maf
         Mutations, a row each, with ``Hugo_Symbol``, ``Tumor_Sample_Barcode`` and, if there, ``Variant_Classification``:
-        becomes the layer ``"mut"`` of zeros and ones, in which silent mutations do not count. Patients of whom the
+        becomes the modality ``"mut"`` of zeros and ones, in which silent mutations do not count. Patients of whom the
         table holds silent mutations only have zeros; of patients whom it does not name nothing is known.
 
     Returns
@@ -96,38 +96,38 @@ def cohort_from_tables(
     TCGA-3C-AALI    131.6       0.0
     TCGA-3C-AALJ      NaN       NaN
     """
-    if not layers and maf is None:
+    if not modalities and maf is None:
         raise ValueError(
-            "layers is empty; pass a dict of tables by the name of the layer, such as {'rna': 'expression.tsv'}."
+            "modalities is empty; pass a dict of tables by the name of the modality, such as {'rna': 'expression.tsv'}."
         )
-    for name in layers:
-        check_name("layers", name)
-    if maf is not None and "mut" in layers:
-        raise ValueError("layers has a 'mut' already, which is the name of the layer made of maf=; rename it.")
+    for name in modalities:
+        check_name("modalities", name)
+    if maf is not None and "mut" in modalities:
+        raise ValueError("modalities has a 'mut' already, which is the name of the modality made of maf=; rename it.")
     dropped = Dropped()
     obs, patient_of = read_clinical(clinical, dropped)
-    modalities = {str(name): _layer(str(name), table, obs, patient_of, dropped) for name, table in layers.items()}
+    assembled = {str(name): _modality(str(name), table, obs, patient_of, dropped) for name, table in modalities.items()}
     if maf is not None:
-        modalities["mut"] = _mutations(maf, patient_of, dropped)
-    patients = pd.Index(dict.fromkeys(p for layer in modalities.values() for p in layer.obs_names))
+        assembled["mut"] = _mutations(maf, patient_of, dropped)
+    patients = pd.Index(dict.fromkeys(p for one in assembled.values() for p in one.obs_names))
     if len(patients) == 0:
-        raise ValueError("no layer has a patient.")
+        raise ValueError("no modality has a patient.")
     without = obs.index.difference(patients, sort=False)
-    dropped.add("clinical", "patients without any layer", without)
+    dropped.add("clinical", "patients without any modality", without)
     if len(obs) and len(without) == len(obs):
         raise ValueError(
-            f"no patient of the clinical table ({list(obs.index[:3])}, …) is in a layer ({list(patients[:3])}, …): do "
+            f"no patient of the clinical table ({list(obs.index[:3])}, …) is in a modality ({list(patients[:3])}, …): do "
             "the identifiers agree?"
         )
     obs, sources = with_survival(obs.reindex(patients))
-    mdata = assemble(modalities, obs)
+    mdata = assemble(assembled, obs)
     record = {"dropped": dropped.table(), "survival": sources, "versions": _slots.versions()}
     mdata.uns["ae"] = {"cohort": _slots.writable(record)}
     return mdata
 
 
-def _layer(name: str, table: Table, obs: pd.DataFrame, patient_of: Mapping[str, str], dropped: Dropped):
-    """One layer, patients x features."""
+def _modality(name: str, table: Table, obs: pd.DataFrame, patient_of: Mapping[str, str], dropped: Dropped):
+    """One modality, patients x features."""
     frame = _samples_in_rows(read_table(table, name), name, obs, patient_of, dropped)
     sample_of_patient = one_sample_each(frame.index, patient_of, name, dropped)
     frame = frame.iloc[sample_of_patient.to_numpy()].set_axis(sample_of_patient.index, axis=0)
