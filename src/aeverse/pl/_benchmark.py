@@ -29,7 +29,7 @@ def benchmark(
     table: pd.DataFrame,
     *,
     scores: Sequence[str] | str | None = None,
-    ncols: int = 8,
+    ncols: int = 4,
     title: str | Sequence[str] | None = None,
     figsize: tuple[float, float] | None = None,
     ax: Axes | Sequence[Axes] | None = None,

@@ -104,7 +104,8 @@ def dotplot(
     cutoff = largest / 2 if expression_cutoff is None else pd.Series(expression_cutoff, index=genes)
     panel_titles = titles(title, ["raw", "denoised"])
     colors = colormap(cmap, "Reds")
-    size = (1.6 + 0.3 * len(genes), 1.5 + 0.27 * len(groups.categories))
+    longest = max(len(str(name)) for name in groups.categories)
+    size = (1.2 + 0.045 * longest + 0.36 * len(genes), 1.5 + 0.27 * len(groups.categories))
     axes = panels(2, ax, size=size, figsize=figsize)
     for i, (each, values) in enumerate(zip(axes, both, strict=True)):
         points = _dots(each, values, groups, cutoff, colors)

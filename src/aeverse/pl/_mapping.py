@@ -99,7 +99,7 @@ def mapping(
         "typicality",
         f"confidence in {label}",
         f"prediction sets of {label}",
-        *([] if truth is None else [f"{label} predicted, by {truth}"]),
+        *([] if truth is None else ["confusion matrix"]),
     ]
     panel_titles = titles(title, names)
     colors = colormap(cmap, "Blues")
@@ -107,7 +107,7 @@ def mapping(
     longest = max((len(name) for name in labels), default=0)
     below = 0.075 * longest if true_labels is not None else 0  # names of columns stand upright
     size = (3.2 + 0.08 * longest, max(3.4, 1.4 + 0.26 * len(labels)) + below)
-    axes = panels(len(names), ax, size=size, figsize=figsize)
+    axes = panels(len(names), ax, size=size, ncols=2, figsize=figsize)
     _p_values(axes[0], p_values, panel_titles[0])
     _confidence(axes[1], predicted, confidence, panel_titles[1])
     _sizes_of_sets(axes[2], predicted, sets, panel_titles[2])
@@ -206,7 +206,7 @@ def _confusion(ax: Axes, predicted, true_labels, title: str, truth: str, label: 
             if share >= 0.005:
                 color = "white" if share > 0.55 else "black"
                 ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=color)
-    tidy(ax, title, label, truth)
+    tidy(ax, title, f"{label}, predicted", truth)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, fraction=0.05)
