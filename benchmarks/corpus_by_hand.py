@@ -626,9 +626,9 @@ def files() -> Iterator[Case]:
         yield case(
             "datasets.cohort_from_tables",
             name,
-            {"layers": Made(tables)},
+            {"modalities": Made(tables)},
             expected,
-            (*tables(), "layers", "modality", "nowhere.tsv", "sample", "samples"),
+            (*tables(), "modalities", "modality", "nowhere.tsv", "sample", "samples"),
         )
 
 
