@@ -281,6 +281,8 @@ def test_loadings_are_those_of_the_dimension():
     assert len(ae.pl.loadings(adata, show=False)) == 4
     with pytest.raises(KeyError, match="components=7 is no dimension"):
         ae.pl.loadings(adata, components=7)
+    with pytest.raises(KeyError, match=r"run aeverse\.tl\.embed"):  # also after tl.denoise, which writes no loadings
+        ae.pl.loadings(ae.datasets.simulate_counts(20, 10))
 
 
 def test_deviance_explained_is_that_of_the_genes(result):

@@ -76,9 +76,9 @@ def loadings(
     >>> axes = ae.pl.loadings(adata, components=[0, 1], show=False)
     """
     slot = _slots.side_key(key, "loadings")
-    names = [str(name) for name in np.atleast_1d(_slots.read_record(adata, key).get("code_names", []))]
     if slot not in adata.varm:
         raise KeyError(f"varm[{slot!r}] does not exist; run aeverse.tl.embed with decoder='linear' first.")
+    names = [str(name) for name in np.atleast_1d(_slots.read_record(adata, key).get("code_names", []))]
     values = np.asarray(adata.varm[slot], np.float64)
     chosen = range(min(MOST, values.shape[1])) if components is None else components
     positions = [_position(c, names, values.shape[1]) for c in ([chosen] if isinstance(chosen, (int, str)) else chosen)]
