@@ -87,6 +87,7 @@ def on_disk() -> dict[str, Any]:
 
 
 BEFORE: dict[str, Callable[[], dict[str, Any]]] = {
+    "batches": counts,
     "cohorts": cohort,
     "extend": lambda: {"adata": ad.AnnData(np.random.default_rng(0).normal(size=(80, 20)).astype(np.float32))},
     "family": counts,

@@ -77,7 +77,7 @@ def loadings(
     """
     slot = _slots.side_key(key, "loadings")
     if slot not in adata.varm:
-        raise KeyError(f"varm[{slot!r}] does not exist; run aeverse.tl.embed with decoder='linear' first.")
+        raise KeyError(f"key={key!r}: varm[{slot!r}] does not exist; run aeverse.tl.embed with decoder='linear' first.")
     names = [str(name) for name in np.atleast_1d(_slots.read_record(adata, key).get("code_names", []))]
     values = np.asarray(adata.varm[slot], np.float64)
     chosen = range(min(MOST, values.shape[1])) if components is None else components
