@@ -16,7 +16,7 @@ from harness import ROOT
 
 SCRIPTS = (
     "denoise", "proteins", "dropouts", "controls", "downstream", "markers", "embed", "embed_values", "batches", "multimodal",
-    "mapping", "transfer", "cohorts", "covariates", "robustness",
+    "mapping", "labels", "transfer", "cohorts", "covariates", "robustness",
 )  # fmt: skip
 
 

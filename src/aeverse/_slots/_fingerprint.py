@@ -9,16 +9,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aeverse._slots._read import name_list, read_counts, read_covariate, read_mask
+from aeverse._slots._read import name_list, read_counts, read_covariate, read_labels, read_mask
 from aeverse._slots._stored import count_blocks, stored_counts
 
 ODD = np.uint64(0x9E3779B97F4A7C15)  # a product with it, modulo 2**64, can be undone: no two hashes become one
 
 
 def fingerprint_of_fit(
-    adata, layer: str | None, mask_var, batch_key: str | None, covariates: Sequence[str] | str | None, described: str
+    adata,
+    layer: str | None,
+    mask_var,
+    batch_key: str | None,
+    covariates: Sequence[str] | str | None,
+    label_key: str | None,
+    described: str,
 ) -> str:
-    """Hash of all that a fit to counts depends on: counts, names, mask, covariates, and what describes the model."""
+    """Hash of all that a fit to counts depends on: counts, names, mask, covariates, labels, and what describes the model."""
     digest = hashlib.blake2b(digest_size=16)
     mask, others = read_mask(adata, mask_var), [] if covariates is None else name_list(covariates)
     if stored_counts(adata, layer) is None:
@@ -31,6 +37,9 @@ def fingerprint_of_fit(
         digest.update(np.ascontiguousarray(part).tobytes())
     for key in others if batch_key is None else [batch_key, *others]:
         digest.update(_hash_column(adata, key).tobytes())
+    labels = read_labels(adata, label_key)
+    if labels is not None:
+        digest.update(np.append(_hash_words(labels.categories), np.uint64(0))[labels.codes].tobytes())
     digest.update(repr((list(adata.var_names.astype(str)), batch_key, others, described)).encode())
     return digest.hexdigest()
 

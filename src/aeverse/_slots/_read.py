@@ -278,6 +278,23 @@ def read_groups(obs: pd.DataFrame, key: str) -> pd.Series:
     return groups
 
 
+def read_labels(adata, key: str | None) -> pd.Categorical | None:
+    """Known groups of ``adata.obs[key]``, missing where nothing is known; None for ``key=None``."""
+    if key is None:
+        return None
+    if key not in adata.obs:
+        raise KeyError(f"label_key={key!r} is not a column of obs; columns are: {list(adata.obs.columns)}.")
+    values = in_memory_table(adata.obs)[key]
+    if pd.api.types.is_float_dtype(values.dtype):
+        raise TypeError(f"label_key={key!r}: obs[{key!r}] holds numbers ({values.dtype}), not labels.")
+    labels = pd.Categorical(unknown_as_nan(values).astype(object).map(str, na_action="ignore"))
+    if len(labels.categories) < 2:
+        raise ValueError(
+            f"label_key={key!r}: obs[{key!r}] names {list(labels.categories)}; labels say what differs, so there must be two."
+        )
+    return labels
+
+
 def read_categories(adata, key: str | None) -> pd.Categorical | None:
     """Categories of ``adata.obs[key]`` without unused levels; None for ``key=None``."""
     if key is None:

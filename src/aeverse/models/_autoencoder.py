@@ -18,7 +18,7 @@ from aeverse.models._matrix import _choices as choices
 from aeverse.models._matrix._build import build
 from aeverse.models._matrix._fitted import FittedAutoencoder, remember
 from aeverse.models._matrix._learn import History, finish, learn
-from aeverse.models._matrix._read import read_to_learn
+from aeverse.models._matrix._read import read_labels, read_to_learn
 from aeverse.models._matrix._settings import Config, Settings, inherit, resolve
 from aeverse.models._matrix._transfer import choose_features, input_from, start_from
 from aeverse.models._shared._covariates import Covariates
@@ -108,6 +108,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         mask_var: str | np.ndarray | None = "auto",
         batch_key: str | None = None,
         covariates: str | Sequence[str] | None = None,
+        label_key: str | None = None,
         init: Autoencoder | None = None,
         callback: Callable[[History], bool | None] | None = None,
         checkpoint: str | Path | None = None,
@@ -130,6 +131,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             together [Haghverdi2018]_, but not with ``"sparse"`` or `gene_sets`, whose single dimensions mean something.
         covariates
             Further columns of ``adata.obs``: categories (text, truth values) and numbers, see `aeverse.tl.embed`.
+        label_key
+            Of counts: column of ``adata.obs`` with known types, missing where they are not known, see `aeverse.tl.embed`.
         init
             A fitted `Autoencoder` of other data to start from, for data with few samples: what it learned of shared
             features (matched by name) is copied, and training goes on from there, more slowly and near to it [Li2018]_. What
@@ -139,10 +142,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         checkpoint
             File that keeps where training stands, every 100 steps and at the end. Where it exists, training goes on from it:
             on the CPU, to the same bits as without the interruption.
-        device
-            ``"auto"``, ``"cpu"``, ``"cuda"`` …
-        progress
-            Show a progress bar; None: on a terminal or in a notebook.
+        device, progress
+            ``"auto"``, ``"cpu"``, ``"cuda"`` …; show a progress bar, None: on a terminal or in a notebook.
 
         Returns
         -------
@@ -155,6 +156,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         mask, (design, table) = _slots.read_mask(adata, mask_var), Covariates.read(adata, batch_key, covariates)
         rng, to_device = np.random.default_rng(settings.random_state), _runtime.resolve_device(device)
         rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
+        labels = read_labels(adata, label_key, settings, rows)
         training_data, heldout = data[rows].hold_out(settings.share_heldout, rng)
         features = choose_features(_slots.feature_names(adata), training_data, mask, settings, source)
         matrix, input_layer = design.matrix(table), None if source is None else input_from(source, features)
@@ -169,7 +171,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             start_from(source, network, features)
         reporting = callback, checkpoint, progress
         history = learn(network, training, samples, heldout, rng, generator, source is not None, *reporting)
-        deviances = finish(network, samples, heldout, rng, design)
+        deviances = finish(network, samples, heldout, rng, design, training_data.in_memory(labels))
         all_samples = data.samples(features.inputs, matrix, to_device)
         reference = remember(network, all_samples, _slots.in_memory_table(adata.obs), rows, kept_out)
         results = (network, history, deviances.explained, deviances.explained_by_feature, reference)
@@ -280,10 +282,8 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
             Samples x features.
         layer
             Layer to read; None is ``adata.X``.
-        share_heldout
-            Share that is hidden.
-        random_state
-            Seed.
+        share_heldout, random_state
+            Share that is hidden, and the seed of which it is.
         """
         return self.fitted.score(adata, layer, share_heldout, random_state)
 

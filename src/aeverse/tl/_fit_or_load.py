@@ -34,14 +34,24 @@ def fit_or_load(
 
 
 def trained_before(
-    requested: models.Autoencoder, adata, *, layer, mask_var, batch_key, covariates, device: str = "auto", **_
+    requested: models.Autoencoder,
+    adata,
+    *,
+    layer,
+    mask_var,
+    batch_key,
+    covariates,
+    label_key: str | None = None,
+    device: str = "auto",
+    **_,
 ) -> models.Autoencoder | None:
     """The model that an earlier call trained on the same counts as `requested` would be; None if there is none."""
     records = {k: r for k, r in adata.uns.get("ae", {}).items() if "fingerprint" in r and "model" in r}
     settings = requested.settings_for(adata, layer=layer) if records else None
     if settings is None or not settings.is_count:
         return None
-    fingerprint = _slots.fingerprint_of_fit(adata, layer, mask_var, batch_key, covariates, _described(settings))
+    described = _described(settings)
+    fingerprint = _slots.fingerprint_of_fit(adata, layer, mask_var, batch_key, covariates, label_key, described)
     for key, record in records.items():
         if str(record["fingerprint"]) != fingerprint:
             continue
@@ -133,7 +143,7 @@ def record(
         hashes = _slots.hashes_of_cells(adata, layer, model.var_names, covariates, code)
         entry["source"] = {"covariates_read": covariates, **hashes}
         if params["model"] is None:
-            requested = (layer, fit["mask_var"], fit["batch_key"], fit["covariates"])
+            requested = layer, fit["mask_var"], fit["batch_key"], fit["covariates"], fit.get("label_key")
             entry["fingerprint"] = _slots.fingerprint_of_fit(adata, *requested, _described(model.settings))
     return entry
 

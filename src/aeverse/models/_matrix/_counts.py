@@ -259,7 +259,7 @@ class CountNetwork(Network):
         for member in self.ensemble.members:
             member.rotate_to_information(profile(samples), self.settings.recipe.rotation_power)
 
-    def measure_noise(self, samples: Samples) -> None:
+    def measure_noise(self, samples: Samples, labels: np.ndarray | None = None) -> None:
         """Learn the units of the embedding: two halves of a cell's molecules show what sampling does to its place."""
         rng = np.random.default_rng(self.settings.random_state)
         cells = np.flatnonzero(samples.measured())
@@ -273,8 +273,17 @@ class CountNetwork(Network):
         if not differences.any():
             return  # nothing can be said of noise
         latent = self.encode(sample)
-        matrix = population_units(latent, differences, self.settings.random_state)
+        labeled = None if labels is None else self._labeled(samples, labels, rng)
+        matrix = population_units(latent, differences, self.settings.random_state, labeled)
         self.ensemble.units = Units(torch.as_tensor(latent.mean(0)), torch.as_tensor(matrix)).to(self.device)
+
+    def _labeled(
+        self, samples: Samples, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Latent values of cells with a label, and this, counted from 0 on."""
+        cells = np.flatnonzero(samples.measured() & (labels >= 0))
+        cells = np.sort(rng.permutation(cells)[:NOISE_CELLS])
+        return self.encode(samples.some(cells)), np.unique(labels[cells], return_inverse=True)[1]
 
     def embedding_sd(self, samples: Samples | StoredSamples, random_state: int) -> np.ndarray:
         """Sampling noise of each cell's place, (cells, n_code), from thinned counts of it; NaN for a cell without counts.

@@ -90,11 +90,12 @@ def finish(
     heldout: Matrix,
     rng: np.random.Generator,
     covariates: Covariates,
+    labels: np.ndarray | None,
 ) -> Deviances:
     """Give the code its signs, moments, axes and units, which changes nothing that is decoded; the verdict, on all samples.
 
     What covariates do to the code is taken out before the units are learned: batches that lie apart would else count as
-    populations, and their distance be kept.
+    populations, and their distance be kept. `labels`: see `Network.measure_noise`.
     """
     settings = network.settings
     for member in network.ensemble.members:
@@ -110,7 +111,7 @@ def finish(
     if not settings.dimensions_mean_something:
         network.correct(samples, covariates)
     if settings.in_noise_units:
-        network.measure_noise(samples)
+        network.measure_noise(samples, labels)
     return deviances
 
 

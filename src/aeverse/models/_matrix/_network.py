@@ -165,8 +165,11 @@ class Network(ABC):
     def rotate(self, samples: Samples) -> None:
         """Turn and scale the code by what its dimensions change in the data; what is decoded stays the same."""
 
-    def measure_noise(self, samples: Samples) -> None:
-        """Learn the units in which the embedding is given: those of sampling noise, which only counts have."""
+    def measure_noise(self, samples: Samples, labels: np.ndarray | None = None) -> None:
+        """Learn the units in which the embedding is given: those of sampling noise, which only counts have.
+
+        `labels` of the samples, as integers, -1 where there is none: the populations that are to be round. None: found.
+        """
         return
 
     def calibrate(self, samples: Samples, heldout: Matrix) -> Deviances:

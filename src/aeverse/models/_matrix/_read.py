@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from aeverse import _slots
 from aeverse.models._matrix._counts import Counts
 from aeverse.models._matrix._on_disk import CountsOnDisk
+from aeverse.models._matrix._settings import Settings
 from aeverse.models._matrix._values import Values
 from aeverse.models._shared._kinds import likelihood_of
 from aeverse.nn import LIKELIHOODS
@@ -32,3 +35,15 @@ def read_to_learn(adata, layer: str | None, likelihood: str) -> Counts | CountsO
     if isinstance(data, Counts):
         _slots.warn_of_unusual_counts(data.x, adata, layer)
     return data
+
+
+def read_labels(adata, label_key: str | None, settings: Settings, rows: np.ndarray) -> np.ndarray | None:
+    """Known types of some samples as integers, -1 where they are not known, for a model whose embedding can use them."""
+    labels = _slots.read_labels(adata, label_key)
+    if labels is not None and not settings.in_noise_units:
+        raise ValueError(
+            f"label_key={label_key!r} makes types round in an embedding in units of noise, which this model "
+            f"(likelihood={settings.likelihood!r}, regularizer={settings.regularizer!r}) has not: leave it out, or pass raw counts "
+            "and regularizer='denoising' without gene_sets."
+        )
+    return None if labels is None else np.asarray(labels.codes, np.int64)[rows]

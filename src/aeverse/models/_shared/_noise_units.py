@@ -3,7 +3,7 @@
 Two cells should be neighbors if their difference is no larger than what sampling makes of one cell. So the latent space is
 measured in standard deviations of that noise (:func:`noise_units`); a population of like cells is then a round cloud about
 one unit wide. What varies inside populations beyond sampling (cell cycle, activation) is no noise, but should not make
-clusters either: the pooled covariance within coarse populations is divided out too (:func:`within_populations`), as in
+clusters either: the pooled covariance within coarse populations is divided out too (:func:`population_units`), as in
 linear discriminant analysis.
 """
 
@@ -23,13 +23,33 @@ LEAST_SIGNAL = (
 )
 
 
-def population_units(latent: np.ndarray, differences: np.ndarray, random_state: int) -> np.ndarray:
-    """Both steps, then a rotation to the principal axes, which changes no distance, (dimensions, dimensions).
+def population_units(
+    latent: np.ndarray,
+    differences: np.ndarray,
+    random_state: int,
+    labeled: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
+    """Units of noise, made round within populations, then turned to the principal axes, (dimensions, dimensions).
 
-    Parameters as for the two steps.
+    The directions in which samples of one population vary, beyond one unit, are shortened. The turn changes no distance.
+
+    Parameters
+    ----------
+    latent, differences
+        See `noise_units`.
+    random_state
+        Seed of the communities.
+    labeled
+        Latent values of samples whose population is known, and this, as integers from 0 on; None: communities say it all.
     """
-    matrix = noise_units(latent, differences)
-    matrix = matrix @ within_populations((latent - latent.mean(0)) @ matrix, random_state)
+    matrix, center = noise_units(latent, differences), latent.mean(0)
+    embedding = (latent - center) @ matrix
+    within = covariance_within(embedding, coarse_populations(embedding, random_state))
+    if labeled is not None:
+        known, n, n_dimensions = (labeled[0] - center) @ matrix, len(labeled[0]), latent.shape[1]
+        # communities count for as many samples as there are dimensions: few labels say little of so many
+        within = (n * covariance_within(known, labeled[1]) + n_dimensions * within) / (n + n_dimensions)
+    matrix = matrix @ _power(np.eye(len(within)) + within, -0.5, 0.0)
     axes = np.linalg.eigh(_covariance(latent @ matrix))[1][:, ::-1]
     return matrix @ (axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(len(axes))]))
 
@@ -54,22 +74,10 @@ def noise_units(latent: np.ndarray, differences: np.ndarray) -> np.ndarray:
     return whitening @ (axes * signal) @ axes.T
 
 
-def within_populations(embedding: np.ndarray, random_state: int) -> np.ndarray:
-    """Matrix that makes populations round, (dimensions, dimensions).
-
-    The directions in which samples of one population vary, beyond one unit, are shortened.
-
-    Parameters
-    ----------
-    embedding
-        In units of noise, (samples, dimensions).
-    random_state
-        Seed of the communities.
-    """
-    populations = coarse_populations(embedding, random_state)
+def covariance_within(embedding: np.ndarray, populations: np.ndarray) -> np.ndarray:
+    """Pooled covariance within populations, integers from 0 on, (dimensions, dimensions)."""
     centered = embedding.astype(np.float64) - population_means(embedding, populations)[populations]
-    within = centered.T @ centered / len(centered)
-    return _power(np.eye(len(within)) + within, -0.5, 0.0)
+    return centered.T @ centered / len(centered)
 
 
 def population_means(embedding: np.ndarray, populations: np.ndarray) -> np.ndarray:
