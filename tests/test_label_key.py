@@ -94,4 +94,5 @@ def test_refusals(counts, options, error, words):
     adata.obs["one"], adata.obs["number"] = "a", np.linspace(0, 1, 60)
     with pytest.raises(error, match=words):
         ae.tl.embed(adata, **options)
-    assert not adata.obsm and "ae" not in adata.uns
+    assert not adata.obsm
+    assert "ae" not in adata.uns

@@ -175,7 +175,9 @@ def embed(
     describing = ("regularizer", "decoder", "gene_sets", "n_models", "uncertainty")
     if method != "ae":
         batches = () if methods.MATRIX[method].takes_batches else ("batch_key",)
-        refuse_unused(embed, locals(), (*describing, "covariates", "label_key", "model", "save_model", "device", *batches), method)
+        refuse_unused(
+            embed, locals(), (*describing, "covariates", "label_key", "model", "save_model", "device", *batches), method
+        )
     trains = ("regularizer", "decoder", "gene_sets", "mask_var", "batch_key", "covariates", "label_key")
     warn_of_unused(embed, locals(), trains)
     adata = _slots.writable_adata(adata, copy)
@@ -193,7 +195,14 @@ def embed(
             "share_calibration": 0.0,  # nobody will map a query with this model
         }
         results = _autoencoded(
-            adata, model, config, {**fit, "label_key": label_key, "device": device}, key_added, uncertainty, params, save_model
+            adata,
+            model,
+            config,
+            {**fit, "label_key": label_key, "device": device},
+            key_added,
+            uncertainty,
+            params,
+            save_model,
         )
     else:
         options = {**fit, "n_latent": n_latent, "random_state": random_state}

@@ -213,22 +213,18 @@ class CountNetwork(Network):
             if isinstance(member.likelihood, NegativeBinomial):
                 member.likelihood.dispersion.copy_(self.posterior.constant_theta)
 
-    def deviances(self, samples: Samples, heldout: Matrix) -> Deviances:
-        """Poisson deviances of the held-out molecules: from the posterior mean, and from the mean of each gene."""
-        return self._deviances(samples, heldout)
-
     def calibrate(self, samples: Samples, heldout: Matrix) -> Deviances:
         """Correct the expected expression by the held-out molecules; the deviances are those from before."""
         calibration = self.posterior.calibration
         calibration.frequency.copy_(profile(samples))
-        deviances = self._deviances(samples, heldout, calibration)
+        deviances = self.deviances(samples, heldout, calibration)
         calibration.fit()
         return deviances
 
     @_runtime.one_thread()
     @torch.no_grad()
-    def _deviances(self, samples: Samples, heldout: Matrix, calibration: Calibration | None = None) -> Deviances:
-        """A `calibration` counts on the way what was expected and what was found."""
+    def deviances(self, samples: Samples, heldout: Matrix, calibration: Calibration | None = None) -> Deviances:
+        """Poisson deviances of the held-out molecules, from posterior and gene means; a `calibration` counts on the way."""
         share, frequency = float(heldout.sum() / samples.data.sum()), profile(samples)
         model = torch.zeros(len(frequency), dtype=torch.float64, device=self.device)
         null = torch.zeros_like(model)
@@ -266,24 +262,18 @@ class CountNetwork(Network):
         sample = samples.some(np.sort(rng.permutation(cells)[:NOISE_CELLS]))
         if len(sample) < FEWEST_CELLS:
             return
-        halves = (
-            sample.halves(rng) for _ in range(min(MOST_DRAWS, -(-NOISE_CELLS // len(sample))))
-        )  # one pair at a time
+        n_draws = min(MOST_DRAWS, -(-NOISE_CELLS // len(sample)))
+        halves = (sample.halves(rng) for _ in range(n_draws))  # one pair at a time
         differences = np.concatenate([self.encode(a) - self.encode(b) for a, b in halves])
         if not differences.any():
             return  # nothing can be said of noise
         latent = self.encode(sample)
-        labeled = None if labels is None else self._labeled(samples, labels, rng)
+        labeled = None
+        if labels is not None and (labels[cells] >= 0).any():
+            known = np.sort(rng.permutation(cells[labels[cells] >= 0])[:NOISE_CELLS])
+            labeled = self.encode(samples.some(known)), np.unique(labels[known], return_inverse=True)[1]
         matrix = population_units(latent, differences, self.settings.random_state, labeled)
         self.ensemble.units = Units(torch.as_tensor(latent.mean(0)), torch.as_tensor(matrix)).to(self.device)
-
-    def _labeled(
-        self, samples: Samples, labels: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Latent values of cells with a label, and this, counted from 0 on."""
-        cells = np.flatnonzero(samples.measured() & (labels >= 0))
-        cells = np.sort(rng.permutation(cells)[:NOISE_CELLS])
-        return self.encode(samples.some(cells)), np.unique(labels[cells], return_inverse=True)[1]
 
     def embedding_sd(self, samples: Samples | StoredSamples, random_state: int) -> np.ndarray:
         """Sampling noise of each cell's place, (cells, n_code), from thinned counts of it; NaN for a cell without counts.
