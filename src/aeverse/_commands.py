@@ -57,13 +57,12 @@ class Command:
     summary: str
     text: str = ""
     examples: str = ""
-    has_report: bool = False
     writes: Literal["data", "model", "table"] = "data"
 
 
 COMMANDS = {
-    "denoise": Command("denoise", "denoised", "denoise raw counts", DENOISE, DENOISE_EXAMPLES, has_report=True),
-    "embed": Command("embed", "embedded", "embed cells or samples", examples=EMBED_EXAMPLES, has_report=True),
+    "denoise": Command("denoise", "denoised", "denoise raw counts", DENOISE, DENOISE_EXAMPLES),
+    "embed": Command("embed", "embedded", "embed cells or samples", examples=EMBED_EXAMPLES),
     "fit": Command("embed", "fitted to", "train a model and save it", FIT, FIT_EXAMPLES, writes="model"),
     "dropouts": Command("dropouts", "found dropouts of", "probability that a zero was missed"),
     "markers": Command("markers", "tested", "marker genes that hold although clusters were found in the same counts"),
@@ -118,6 +117,11 @@ def parameters(tool: str) -> list[Parameter]:
         )
         for argument, default in zip(arguments, [*defaults, *function.args.kw_defaults], strict=True)
     ]
+
+
+def defaults(tool: str) -> dict[str, Any]:
+    """The default of every parameter but the data; None where a value is required."""
+    return {p.name: p.default for p in parameters(tool)[1:]}
 
 
 def add_options(parser: argparse.ArgumentParser, command: Command) -> list[str]:

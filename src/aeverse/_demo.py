@@ -94,8 +94,9 @@ def _write(adata: AnnData, folder: Path, seconds: float) -> None:
     picture("markers_raw_denoised.png", lambda a, **on: pl.denoised(a, list(MARKERS), **on), 4, (18.0, 3.8))
     pl.dotplot(adata, DOTS, groupby=LABELS, save=folder / "dotplot_raw_denoised.png", show=False)
     picture("training.png", pl.history, 2, (8.4, 3.2))
-    page = _report.page(adata, "denoised", title="700 blood cells (pbmc68k, reduced)", seconds=seconds, color=LABELS)
-    (folder / "report.html").write_text(page, "utf-8")
+    title, arguments = "700 blood cells (pbmc68k, reduced)", {"key_added": "denoised"}
+    run = _report.Run("denoise", "aeverse demo", title, adata, arguments, seconds, color=LABELS)
+    (folder / "report.html").write_text(_report.page(run), "utf-8")
 
 
 def _summary(adata: AnnData, by_pca: AnnData, clock: _Clock) -> str:

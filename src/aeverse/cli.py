@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import sys
 import threading
 import time
@@ -83,13 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["denoise", "no_such_file.h5ad", "out.h5ad"])
     1
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = typed = sys.argv[1:] if argv is None else list(argv)
     parser = _parser(next((word for word in argv if word in _commands.COMMANDS), None))
     try:
         argv = _commands.with_config(argv)
     except (OSError, ValueError) as error:
         return _fail(f"cannot read --config: {error}", MISTAKE)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(argv, argparse.Namespace(line=shlex.join(["aeverse", *typed])))
     if args.run is None:
         parser.print_help()
         return OK
@@ -149,14 +150,8 @@ def _add_files(parser: argparse.ArgumentParser, command: _commands.Command) -> N
     parser.add_argument("input", type=Path, help="file to read: .h5ad, .zarr, .h5mu, or of 10x or loom")
     parser.add_argument("output", type=Path, help=f"file to write: {output}")
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="options in a file, such as n_latent = 16")
-    parser.set_defaults(report=None)
-    if command.has_report:
-        page: dict[str, Any] = {
-            "type": Path,
-            "metavar": "PAGE.html",
-            "help": "also write one self-contained page with figures",
-        }
-        parser.add_argument("--report", **page)
+    page = "also write one self-contained page: what was done, how well, and figures"
+    parser.add_argument("--report", type=Path, metavar="PAGE.html", help=page)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output and report")
 
 
@@ -208,6 +203,7 @@ def _run_tool(args: argparse.Namespace) -> None:
     """Read, run and write; everything that can be refused is refused before the work starts."""
     command = _commands.COMMANDS[args.command]
     options = {name: getattr(args, name) for name in args.names if hasattr(args, name)}
+    arguments = _commands.defaults(command.tool) | options
     paths = _check_paths(args, options, command)
     with contextlib.ExitStack() as outputs:
         new = {name: outputs.enter_context(_files.staged(path)) for name, path in paths.items()}
@@ -219,7 +215,11 @@ def _run_tool(args: argparse.Namespace) -> None:
         start = time.perf_counter()
         table = getattr(tl, command.tool)(data, **options)
         seconds = time.perf_counter() - start
-        explained = _report(args, options, data, new.get("report"), seconds) if command.has_report else ""
+        if "report" in new:
+            from aeverse import _report
+
+            run = _report.Run(args.command, args.line, args.input.name, data, arguments, seconds, table)
+            new["report"].write_text(_report.page(run), "utf-8")
         if command.writes == "data":
             _write(data, new["output"])
         elif command.writes == "table":
@@ -227,20 +227,16 @@ def _run_tool(args: argparse.Namespace) -> None:
         _publish(args, [(new[name], path) for name, path in paths.items()])
     features = "features" if args.input.suffix == ".h5mu" else "genes"
     print(f"{command.done} {data.n_obs:,} cells x {data.n_vars:,} {features} in {seconds:.1f} s")
-    print(f"{explained}wrote {' and '.join(map(str, paths.values()))}")
+    print(f"{_explained(data, arguments.get('key_added'))}wrote {' and '.join(map(str, paths.values()))}")
 
 
-def _report(args: argparse.Namespace, options: dict[str, Any], data: AnnData, page: Path | None, seconds: float) -> str:
-    """Write the report where one was asked for; return the line about held-out molecules."""
-    from aeverse import _report
-
-    defaults = {p.name: p.default for p in _commands.parameters(_commands.COMMANDS[args.command].tool)}
-    key = options.get("key_added", defaults["key_added"])
-    model = options.get("model")
-    if page is not None:
-        page.write_text(_report.page(data, key, title=args.input.name, seconds=seconds, model=model), "utf-8")
-    where = " (where the model was trained)" if model else ""
-    return f"held-out deviance explained{where}: {_report.heldout_deviance_explained(data, key):.4f}\n"
+def _explained(data: AnnData | MuData, key: str | None) -> str:
+    """The line about held-out molecules or entries, of a model that was judged by them."""
+    record = data.uns.get("ae", {}).get(key, {})
+    if "deviance_explained" not in record:
+        return ""
+    where = " (where the model was trained)" if record["params"].get("model") else ""
+    return f"held-out deviance explained{where}: {record['deviance_explained']:.4f}\n"
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
