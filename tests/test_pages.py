@@ -128,6 +128,7 @@ def run(page: Path) -> None:
         exec(compile(code, f"{page.name}, block {i + 1}", "exec"), names)
 
 
+@pytest.mark.timeout(1200)  # the gallery draws all plots: more than five minutes on a machine with other work
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "page",
