@@ -108,3 +108,87 @@ def test_a_dispersion_for_each_feature_is_kept():
     assert likelihood.dispersion.shape == (P,)
     assert (likelihood.dispersion == 4).all()
     assert "dispersion" in likelihood.state_dict()
+
+
+@pytest.mark.parametrize("name", ["poisson", "nb", "gaussian", "bernoulli"])
+def test_draws_depend_on_the_generator_only(name):
+    likelihood = gaussian() if name == "gaussian" else LIKELIHOODS["nb"](P) if name == "nb" else LIKELIHOODS[name]()
+    mean = torch.full((40, P), 0.5 if name == "bernoulli" else 20.0)
+    first, again, other = (likelihood.draw(mean, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_weights_are_single_precision_whatever_the_default_is():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert gaussian().noise.dtype == torch.float32
+        assert LIKELIHOODS["nb"](P).dispersion.dtype == torch.float32
+        assert {b.dtype for b in LIKELIHOODS["gaussian"].empty(P).buffers()} == {torch.float32}
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_one_observed_entry_is_a_mean(decoder):
+    likelihood, x = gaussian().train(), np.full((7, P), np.nan)
+    x[2, 3] = 0.0
+    hidden, weight, bias = decoder
+    error = (hidden @ weight.T + bias)[2, 3] + FEATURES["center"][3] / FEATURES["scale"][3]
+    likelihood.loss(*map(tensor, decoder), tensor(x))
+    assert np.isclose(likelihood.noise.item(), 0.95 + 0.05 * error**2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["poisson", "bernoulli", "gaussian"])
+def test_information_is_the_curvature_of_the_expected_loss(name):
+    """Second derivative of the expected negative log-likelihood by the code, at the mean; of counts by molecule."""
+    rng = np.random.default_rng(4)
+    loadings, mean = torch.tensor(rng.normal(size=(P, K))), torch.tensor(rng.dirichlet(np.ones(P)))
+
+    def loss(code: torch.Tensor) -> torch.Tensor:
+        eta = loadings @ code
+        if name == "gaussian":
+            return 0.5 * eta.square().sum()
+        if name == "poisson":
+            return -(mean * torch.log_softmax(mean.log() + eta, 0)).sum()
+        return torch.nn.functional.binary_cross_entropy_with_logits(eta + mean.logit(), mean, reduction="sum")
+
+    curvature = torch.autograd.functional.hessian(loss, torch.zeros(K, dtype=torch.float64))
+    assert torch.allclose(LIKELIHOODS[name].information(loadings, mean), curvature, atol=1e-8)
+
+
+def test_bernoulli_loss_is_the_likelihood_of_what_was_observed(decoder):
+    x = np.random.default_rng(5).integers(0, 2, (7, P)).astype(float)
+    hidden, weight, bias = decoder
+    logs = stats.bernoulli.logpmf(x, 1 / (1 + np.exp(-(hidden @ weight.T + bias))))
+    x[0, 0], logs[0, 0] = np.nan, 0
+    assert np.isclose(LIKELIHOODS["bernoulli"]().loss(*map(tensor, decoder), tensor(x)).item(), -logs.sum(), rtol=1e-4)
+
+
+def test_start_is_at_the_moments_of_the_data():
+    rng = np.random.default_rng(6)
+    x = np.column_stack([rng.normal(3, 2, 50), np.full(50, 7.0)]).astype(np.float32)
+    likelihood, bias = LIKELIHOODS["gaussian"].start(x)
+    assert np.allclose(likelihood.center, x.mean(0), rtol=1e-4)
+    assert np.allclose(likelihood.scale, [x[:, 0].std(), 1], rtol=1e-3)  # a constant feature is divided by one
+    assert (bias == 0).all()
+    assert np.allclose(likelihood.deviance(tensor(x), likelihood.center), [50, 0], rtol=1e-3)
+    binary = np.column_stack([np.zeros(9), np.ones(9), np.repeat([0, 1, 1], 3)]).astype(np.float32)
+    frequency = 1 / (1 + np.exp(-LIKELIHOODS["bernoulli"].start(binary)[1]))
+    assert np.allclose(frequency, [0.05, 0.95, 2 / 3], atol=1e-6)  # half a sample keeps them from 0 and 1
+
+
+def test_fractions_come_back_from_the_logit():
+    x = np.random.default_rng(7).uniform(0.02, 0.98, (30, P)).astype(np.float32)
+    likelihood, _ = LIKELIHOODS["fractions"].start(x)
+    assert np.allclose(likelihood.restore(likelihood.standardize(tensor(x))), x, atol=1e-5)
+    assert np.allclose(likelihood.center, np.log(x / (1 - x)).mean(0), atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "values"), [("fractions", [0.2, 1.5]), ("bernoulli", [0.0, 0.5])])
+def test_complaints_name_the_place_and_what_was_found(name, values):
+    complaint = LIKELIHOODS[name].complaint(np.array(values), "layers['m']")
+    assert "layers['m']" in complaint
+    assert f"{values[1]:.4g}" in complaint
+    assert LIKELIHOODS[name].complaint(np.array([0.0, 1.0]), "X") is None
+    assert LIKELIHOODS[name].complaint(np.array([]), "X") is None
