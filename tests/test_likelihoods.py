@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from scipy import stats
 
@@ -70,8 +71,6 @@ def test_bernoulli_deviance_is_that_of_scipy_also_at_certain_means():
 
 
 def test_poisson_deviance_of_dense_and_sparse_counts_is_the_reference():
-    import scipy.sparse as sp
-
     rng = np.random.default_rng(3)
     mean = rng.gamma(1, 2, (60, P)) + 0.01
     x = rng.poisson(mean).astype(float)
@@ -125,7 +124,10 @@ def test_weights_are_single_precision_whatever_the_default_is():
     try:
         assert gaussian().noise.dtype == torch.float32
         assert LIKELIHOODS["nb"](P).dispersion.dtype == torch.float32
-        assert {b.dtype for b in LIKELIHOODS["gaussian"].empty(P).buffers()} == {torch.float32}
+        assert [(b.dtype, b.numel()) for b in LIKELIHOODS["gaussian"].empty(P).buffers()] == [
+            (torch.float32, n) for n in (P, P, P, 1)
+        ]
+        assert LIKELIHOODS["nb"].empty(P).dispersion.shape == (P,)
     finally:
         torch.set_default_dtype(before)
 
@@ -173,6 +175,8 @@ def test_start_is_at_the_moments_of_the_data():
     assert np.allclose(likelihood.scale, [x[:, 0].std(), 1], rtol=1e-3)  # a constant feature is divided by one
     assert (bias == 0).all()
     assert np.allclose(likelihood.deviance(tensor(x), likelihood.center), [50, 0], rtol=1e-3)
+    expected = ((x[:, 0] - 4) ** 2).sum() / x[:, 0].var()
+    assert np.isclose(likelihood.deviance(tensor(x), tensor([4.0, 7.0]))[0], expected, rtol=1e-3)
     binary = np.column_stack([np.zeros(9), np.ones(9), np.repeat([0, 1, 1], 3)]).astype(np.float32)
     frequency = 1 / (1 + np.exp(-LIKELIHOODS["bernoulli"].start(binary)[1]))
     assert np.allclose(frequency, [0.05, 0.95, 2 / 3], atol=1e-6)  # half a sample keeps them from 0 and 1
@@ -183,6 +187,8 @@ def test_fractions_come_back_from_the_logit():
     likelihood, _ = LIKELIHOODS["fractions"].start(x)
     assert np.allclose(likelihood.restore(likelihood.standardize(tensor(x))), x, atol=1e-5)
     assert np.allclose(likelihood.center, np.log(x / (1 - x)).mean(0), atol=1e-3)
+    sparse, _ = LIKELIHOODS["fractions"].start(sp.csr_matrix(x))
+    assert torch.allclose(sparse.center, likelihood.center)
 
 
 @pytest.mark.parametrize(("name", "values"), [("fractions", [0.2, 1.5]), ("bernoulli", [0.0, 0.5])])
@@ -192,3 +198,29 @@ def test_complaints_name_the_place_and_what_was_found(name, values):
     assert f"{values[1]:.4g}" in complaint
     assert LIKELIHOODS[name].complaint(np.array([0.0, 1.0]), "X") is None
     assert LIKELIHOODS[name].complaint(np.array([]), "X") is None
+
+
+@pytest.mark.parametrize("name", ["poisson", "nb"])
+def test_counts_have_the_mean_and_the_loss_of_the_distribution(decoder, name):
+    """The loss up to what does not depend on the mean: differences between two decoders are those of scipy."""
+    hidden, weight, bias = decoder
+    rng, library, theta = np.random.default_rng(8), np.linspace(20, 80, 7)[:, None], 4.0
+    likelihood = LIKELIHOODS["nb"](P, theta) if name == "nb" else LIKELIHOODS[name]()
+
+    def expected(b):
+        eta = hidden @ weight.T + b
+        share = np.exp(eta - eta.max(1, keepdims=True))
+        return library * share / share.sum(1, keepdims=True)
+
+    def log_likelihood(x, mu):
+        return (stats.nbinom(theta, theta / (theta + mu)) if name == "nb" else stats.poisson(mu)).logpmf(x).sum()
+
+    assert np.allclose(likelihood.mean(*map(tensor, decoder), tensor(library)), expected(bias), rtol=1e-4)
+    x, other = rng.poisson(expected(bias)), bias + rng.normal(size=P)
+    counts = SparseRows.from_scipy(sp.csr_matrix(x, dtype=np.float32))
+    losses = [
+        likelihood.loss(tensor(hidden), tensor(weight), tensor(b), counts, tensor(library)).item()
+        for b in (bias, other)
+    ]
+    difference = log_likelihood(x, expected(bias)) - log_likelihood(x, expected(other))
+    assert np.isclose(losses[1] - losses[0], difference, rtol=1e-3)
