@@ -50,12 +50,14 @@ def denoise(run: Run) -> Content:
         *([] if genes is None else [_genes_section(genes), _denoised_section(run, counts, "X_ae")]),
         _methods_section(),
     ]
-    return Content([*_heldout_tiles(run), *_cells_tiles(run, counts), _dimensions(run, "X_ae")], sections, run.record)
+    return Content(
+        [*_heldout_tiles(run), *_cells_tiles(run, counts), dimensions_tile(run, "X_ae")], sections, run.record
+    )
 
 
 def embed(run: Run) -> Content:
     """Held-out deviance and embedding; also of a model alone."""
-    tiles = [*_heldout_tiles(run), *_cells_tiles(run, _counts_of(run)), _dimensions(run, run.key)]
+    tiles = [*_heldout_tiles(run), *_cells_tiles(run, _counts_of(run)), dimensions_tile(run, run.key)]
     return Content(tiles, [*_heldout_sections(run), embedding_section(run, run.key)], run.record)
 
 
@@ -111,7 +113,8 @@ def _cells_tiles(run: Run, counts) -> list[tuple[str, str]]:
     return [*sizes, (f"{np.median(np.asarray(counts.sum(1))):,.0f}", "molecules in the median cell")]
 
 
-def _dimensions(run: Run, basis: str) -> tuple[str, str]:
+def dimensions_tile(run: Run, basis: str) -> tuple[str, str]:
+    """How many dimensions an embedding has."""
     return f"{run.data.obsm[basis].shape[1]}", "dimensions of the embedding"
 
 

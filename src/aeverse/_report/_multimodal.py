@@ -10,7 +10,7 @@ import pandas as pd
 
 from aeverse import _slots
 from aeverse._report._html import Content, Run, grouping, picture, section, shown, table
-from aeverse._report._matrix import embedding_section
+from aeverse._report._matrix import dimensions_tile, embedding_section
 
 LISTED = 30  # features in a table
 LEVEL = 0.5  # probability from which a count is foreground
@@ -19,7 +19,9 @@ LEVEL = 0.5  # probability from which a count is foreground
 def multimodal(run: Run) -> Content:
     """What each modality gives to the embedding, and the embedding."""
     sections = [_modalities_section(run, run.record), embedding_section(run, run.key, what="sample")]
-    return Content([*_sizes(run), _dimensions(run)], [*sections, *_training_sections(run, run.key)], run.record)
+    return Content(
+        [*_sizes(run), dimensions_tile(run, run.key)], [*sections, *_training_sections(run, run.key)], run.record
+    )
 
 
 def predict(run: Run) -> Content:
@@ -70,10 +72,6 @@ def foreground(run: Run) -> Content:
 # ---- parts -----------------------------------------------------------------------------------------------------
 def _sizes(run: Run) -> list[tuple[str, str]]:
     return [(f"{run.data.n_obs:,}", "samples"), (f"{len(run.data.mod)}", "modalities")]
-
-
-def _dimensions(run: Run) -> tuple[str, str]:
-    return f"{run.data.obsm[run.key].shape[1]}", "dimensions of the embedding"
 
 
 def _modalities_section(run: Run, record: Mapping[str, Any]) -> str:

@@ -37,8 +37,8 @@ def fingerprint_of_fit(
         digest.update(np.ascontiguousarray(part).tobytes())
     for key in others if batch_key is None else [batch_key, *others]:
         digest.update(_hash_column(adata, key).tobytes())
-    labels = read_labels(adata, label_key)
-    if labels is not None:
+    if label_key is not None:
+        labels = read_labels(adata, label_key)
         digest.update(np.append(_hash_words(labels.categories), np.uint64(0))[labels.codes].tobytes())
     digest.update(repr((list(adata.var_names.astype(str)), batch_key, others, described)).encode())
     return digest.hexdigest()

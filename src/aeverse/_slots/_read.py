@@ -278,19 +278,16 @@ def read_groups(obs: pd.DataFrame, key: str) -> pd.Series:
     return groups
 
 
-def read_labels(adata, key: str | None) -> pd.Categorical | None:
-    """Known groups of ``adata.obs[key]``, missing where nothing is known; None for ``key=None``."""
-    if key is None:
-        return None
-    if key not in adata.obs:
-        raise KeyError(f"label_key={key!r} is not a column of obs; columns are: {list(adata.obs.columns)}.")
-    values = in_memory_table(adata.obs)[key]
-    if pd.api.types.is_float_dtype(values.dtype):
-        raise TypeError(f"label_key={key!r}: obs[{key!r}] holds numbers ({values.dtype}), not labels.")
-    labels = pd.Categorical(unknown_as_nan(values).astype(object).map(str, na_action="ignore"))
+def read_labels(data, label_key: str) -> pd.Categorical:
+    """At least two known groups in a column of ``obs``, as words; missing where nothing is known."""
+    if label_key not in data.obs:
+        raise KeyError(f"label_key={label_key!r} is not a column of obs; columns are: {list(data.obs.columns)}.")
+    values = unknown_as_nan(in_memory_table(data.obs)[label_key])
+    labels = pd.Categorical(values.astype(object).map(str, na_action="ignore"))
     if len(labels.categories) < 2:
         raise ValueError(
-            f"label_key={key!r}: obs[{key!r}] names {list(labels.categories)}; labels say what differs, so there must be two."
+            f"label_key={label_key!r}: obs[{label_key!r}] holds fewer than two known labels, {list(labels.categories)}; labels say "
+            "what differs, so there must be two."
         )
     return labels
 

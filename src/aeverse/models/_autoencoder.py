@@ -18,7 +18,7 @@ from aeverse.models._matrix import _choices as choices
 from aeverse.models._matrix._build import build
 from aeverse.models._matrix._fitted import FittedAutoencoder, remember
 from aeverse.models._matrix._learn import History, finish, learn
-from aeverse.models._matrix._read import read_labels, read_to_learn
+from aeverse.models._matrix._read import known_types, read_to_learn
 from aeverse.models._matrix._settings import Config, Settings, inherit, resolve
 from aeverse.models._matrix._transfer import choose_features, input_from, start_from
 from aeverse.models._shared._covariates import Covariates
@@ -156,7 +156,7 @@ class Autoencoder(Estimator[Config, FittedAutoencoder]):
         mask, (design, table) = _slots.read_mask(adata, mask_var), Covariates.read(adata, batch_key, covariates)
         rng, to_device = np.random.default_rng(settings.random_state), _runtime.resolve_device(device)
         rows, kept_out = calibration_rows(len(data), settings.share_calibration, settings.random_state)
-        labels = read_labels(adata, label_key, settings, rows)
+        labels = known_types(adata, label_key, settings, rows)
         training_data, heldout = data[rows].hold_out(settings.share_heldout, rng)
         features = choose_features(_slots.feature_names(adata), training_data, mask, settings, source)
         matrix, input_layer = design.matrix(table), None if source is None else input_from(source, features)

@@ -216,13 +216,9 @@ def _plan(selection, several: bool, n_latent: int | None) -> dict[str, tuple[str
 def read_known(data, label_key, batch_key, time_key, event_key) -> Known:
     columns = Known()
     if label_key is not None:
-        if label_key not in data.obs:
-            raise KeyError(f"label_key={label_key!r} is not a column of obs; columns are: {list(data.obs.columns)}.")
-        values = _slots.unknown_as_nan(data.obs[label_key])
-        labels = [str(v) if is_value else None for v, is_value in zip(values, values.notna(), strict=True)]
-        columns.labels = np.array(labels, object)
-        if len({*labels} - {None}) < 2:
-            raise ValueError(f"obs[{label_key!r}] holds fewer than two known labels.")
+        labels = _slots.read_labels(data, label_key)
+        columns.labels = np.asarray(labels, object)
+        columns.labels[labels.isna()] = None
     if batch_key is not None:
         columns.batches = np.asarray(_slots.read_categories(data, batch_key)).astype(str)
     if time_key is not None:

@@ -182,7 +182,7 @@ def embed(
     warn_of_unused(embed, locals(), trains)
     adata = _slots.writable_adata(adata, copy)
     fit: dict[str, Any] = {"layer": layer, "mask_var": mask_var, "batch_key": batch_key, "progress": progress}
-    fit["covariates"] = covariates
+    fit |= {"covariates": covariates, "label_key": label_key}
     if method == "ae":
         config = {
             "likelihood": likelihood,
@@ -195,14 +195,7 @@ def embed(
             "share_calibration": 0.0,  # nobody will map a query with this model
         }
         results = _autoencoded(
-            adata,
-            model,
-            config,
-            {**fit, "label_key": label_key, "device": device},
-            key_added,
-            uncertainty,
-            params,
-            save_model,
+            adata, model, config, {**fit, "device": device}, key_added, uncertainty, params, save_model
         )
     else:
         options = {**fit, "n_latent": n_latent, "random_state": random_state}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from aeverse import _slots
 from aeverse.models._matrix._counts import Counts
@@ -37,13 +38,18 @@ def read_to_learn(adata, layer: str | None, likelihood: str) -> Counts | CountsO
     return data
 
 
-def read_labels(adata, label_key: str | None, settings: Settings, rows: np.ndarray) -> np.ndarray | None:
+def known_types(adata, label_key: str | None, settings: Settings, rows: np.ndarray) -> np.ndarray | None:
     """Known types of some samples as integers, -1 where they are not known, for a model whose embedding can use them."""
+    if label_key is None:
+        return None
+    dtype = _slots.in_memory_table(adata.obs).dtypes.get(label_key)
+    if dtype is not None and pd.api.types.is_float_dtype(dtype):
+        raise TypeError(f"label_key={label_key!r}: obs[{label_key!r}] holds numbers ({dtype}), not labels.")
     labels = _slots.read_labels(adata, label_key)
-    if labels is not None and not settings.in_noise_units:
+    if not settings.in_noise_units:
         raise ValueError(
             f"label_key={label_key!r} makes types round in an embedding in units of noise, which this model "
             f"(likelihood={settings.likelihood!r}, regularizer={settings.regularizer!r}) has not: leave it out, or pass raw counts "
             "and regularizer='denoising' without gene_sets."
         )
-    return None if labels is None else np.asarray(labels.codes, np.int64)[rows]
+    return np.asarray(labels.codes, np.int64)[rows]
